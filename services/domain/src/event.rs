@@ -1,0 +1,257 @@
+//! The facts that the log holds, and their stored shapes.
+//!
+//! A stored payload is never rewritten. A changed shape gets the next schema
+//! version, an upcaster in [`Event::decode`] from each older one, and a golden
+//! file in `golden/`; an unknown type or version is an error that stops the
+//! reader, because a skipped trust change is a CA that somebody still trusts.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ca_certificate::{CaState, CertificateFacts, InactivationScope};
+use crate::identifiers::{AccountId, InstanceId, RegionId};
+use crate::instance::Edition;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An instance became known.
+    InstanceRegistered(InstanceRegistered),
+    /// Owner or edition changed.
+    InstanceUpdated(InstanceUpdated),
+    /// A register code was given out.
+    RegisterCodeIssued(RegisterCodeIssued),
+    /// A CA certificate was registered, active.
+    CaCertificateRegistered(CaCertificateRegistered),
+    /// Trust in a CA certificate was turned off, or its inactivation widened.
+    CaCertificateInactivated(CaCertificateInactivated),
+    /// Trust in a CA certificate was turned on again.
+    CaCertificateActivated(CaCertificateActivated),
+    /// A CA certificate was forgotten.
+    CaCertificateDeleted(CaCertificateDeleted),
+}
+
+/// Payload of [`Event::InstanceRegistered`], version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceRegistered {
+    /// Region.
+    pub region_id: RegionId,
+    /// Owner.
+    pub owner_account_id: AccountId,
+    /// Edition.
+    pub edition: Edition,
+}
+
+/// Payload of [`Event::InstanceUpdated`], version 1: the values after the change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceUpdated {
+    /// Owner.
+    pub owner_account_id: AccountId,
+    /// Edition.
+    pub edition: Edition,
+}
+
+/// Payload of [`Event::RegisterCodeIssued`], version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterCodeIssued {
+    /// The code. Not a secret: it proves nothing without a signature over it.
+    pub register_code: String,
+}
+
+/// Payload of [`Event::CaCertificateRegistered`], version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaCertificateRegistered {
+    /// The certificate.
+    pub certificate: Arc<CertificateFacts>,
+    /// Name for people.
+    pub ca_name: String,
+    /// Code that proved possession.
+    pub register_code: String,
+}
+
+/// Payload of [`Event::CaCertificateInactivated`], version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaCertificateInactivated {
+    /// The certificate, whole: the message to brokers is a function of this row alone.
+    pub certificate: Arc<CertificateFacts>,
+    /// How far the inactivation reaches.
+    pub scope: InactivationScope,
+    /// Whether the last wills of cut sessions shall be published.
+    pub with_will: bool,
+    /// Reason given; may be empty.
+    pub reason: String,
+}
+
+/// Payload of [`Event::CaCertificateActivated`], version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaCertificateActivated {
+    /// The certificate.
+    pub certificate: Arc<CertificateFacts>,
+    /// Reason given; may be empty.
+    pub reason: String,
+}
+
+/// Payload of [`Event::CaCertificateDeleted`], version 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaCertificateDeleted {
+    /// The certificate as it was.
+    pub certificate: Arc<CertificateFacts>,
+    /// Whether the last wills of cut sessions shall be published.
+    pub with_will: bool,
+    /// Reason given; may be empty.
+    pub reason: String,
+}
+
+/// What an event does to the trust of its instance.
+#[derive(Clone, Copy, Debug)]
+pub struct TrustEffect<'a> {
+    /// The certificate concerned.
+    pub certificate: &'a Arc<CertificateFacts>,
+    /// Its state afterwards; `None` when it leaves the bundle.
+    pub state: Option<CaState>,
+    /// Whether the last wills of cut sessions shall be published.
+    pub with_will: bool,
+    /// Reason given; may be empty.
+    pub reason: &'a str,
+}
+
+/// A stored event that this version cannot read. The reader MUST stop: it may be
+/// a trust change written by a newer version.
+#[derive(Debug, thiserror::Error)]
+pub enum UndecodableEvent {
+    /// Neither the type nor the version is known.
+    #[error("unknown event {event_type} version {schema_version}")]
+    Unknown {
+        /// Type as stored.
+        event_type: String,
+        /// Version as stored.
+        schema_version: u16,
+    },
+    /// The payload does not have the shape of its type and version.
+    #[error("malformed payload of {event_type} version {schema_version}")]
+    Malformed {
+        /// Type as stored.
+        event_type: String,
+        /// Version as stored.
+        schema_version: u16,
+        /// What the JSON parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Event {
+    /// Name of the type, as stored and as a token of NATS subjects.
+    #[must_use]
+    pub const fn event_type(&self) -> &'static str {
+        match self {
+            Self::InstanceRegistered(_) => "InstanceRegistered",
+            Self::InstanceUpdated(_) => "InstanceUpdated",
+            Self::RegisterCodeIssued(_) => "RegisterCodeIssued",
+            Self::CaCertificateRegistered(_) => "CaCertificateRegistered",
+            Self::CaCertificateInactivated(_) => "CaCertificateInactivated",
+            Self::CaCertificateActivated(_) => "CaCertificateActivated",
+            Self::CaCertificateDeleted(_) => "CaCertificateDeleted",
+        }
+    }
+
+    /// Version of the payload's shape that [`Event::encode`] writes.
+    #[must_use]
+    pub const fn schema_version(&self) -> u16 {
+        1
+    }
+
+    /// The payload to store: JSON with the fields in the order of the struct.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let json = match self {
+            Self::InstanceRegistered(payload) => serde_json::to_string(payload),
+            Self::InstanceUpdated(payload) => serde_json::to_string(payload),
+            Self::RegisterCodeIssued(payload) => serde_json::to_string(payload),
+            Self::CaCertificateRegistered(payload) => serde_json::to_string(payload),
+            Self::CaCertificateInactivated(payload) => serde_json::to_string(payload),
+            Self::CaCertificateActivated(payload) => serde_json::to_string(payload),
+            Self::CaCertificateDeleted(payload) => serde_json::to_string(payload),
+        };
+        // Payloads hold only strings, numbers and structs, for which writing JSON
+        // to memory cannot fail.
+        json.expect("payloads serialise")
+    }
+
+    /// Reads a stored payload of any version ever written.
+    ///
+    /// # Errors
+    /// [`UndecodableEvent`]; the caller MUST stop, not skip.
+    pub fn decode(event_type: &str, schema_version: u16, payload: &str) -> Result<Self, UndecodableEvent> {
+        let event = match (event_type, schema_version) {
+            ("InstanceRegistered", 1) => serde_json::from_str(payload).map(Self::InstanceRegistered),
+            ("InstanceUpdated", 1) => serde_json::from_str(payload).map(Self::InstanceUpdated),
+            ("RegisterCodeIssued", 1) => serde_json::from_str(payload).map(Self::RegisterCodeIssued),
+            ("CaCertificateRegistered", 1) => {
+                serde_json::from_str(payload).map(Self::CaCertificateRegistered)
+            }
+            ("CaCertificateInactivated", 1) => {
+                serde_json::from_str(payload).map(Self::CaCertificateInactivated)
+            }
+            ("CaCertificateActivated", 1) => serde_json::from_str(payload).map(Self::CaCertificateActivated),
+            ("CaCertificateDeleted", 1) => serde_json::from_str(payload).map(Self::CaCertificateDeleted),
+            _ => {
+                return Err(UndecodableEvent::Unknown { event_type: event_type.to_owned(), schema_version });
+            }
+        };
+        event.map_err(|source| UndecodableEvent::Malformed {
+            event_type: event_type.to_owned(),
+            schema_version,
+            source,
+        })
+    }
+
+    /// What the event does to the instance's trust; `None` for other events.
+    #[must_use]
+    pub fn trust_effect(&self) -> Option<TrustEffect<'_>> {
+        match self {
+            Self::InstanceRegistered(_) | Self::InstanceUpdated(_) | Self::RegisterCodeIssued(_) => None,
+            Self::CaCertificateRegistered(payload) => Some(TrustEffect {
+                certificate: &payload.certificate,
+                state: Some(CaState::Active),
+                with_will: false,
+                reason: "",
+            }),
+            Self::CaCertificateInactivated(payload) => Some(TrustEffect {
+                certificate: &payload.certificate,
+                state: Some(CaState::Inactive(payload.scope)),
+                with_will: payload.with_will,
+                reason: &payload.reason,
+            }),
+            Self::CaCertificateActivated(payload) => Some(TrustEffect {
+                certificate: &payload.certificate,
+                state: Some(CaState::Active),
+                with_will: false,
+                reason: &payload.reason,
+            }),
+            Self::CaCertificateDeleted(payload) => Some(TrustEffect {
+                certificate: &payload.certificate,
+                state: None,
+                with_will: payload.with_will,
+                reason: &payload.reason,
+            }),
+        }
+    }
+
+    /// Stream that the event belongs to.
+    #[must_use]
+    pub fn stream_id(&self, instance_id: &InstanceId) -> String {
+        match self.trust_effect() {
+            None => format!("instance/{instance_id}"),
+            Some(effect) => format!("ca-certificate/{instance_id}/{}", effect.certificate.sha256),
+        }
+    }
+}

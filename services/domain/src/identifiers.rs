@@ -1,0 +1,119 @@
+//! Names of instances, accounts, regions and brokers, each its own type.
+//!
+//! They become tokens of NATS subjects and of resource names, so that a dot, a
+//! star, `>`, a colon or a space in one would reach into somebody else's. They
+//! are therefore refused here, never escaped.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest identifier, in octets.
+pub const MAX_IDENTIFIER_LENGTH: usize = 64;
+
+/// The text is not an identifier; `Display` says what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIdentifier {
+    /// Nothing was given.
+    #[error("is required")]
+    Missing,
+    /// More than [`MAX_IDENTIFIER_LENGTH`] octets.
+    #[error("is longer than 64 characters")]
+    TooLong,
+    /// A character outside the permitted ones.
+    #[error("may contain only A-Z, a-z, 0-9, '_' and '-'")]
+    Character,
+}
+
+fn check(text: &str) -> Result<(), InvalidIdentifier> {
+    if text.is_empty() {
+        return Err(InvalidIdentifier::Missing);
+    }
+    if text.len() > MAX_IDENTIFIER_LENGTH {
+        return Err(InvalidIdentifier::TooLong);
+    }
+    let permitted = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if text.bytes().all(permitted) { Ok(()) } else { Err(InvalidIdentifier::Character) }
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidIdentifier;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                check(text).map(|()| Self(text.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidIdentifier;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                check(&text).map(|()| Self(text))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// Name of an MQTT fleet (`mqtt_instance_id`).
+    InstanceId
+}
+identifier! {
+    /// Name of an account: the owner of instances, and the account of a caller.
+    AccountId
+}
+identifier! {
+    /// Name of a region.
+    RegionId
+}
+identifier! {
+    /// Name of a broker node.
+    BrokerId
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subject_wildcards_and_separators_are_refused() {
+        for text in ["a.b", "*", ">", "a b", "a:b", "a/b", "é", "a\0", "a\n"] {
+            assert_eq!(text.parse::<InstanceId>(), Err(InvalidIdentifier::Character), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn length_is_bounded_on_both_sides() {
+        assert_eq!("".parse::<BrokerId>(), Err(InvalidIdentifier::Missing));
+        assert!("x".repeat(64).parse::<BrokerId>().is_ok());
+        assert_eq!("x".repeat(65).parse::<BrokerId>(), Err(InvalidIdentifier::TooLong));
+    }
+}

@@ -1,0 +1,166 @@
+//! What every [`EventStore`] promises, one function a promise.
+//!
+//! An implementation writes a [`Fixture`] and calls [`crate::contract_suite`] in a
+//! test file; each promise then is a test of its own, on a database of its own.
+
+pub mod appending;
+pub mod checking;
+pub mod commands;
+pub mod reading;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use catrust_domain::Timestamp;
+use tokio::time::{Instant, sleep};
+
+pub use crate::faults::CommitStep;
+use crate::{Clock, EventStore};
+
+/// A database for one test, and the means to open it, break it and look into it.
+#[async_trait]
+pub trait Fixture: Sized + Send + Sync + 'static {
+    /// The implementation under test.
+    type Store: EventStore;
+
+    /// SQL type of the column `events.payload`.
+    const PAYLOAD_TYPE: &'static str;
+
+    /// Makes an empty database of the current schema.
+    async fn create() -> Self;
+
+    /// The clock that every store of this database reads.
+    fn clock(&self) -> &TestClock;
+
+    /// Opens the database once more, as another process would.
+    async fn open(&self) -> Self::Store;
+
+    /// Lets the next commit of `store` die at `step`.
+    fn crash_at(store: &Self::Store, step: CommitStep);
+
+    /// Runs statements as the owner of the tables; the text of the error where one fails.
+    async fn execute(&self, sql: &str) -> Result<(), String>;
+
+    /// Takes away what guards the log, as only its owner can.
+    async fn drop_guards(&self);
+
+    /// Runs statements past the guards.
+    async fn tamper(&self, sql: &str) {
+        self.drop_guards().await;
+        self.execute(sql).await.expect("tampering works without the guards");
+    }
+}
+
+/// A clock that a test sets. Each reading is a millisecond after the one before.
+#[derive(Clone, Debug)]
+pub struct TestClock(Arc<AtomicI64>);
+
+impl TestClock {
+    /// 2026-01-01T00:00:00Z.
+    const START: i64 = 1_767_225_600_000_000;
+
+    /// A clock at the start of 2026.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(Self::START)))
+    }
+
+    /// Moves the clock, backwards for a negative number.
+    pub fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
+    }
+
+    /// The time that it shows, without moving it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    /// The clock as a store takes it.
+    #[must_use]
+    pub fn reader(&self) -> Clock {
+        let micros = Arc::clone(&self.0);
+        Arc::new(move || Timestamp::from_micros(micros.fetch_add(1_000, Ordering::Relaxed)))
+    }
+}
+
+impl Default for TestClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits until `condition` gives a value; panics with `what` after 10 s.
+pub async fn eventually<T, C>(what: &str, mut condition: impl FnMut() -> C) -> T
+where
+    C: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "still not after 10 s: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Makes a test of every promise for a fixture.
+#[macro_export]
+macro_rules! contract_suite {
+    ($fixture:ty) => {
+        $crate::contract_suite! { $fixture:
+            appending::many_writers_on_two_connections_make_one_dense_log_in_real_time_order,
+            appending::a_change_is_read_back_at_once_by_every_connection,
+            appending::a_refused_command_in_the_middle_of_a_batch_fails_alone,
+            appending::commands_of_a_batch_see_the_ones_before_them,
+            appending::a_batch_of_refusals_records_nothing,
+            appending::a_repeated_request_gives_the_stored_reply_and_records_nothing,
+            appending::a_request_id_with_another_request_is_refused,
+            appending::a_repeat_within_one_batch_has_one_effect,
+            appending::a_repeat_after_a_restart_gives_the_stored_reply,
+            appending::a_crash_before_the_commit_leaves_nothing,
+            appending::a_crash_after_the_commit_leaves_everything_and_the_repeat_is_answered,
+            appending::an_abandoned_append_harms_nobody,
+            appending::too_many_commands_are_refused_whole,
+            appending::events_cannot_be_changed_or_removed,
+            appending::time_never_runs_backwards_along_the_log,
+            appending::a_deleted_certificate_can_be_registered_anew,
+            appending::own_appends_are_hinted_at,
+            reading::bundles_are_found_now_by_revision_and_by_time,
+            reading::a_bundle_that_contradicts_its_digest_is_corrupt,
+            reading::pages_stay_stable_while_rows_change,
+            reading::lists_are_filtered_by_state,
+            reading::instances_are_listed_in_the_order_of_registration,
+            reading::history_includes_deleted_and_re_registered_certificates,
+            reading::trust_changes_are_read_by_revision,
+            reading::twins_with_the_same_key_are_named,
+            reading::old_replies_are_pruned,
+            reading::the_publisher_lease_has_one_holder,
+            reading::the_log_has_one_identity,
+            checking::a_healthy_log_verifies_clean,
+            checking::a_changed_payload_is_named_by_its_position,
+            checking::a_removed_row_is_named_by_its_position,
+            checking::two_swapped_rows_are_named_by_their_positions,
+            checking::a_cut_tail_is_told_by_the_read_model,
+            checking::an_unknown_event_stops_the_fold_and_says_so,
+            checking::an_edited_read_model_is_named_by_row_and_field,
+            checking::missing_and_surplus_rows_are_named,
+            checking::rebuild_restores_an_edited_read_model,
+            checking::rebuild_goes_on_beside_appends,
+            checking::rebuild_refuses_a_damaged_log,
+            checking::after_random_commands_the_read_model_is_the_folded_log,
+        }
+    };
+    ($fixture:ty: $($module:ident::$promise:ident),+ $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                let fixture = <$fixture as $crate::contract::Fixture>::create().await;
+                $crate::contract::$module::$promise(&fixture).await;
+            }
+        )+
+    };
+}

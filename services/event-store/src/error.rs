@@ -1,0 +1,44 @@
+//! What can go wrong in a store, by what the caller should do about it.
+
+/// A failure of the store. No driver type leaves this crate: the chain goes to
+/// the log, through `source`, and never to a caller.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database is away or too slow; nothing was recorded. Try again.
+    #[error("the event store is unavailable")]
+    Unavailable(#[source] BoxError),
+    /// The connection was lost at COMMIT and the outcome could not be settled in
+    /// time. The caller may repeat with the same request id, which is safe.
+    #[error("the outcome of a commit is unknown")]
+    Ambiguous(#[source] BoxError),
+    /// The database does not have the schema of this version.
+    #[error(
+        "the database schema is at version {found}, this program needs {needed}; run `catrust-server migrate`"
+    )]
+    SchemaMismatch {
+        /// Version found; 0 for an empty database.
+        found: i64,
+        /// Version needed.
+        needed: i64,
+    },
+    /// The database cannot be used as it is set up; the text says why and what to do.
+    #[error("unsuitable database: {0}")]
+    Unsuitable(String),
+    /// A stored row contradicts the others. Stop, and run `catrust-server verify`.
+    #[error("corrupt data in {table} at {row}: {reason}")]
+    Corrupt {
+        /// Table.
+        table: &'static str,
+        /// Key of the row.
+        row: String,
+        /// What it contradicts.
+        reason: String,
+    },
+    /// Anything else, a defect of this program among them.
+    #[error("the event store failed")]
+    Internal(#[source] BoxError),
+}
+
+/// The inner error, for the log.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

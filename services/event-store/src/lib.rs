@@ -1,0 +1,200 @@
+//! The event log and its one transaction.
+//!
+//! [`EventStore`] is the port; [`postgres`] and [`sqlite`] implement it, and both
+//! run the suite in `contract` (a feature, for tests). The rules are not here: a store loads rows,
+//! hands them to [`catrust_domain::batch`], and writes what comes back.
+
+mod bundle;
+mod columns;
+mod comparison;
+pub mod error;
+#[cfg(feature = "contract")]
+pub mod faults;
+#[cfg(not(feature = "contract"))]
+mod faults;
+pub mod postgres;
+mod queries;
+mod reads;
+mod rebuild;
+pub mod report;
+mod rows;
+mod schema;
+pub mod sqlite;
+mod verify;
+mod walk;
+
+#[cfg(feature = "contract")]
+pub mod contract;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use catrust_domain::{
+    CaCertificate, CommandEnvelope, Instance, InstanceId, LogHead, RecordedEvent, Rejection, Reply,
+    RequestKey, SerialNumber, Timestamp, TrustBundle,
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use error::StoreError;
+pub use report::{MigrationReport, RebuildReport, VerifyReport};
+
+/// Reads the wall clock. The store calls it once per batch, under the append lock.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What each command of a batch came to, in the order of the commands.
+pub type CommandResults = Vec<Result<Reply, Rejection>>;
+
+/// Most commands that one [`EventStore::append`] takes.
+pub const MAX_BATCH: usize = 256;
+
+/// Which trust bundle of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BundleAt {
+    /// The current one.
+    Now,
+    /// The one at this revision.
+    Revision(u64),
+    /// The one that was current at this time.
+    Time(Timestamp),
+}
+
+/// Which CA certificates a list names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateFilter {
+    /// All of them.
+    Any,
+    /// Active ones.
+    Active,
+    /// Inactive ones, of either scope.
+    Inactive,
+}
+
+/// A CA certificate with its twins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateView {
+    /// The certificate.
+    pub certificate: CaCertificate,
+    /// Serial numbers of the others of the instance with the same key, ascending.
+    pub same_key_sns: Vec<SerialNumber>,
+}
+
+/// A page of a list, and how long the list is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The page.
+    pub items: Vec<T>,
+    /// Items over all pages, at the moment of the page.
+    pub total: u64,
+}
+
+/// The right to be the one that publishes, held until dropped.
+///
+/// An optimisation only: two publishers are harmless (see the feed), they just
+/// waste work. Destructive repairs of the feed are reserved to the holder.
+#[async_trait]
+pub trait PublisherLease: Send {
+    /// Whether the lease is still held; `false` for ever once it is lost.
+    async fn is_held(&mut self) -> bool;
+}
+
+/// The event log, its read model and its stored replies.
+///
+/// Every read sees each append that was acknowledged before it began. Positions
+/// are dense and in commit order: a reader that has seen `n` will never meet a
+/// new event at or below `n`.
+#[async_trait]
+pub trait EventStore: Send + Sync + 'static {
+    /// Identity of the log, made when its database was created.
+    fn log_id(&self) -> Uuid;
+
+    /// Commits a batch in one transaction, and tells what each command came to.
+    ///
+    /// At most [`MAX_BATCH`] commands. Results are durable before they are
+    /// returned. A refused command does not disturb the others. Calls on one
+    /// store are queued.
+    ///
+    /// # Errors
+    /// Applies to the whole batch, of which nothing is recorded, except for
+    /// [`StoreError::Ambiguous`]: then the caller cannot know, and MUST say so.
+    async fn append(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError>;
+
+    /// A hint that the log has grown: the highest position known to this process.
+    /// It may lag or skip; a reader MUST also poll.
+    fn appended(&self) -> watch::Receiver<u64>;
+
+    /// The end of the log.
+    async fn head(&self) -> Result<LogHead, StoreError>;
+
+    /// Reads up to `limit` events after position `after`, ascending, without gaps.
+    async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// Finds an instance.
+    async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError>;
+
+    /// Lists instances after the registration position `after`, in that order.
+    async fn list_instances(&self, after: u64, limit: u32) -> Result<Page<Instance>, StoreError>;
+
+    /// Finds a CA certificate.
+    async fn find_certificate(
+        &self,
+        id: &InstanceId,
+        sn: &SerialNumber,
+    ) -> Result<Option<CertificateView>, StoreError>;
+
+    /// Lists CA certificates after the registration position `after`, in that order.
+    async fn list_certificates(
+        &self,
+        id: &InstanceId,
+        state: StateFilter,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<CertificateView>, StoreError>;
+
+    /// Lists trust changes of an instance after position `after`, ascending; only
+    /// those of one serial number where `sn` is given, deleted certificates included.
+    async fn list_trust_changes(
+        &self,
+        id: &InstanceId,
+        sn: Option<&SerialNumber>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// Loads a trust bundle, all of it from one snapshot, its digest checked
+    /// against its entries. `None` when there is no such instance, or it has not
+    /// reached the revision, or did not exist at the time.
+    async fn load_bundle(&self, id: &InstanceId, at: BundleAt) -> Result<Option<TrustBundle>, StoreError>;
+
+    /// Lists trust changes of an instance after revision `after_revision`, ascending.
+    async fn read_trust_changes(
+        &self,
+        id: &InstanceId,
+        after_revision: u64,
+        limit: u32,
+    ) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// Finds the stored reply of a request, whatever the request was.
+    async fn find_reply(&self, key: &RequestKey) -> Result<Option<Reply>, StoreError>;
+
+    /// Forgets stored replies older than `before`; gives their number.
+    async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Tries to become the one that publishes; `None` when another process is.
+    async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError>;
+
+    /// Checks the whole log: positions, hash chain, stream versions, revisions,
+    /// digests, and that its fold equals the read model. Works on one snapshot and
+    /// blocks nobody. Damage is told in the report, not as an error.
+    async fn verify(&self) -> Result<VerifyReport, StoreError>;
+
+    /// Builds the read model anew from the log beside the old one, compares the
+    /// digests per instance, and swaps it in under the append lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the log itself does not fold: nothing is swapped.
+    async fn rebuild(&self) -> Result<RebuildReport, StoreError>;
+
+    /// Whether the database answers; for readiness.
+    async fn ping(&self) -> Result<(), StoreError>;
+}

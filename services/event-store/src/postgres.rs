@@ -1,0 +1,234 @@
+//! [`EventStore`] on Postgres 15 or later.
+//!
+//! One connection appends, a pool reads, one connection listens for the hint that
+//! the log has grown. Nothing is kept in memory that another replica could make
+//! wrong: every batch loads what it decides on.
+
+mod append;
+mod error;
+mod hint;
+mod lease;
+mod load;
+mod repair;
+mod row;
+mod schema;
+mod session;
+mod settle;
+mod statement;
+mod write;
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use catrust_domain::{
+    CommandEnvelope, Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber,
+    Timestamp, TrustBundle,
+};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, Postgres};
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use self::error::store_error;
+use self::hint::Hint;
+use self::repair::Repairer;
+use self::row::PgTime;
+pub use self::schema::migrate;
+use crate::faults::Faults;
+use crate::{
+    BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
+    StateFilter, StoreError, VerifyReport, bundle, reads, rebuild, verify,
+};
+
+/// Connections for reading. Reads are short; a replica's share of the usual limit
+/// of 100 has to leave room for nine others.
+const READ_CONNECTIONS: u32 = 8;
+
+/// How long a read waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the database may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Stored replies forgotten by one statement: some 20 ms.
+const PRUNE_CHUNK: i64 = 5_000;
+
+/// The event log in a Postgres database.
+pub struct PgEventStore {
+    options: PgConnectOptions,
+    log_id: Uuid,
+    clock: Clock,
+    /// `None` after a failure, until the next batch.
+    appender: Mutex<Option<PgConnection>>,
+    readers: PgPool,
+    hint: Hint,
+    faults: Faults,
+}
+
+impl PgEventStore {
+    /// Connects to the database at `url`, which MUST have been migrated.
+    ///
+    /// `url` is as libpq has it (`postgres://user@host:5432/name?sslmode=verify-full&…`);
+    /// what it leaves out comes from the `PG…` environment variables.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: try again. [`StoreError::SchemaMismatch`]: migrate
+    /// first, or update the program. [`StoreError::Unsuitable`]: an older server, a
+    /// standby, a pooler in transaction mode, a login that may not read the tables.
+    pub async fn connect(url: &str, clock: Clock) -> Result<Self, StoreError> {
+        let options = session::options(url)?;
+        let mut appender = session::open_appender(&options).await?;
+        session::refuse_pooler(&mut appender, &options).await?;
+        session::check_server(&mut appender).await?;
+        schema::check(&mut appender).await?;
+        let log_id = reads::log_id(&mut appender).await?;
+        let head = reads::head(&mut appender).await?;
+        let readers = PgPoolOptions::new()
+            .max_connections(READ_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .after_connect(|connection, _| Box::pin(session::set_up(connection)))
+            .connect_lazy_with(options.clone());
+        let hint = Hint::listen(&options, head.position);
+        let appender = Mutex::new(Some(appender));
+        Ok(Self { options, log_id, clock, appender, readers, hint, faults: Faults::default() })
+    }
+
+    /// Lets the next commit die at `step`, as if the process were killed there.
+    #[cfg(feature = "contract")]
+    pub fn crash_at(&self, step: crate::faults::CommitStep) {
+        self.faults.plant(step);
+    }
+
+    async fn reader(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+        self.readers.acquire().await.map_err(store_error)
+    }
+
+    /// A connection of its own whose transaction sees one snapshot.
+    async fn snapshot(&self) -> Result<PgConnection, StoreError> {
+        let mut connection = session::open(&self.options).await?;
+        let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        begin.execute(&mut connection).await.map_err(store_error)?;
+        Ok(connection)
+    }
+}
+
+impl fmt::Debug for PgEventStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgEventStore").field("log_id", &self.log_id).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl EventStore for PgEventStore {
+    fn log_id(&self) -> Uuid {
+        self.log_id
+    }
+
+    async fn append(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
+        self.append_batch(commands).await
+    }
+
+    fn appended(&self) -> watch::Receiver<u64> {
+        self.hint.subscribe()
+    }
+
+    async fn head(&self) -> Result<LogHead, StoreError> {
+        reads::head(&mut *self.reader().await?).await
+    }
+
+    async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError> {
+        reads::events_after(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
+        reads::find_instance(&mut *self.reader().await?, id).await
+    }
+
+    async fn list_instances(&self, after: u64, limit: u32) -> Result<Page<Instance>, StoreError> {
+        reads::list_instances(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn find_certificate(
+        &self,
+        id: &InstanceId,
+        sn: &SerialNumber,
+    ) -> Result<Option<CertificateView>, StoreError> {
+        reads::find_certificate(&mut *self.reader().await?, id, sn).await
+    }
+
+    async fn list_certificates(
+        &self,
+        id: &InstanceId,
+        state: StateFilter,
+        after: u64,
+        limit: u32,
+    ) -> Result<Page<CertificateView>, StoreError> {
+        reads::list_certificates(&mut *self.reader().await?, id, state, after, limit).await
+    }
+
+    async fn list_trust_changes(
+        &self,
+        id: &InstanceId,
+        sn: Option<&SerialNumber>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        reads::list_trust_changes(&mut *self.reader().await?, id, sn, after, limit).await
+    }
+
+    async fn load_bundle(&self, id: &InstanceId, at: BundleAt) -> Result<Option<TrustBundle>, StoreError> {
+        bundle::load(&mut *self.reader().await?, id, at).await
+    }
+
+    async fn read_trust_changes(
+        &self,
+        id: &InstanceId,
+        after_revision: u64,
+        limit: u32,
+    ) -> Result<Vec<RecordedEvent>, StoreError> {
+        reads::read_trust_changes(&mut *self.reader().await?, id, after_revision, limit).await
+    }
+
+    async fn find_reply(&self, key: &RequestKey) -> Result<Option<Reply>, StoreError> {
+        reads::find_reply(&mut *self.reader().await?, key).await
+    }
+
+    async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut connection = self.reader().await?;
+        let mut pruned = 0;
+        loop {
+            let delete = sqlx::query(
+                "DELETE FROM replies WHERE ctid = ANY(ARRAY(\
+                 SELECT ctid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2))",
+            );
+            let delete = delete.bind(PgTime(before)).bind(PRUNE_CHUNK);
+            let gone = delete.execute(&mut *connection).await.map_err(store_error)?.rows_affected();
+            pruned += gone;
+            if gone < PRUNE_CHUNK as u64 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
+        lease::try_lease(&self.options).await
+    }
+
+    async fn verify(&self) -> Result<VerifyReport, StoreError> {
+        verify::verify(&mut self.snapshot().await?).await
+    }
+
+    async fn rebuild(&self) -> Result<RebuildReport, StoreError> {
+        let snapshot = self.snapshot().await?;
+        let mut repairer = Repairer::open(&self.options).await?;
+        rebuild::rebuild(snapshot, &mut repairer).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let ping = async { self.reader().await?.ping().await.map_err(store_error) };
+        timeout(PING_TIMEOUT, ping).await.map_err(|late| StoreError::Unavailable(late.into()))?
+    }
+}

@@ -1,0 +1,62 @@
+//! The schema of a Postgres database: which version it has, and its migration.
+
+use sqlx::migrate::Migrator;
+use sqlx::{Connection as _, PgConnection, Row as _};
+
+use super::error::store_error;
+use super::session;
+use crate::{MigrationReport, StoreError, schema};
+
+static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+/// Held while migrating, so that of two replicas one waits and then finds nothing to do.
+const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"catrustM");
+
+/// Brings the database at `url` to the schema of this program.
+///
+/// Never done by connecting: the role that may change tables is not the one that
+/// serves, and an operator chooses the moment. Several may run at once.
+///
+/// # Errors
+/// [`StoreError::SchemaMismatch`] when the database is newer than this program;
+/// [`StoreError::Unsuitable`] when a migration was applied with another text.
+/// Each migration is one transaction: the ones before a failed one stay.
+pub async fn migrate(url: &str) -> Result<MigrationReport, StoreError> {
+    let options = session::options(url)?;
+    let mut connection = session::open(&options).await?;
+    session::refuse_pooler(&mut connection, &options).await?;
+    session::check_server(&mut connection).await?;
+    let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
+    lock.execute(&mut connection).await.map_err(store_error)?;
+    let from = found(&mut connection).await?;
+    // `run` would make this future unusable in a spawned task (its `Acquire` bound).
+    let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
+    migrated.map_err(|error| schema::migrate_error(error, store_error, from, needed()))?;
+    connection.close().await.map_err(store_error)?;
+    Ok(MigrationReport { from, to: needed() })
+}
+
+/// Refuses a database of another schema version.
+pub(super) async fn check(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let found = found(connection).await?;
+    if found == needed() { Ok(()) } else { Err(StoreError::SchemaMismatch { found, needed: needed() }) }
+}
+
+fn needed() -> i64 {
+    schema::version(&MIGRATOR)
+}
+
+/// The version that the database has; 0 where nothing was ever migrated.
+async fn found(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    let exists = sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL");
+    let exists = exists.fetch_one(&mut *connection).await.map_err(store_error)?;
+    if !exists.try_get::<bool, _>(0).map_err(store_error)? {
+        return Ok(0);
+    }
+    let applied =
+        sqlx::query("SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version");
+    let rows = applied.fetch_all(connection).await.map_err(store_error)?;
+    let applied =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, _>>();
+    schema::last_applied(&MIGRATOR, &applied.map_err(store_error)?)
+}

@@ -1,0 +1,163 @@
+//! Opens connections, sets them up, and refuses servers that cannot be relied on.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use tokio::time::timeout;
+
+use super::error::store_error;
+use crate::StoreError;
+
+/// How long a connection may take to come up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one of the small questions at connect may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Oldest server that is known to work, as `server_version_num` spells it.
+const OLDEST_SERVER: u32 = 150_000;
+
+/// Settings of every session: a peer that is gone without a word is noticed within
+/// some 10 s, so that its transaction and its locks go too. Servers that lack one
+/// of them go without.
+const EVERY_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
+     ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
+     ('tcp_user_timeout', '10000'), ('client_connection_check_interval', '1000')) \
+     AS v(name, value) ON v.name = s.name";
+
+/// Settings of a session that holds the append lock.
+///
+/// - Whoever waits gives up after 2 s; whoever holds and falls silent (stopped, cut
+///   off) loses the transaction after 5 s. Both end before COMMIT: there is no
+///   `statement_timeout`, because a COMMIT that is cancelled while it waits for a
+///   standby is committed here and not there.
+/// - A commit is durable before it is answered, whatever the server's default;
+///   the stronger or explicitly remote settings stay.
+/// - All statements find their rows by key. Plans are made once and use the indexes
+///   even while the tables are small, so that a plan from the first minute is right
+///   with ten million rows.
+const APPEND_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
+     ('lock_timeout', '2000'), ('idle_in_transaction_session_timeout', '5000'), \
+     ('transaction_timeout', '10000'), ('statement_timeout', '0'), \
+     ('default_transaction_isolation', 'read committed'), ('synchronous_commit', 'on'), \
+     ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), \
+     ('enable_mergejoin', 'off'), ('jit', 'off')) \
+     AS v(name, value) ON v.name = s.name \
+     WHERE s.name <> 'synchronous_commit' OR s.setting NOT LIKE 'remote%'";
+
+/// Settings of a session that rebuilds: it holds the append lock for as long as the
+/// rows that differ take to write.
+const REPAIR_SESSION: &str = "SELECT set_config(s.name, '0', false) FROM pg_settings AS s \
+     WHERE s.name IN ('transaction_timeout', 'idle_in_transaction_session_timeout')";
+
+/// Reads an address; `sslmode`, `sslrootcert` and the like are parts of it.
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(store_error)?;
+    Ok(match options.get_application_name() {
+        Some(_) => options,
+        None => options.application_name("catrust"),
+    })
+}
+
+/// Opens a connection for reading.
+pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let opened = timeout(CONNECT_TIMEOUT, options.connect()).await;
+    let mut connection = opened.map_err(|late| StoreError::Unavailable(late.into()))?.map_err(store_error)?;
+    set_up(&mut connection).await.map_err(store_error)?;
+    Ok(connection)
+}
+
+/// Opens a connection for appending.
+pub(super) async fn open_appender(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let mut connection = open(options).await?;
+    sqlx::raw_sql(APPEND_SESSION).execute(&mut connection).await.map_err(store_error)?;
+    Ok(connection)
+}
+
+/// Opens a connection for a rebuild.
+pub(super) async fn open_repairer(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let mut connection = open_appender(options).await?;
+    sqlx::raw_sql(REPAIR_SESSION).execute(&mut connection).await.map_err(store_error)?;
+    Ok(connection)
+}
+
+/// Sets up any session.
+pub(super) async fn set_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    match sqlx::raw_sql(EVERY_SESSION).execute(connection).await {
+        // An operating system without one of the socket options: the others are
+        // lost too then, which costs time after a failure, and nothing else.
+        Err(sqlx::Error::Database(error)) => {
+            tracing::warn!(%error, "no keepalive settings");
+            Ok(())
+        }
+        set => set.map(drop),
+    }
+}
+
+/// Refuses a server that cannot be relied on.
+pub(super) async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let version = connection.server_version_num().unwrap_or(0);
+    if version < OLDEST_SERVER {
+        let major = version / 10_000;
+        return Err(StoreError::Unsuitable(format!("Postgres 15 or later is needed, this is {major}")));
+    }
+    let row = sqlx::query(
+        "SELECT pg_is_in_recovery(), current_setting('server_encoding'), \
+         current_setting('fsync'), current_setting('full_page_writes')",
+    );
+    let row = row.fetch_one(connection).await.map_err(store_error)?;
+    let text = |index: usize| row.try_get::<String, _>(index).map_err(store_error);
+    if row.try_get(0).map_err(store_error)? {
+        return Err(StoreError::Unsuitable(
+            "this server is a standby; give the address of the primary".into(),
+        ));
+    }
+    if text(1)? != "UTF8" {
+        return Err(StoreError::Unsuitable(format!("the database's encoding is {}, not UTF8", text(1)?)));
+    }
+    for (index, setting) in [(2, "fsync"), (3, "full_page_writes")] {
+        if text(index)? == "off" {
+            tracing::warn!(setting, "the server may lose acknowledged changes: {setting} is off");
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a pooler in transaction mode, behind which session locks, LISTEN and the
+/// settings above belong to whoever comes next.
+///
+/// A session has one backend for its life. A pooler hands an idle client's backend
+/// to the next one that asks: so the other connection holds a transaction open
+/// while this one looks which backend it has. A pooler with a single backend
+/// cannot answer at all, which is told by time.
+///
+/// MUST come before any prepared statement: those of another client may be there
+/// already behind a pooler, and fail with a less helpful error.
+pub(super) async fn refuse_pooler(
+    connection: &mut PgConnection,
+    options: &PgConnectOptions,
+) -> Result<(), StoreError> {
+    let pooled = || {
+        StoreError::Unsuitable(
+            "a pooler in transaction mode is in between; give the address of the server, \
+             or of a pooler in session mode"
+                .into(),
+        )
+    };
+    let before = backend(connection).await?;
+    let mut other = open(options).await?;
+    sqlx::raw_sql("BEGIN").execute(&mut other).await.map_err(store_error)?;
+    let theirs = backend(&mut other).await?;
+    let after = timeout(QUESTION_TIMEOUT, backend(connection)).await.map_err(|_| pooled())??;
+    // The transaction has served; how its connection ends does not matter.
+    drop(other.close().await);
+    if before != after || theirs == after { Err(pooled()) } else { Ok(()) }
+}
+
+/// Asks by the simple protocol, which prepares nothing.
+async fn backend(connection: &mut PgConnection) -> Result<i32, StoreError> {
+    let row = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection).await.map_err(store_error)?;
+    row.try_get(0).map_err(store_error)
+}

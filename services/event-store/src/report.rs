@@ -1,0 +1,66 @@
+//! What verification and rebuild found.
+
+use std::fmt;
+
+/// One piece of damage, named by its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Position in the log; `None` where the damage is in the read model.
+    pub position: Option<u64>,
+    /// What is wrong, with the names of the instance or certificate concerned.
+    pub description: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Some(position) => write!(f, "position {position}: {}", self.description),
+            None => write!(f, "read model: {}", self.description),
+        }
+    }
+}
+
+/// What [`crate::EventStore::verify`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Events walked.
+    pub events: u64,
+    /// Hash of the last event, hexadecimal.
+    pub head_hash: String,
+    /// Instances compared.
+    pub instances: u64,
+    /// CA certificates compared.
+    pub certificates: u64,
+    /// Damage found, at most 100 pieces, in the order of positions.
+    pub damage: Vec<Damage>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+/// What [`crate::EventStore::rebuild`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RebuildReport {
+    /// Events folded.
+    pub events: u64,
+    /// Instances written.
+    pub instances: u64,
+    /// CA certificates written.
+    pub certificates: u64,
+    /// Instances whose old digest differed from the folded one, ascending.
+    pub differing_instances: Vec<String>,
+}
+
+/// What a migration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigrationReport {
+    /// Schema version found; 0 for an empty database.
+    pub from: i64,
+    /// Schema version now.
+    pub to: i64,
+}

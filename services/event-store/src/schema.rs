@@ -1,0 +1,45 @@
+//! Schema versions: what a database has been migrated to, and what is needed.
+
+use sqlx::migrate::{MigrateError, Migrator};
+
+use crate::StoreError;
+
+/// The version that the migrations lead to.
+pub(crate) fn version(migrator: &Migrator) -> i64 {
+    migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// The last of the applied versions, each given with the checksum of its text,
+/// ascending; refuses a text that is not this program's.
+pub(crate) fn last_applied(migrator: &Migrator, applied: &[(i64, Vec<u8>)]) -> Result<i64, StoreError> {
+    for migration in migrator.iter() {
+        let other = |(version, checksum): &(i64, Vec<u8>)| {
+            *version == migration.version && *checksum != *migration.checksum
+        };
+        if applied.iter().any(other) {
+            return Err(other_text(migration.version));
+        }
+    }
+    Ok(applied.last().map_or(0, |(version, _)| *version))
+}
+
+/// Says what an error of the migrator means.
+pub(crate) fn migrate_error(
+    error: MigrateError,
+    store_error: fn(sqlx::Error) -> StoreError,
+    found: i64,
+    needed: i64,
+) -> StoreError {
+    match error {
+        MigrateError::VersionMissing(_) | MigrateError::VersionTooNew(..) => {
+            StoreError::SchemaMismatch { found, needed }
+        }
+        MigrateError::VersionMismatch(version) => other_text(version),
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => store_error(error),
+        other => StoreError::Internal(other.into()),
+    }
+}
+
+fn other_text(version: i64) -> StoreError {
+    StoreError::Unsuitable(format!("migration {version} was applied with another text than this program's"))
+}

@@ -1,0 +1,86 @@
+//! Migration of databases with data in them, and refusal of other versions.
+
+use catrust_event_store::contract::Fixture as _;
+use catrust_event_store::contract::commands::{
+    append_all, inactivate, instance, populate, unique_id, with_request_id,
+};
+use catrust_event_store::postgres::{PgEventStore, migrate};
+use catrust_event_store::{EventStore, MigrationReport, StoreError};
+use futures::TryStreamExt as _;
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgPoolCopyExt as _;
+
+use crate::PgFixture;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {
+    let full = PgFixture::create().await;
+    let store = full.open().await;
+    let id = instance("old");
+    let sns = populate(&store, &id, &["a", "b"]).await;
+    append_all(&store, &[with_request_id(inactivate(&id, &sns[0]), unique_id(), "off")]).await;
+    let old = PgFixture::empty().await;
+    let pool = PgPool::connect(&old.url()).await.unwrap();
+    MIGRATIONS.run_to(1, &pool).await.unwrap();
+    copy(&PgPool::connect(&full.url()).await.unwrap(), &pool).await;
+
+    let refused = PgEventStore::connect(&old.url(), old.clock.reader()).await;
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: 2 })), "{refused:?}");
+    assert_eq!(migrate(&old.url()).await.unwrap(), MigrationReport { from: 1, to: 2 });
+    let migrated = old.open().await;
+    let report = migrated.verify().await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.events, migrated.log_id()), (6, store.log_id()));
+    assert_eq!(migrated.list_trust_changes(&id, Some(&sns[0]), 0, 10).await.unwrap().len(), 2);
+}
+
+/// Copies the rows of every table.
+async fn copy(from: &PgPool, to: &PgPool) {
+    sqlx::raw_sql("DELETE FROM log_identity").execute(to).await.unwrap();
+    for table in ["log_identity", "events", "instances", "ca_certificates", "spent_register_codes", "replies"]
+    {
+        let rows = from.copy_out_raw(&format!("COPY {table} TO STDOUT")).await.unwrap();
+        let rows = rows.try_collect::<Vec<_>>().await.unwrap().concat();
+        let mut copy = to.copy_in_raw(&format!("COPY {table} FROM STDIN")).await.unwrap();
+        copy.send(rows).await.unwrap();
+        copy.finish().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn newer_unmigrated_and_altered_schemas_are_refused() {
+    let fixture = PgFixture::empty().await;
+    let connect = async || PgEventStore::connect(&fixture.url(), fixture.clock.reader()).await;
+    let refused = connect().await;
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 0, needed: 2 })), "{refused:?}");
+    migrate(&fixture.url()).await.unwrap();
+    let migrated = connect().await.unwrap();
+    assert_ne!(migrated.log_id(), PgFixture::create().await.open().await.log_id());
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 VALUES (99, 'newer', true, '', 0)";
+    fixture.execute(newer).await.unwrap();
+    for refused in [connect().await.map(drop), migrate(&fixture.url()).await.map(drop)] {
+        assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 2 })), "{refused:?}");
+    }
+    let altered = "DELETE FROM _sqlx_migrations WHERE version = 99; \
+                   UPDATE _sqlx_migrations SET checksum = '' WHERE version = 1";
+    fixture.execute(altered).await.unwrap();
+    let refused = connect().await;
+    assert!(
+        matches!(&refused, Err(StoreError::Unsuitable(text)) if text.contains("migration 1")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_migrations_at_once_one_does_it() {
+    let fixture = PgFixture::empty().await;
+    let url = fixture.url();
+    let reports = futures::future::join_all((0..4).map(|_| migrate(&url))).await;
+    let mut from: Vec<i64> = reports.into_iter().map(|report| report.unwrap().from).collect();
+    from.sort_unstable();
+    assert_eq!(from, [0, 2, 2, 2]);
+}

@@ -1,0 +1,298 @@
+//! What a signature covers: the signing input of each message, exactly as the
+//! head of `trust_service.proto` says.
+//!
+//! Netstrings, so that no two messages share an input: the context, then every
+//! field but `signature` in the order of field numbers. A message that cannot be
+//! written down exactly (a missing time, a fraction of a microsecond, an unknown
+//! enum value) can be neither signed nor verified, since somebody could change
+//! what the input does not tell.
+
+use std::ops::Deref;
+
+use catrust_domain::event_log::put_netstring;
+use catrust_proto::Timestamp;
+use catrust_proto::v1::{
+    CaCertificateState, Head, InactivationScope, LogEvent, Signature, TrustBundle, TrustChange, TrustEntry,
+};
+
+use crate::signing::{SigningKey, TrustKeys};
+
+/// A field that has no canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("field {field} is missing or has no canonical form")]
+pub struct NotCanonical {
+    /// Name of the field, as in the contract.
+    pub field: &'static str,
+}
+
+/// Why a message is not to be trusted. None of them is worth a retry: refuse the
+/// message, and take a bundle from another source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// There is no signature.
+    #[error("the message is not signed")]
+    Unsigned,
+    /// The signing key is not among the pinned ones.
+    #[error("the message is signed with the key {key_id:?}, which is not pinned")]
+    UnknownKey {
+        /// Name of the key, as the message gives it.
+        key_id: String,
+    },
+    /// The signature is not over this message.
+    #[error("the signature does not match the message")]
+    BadSignature,
+    /// The message has no canonical form.
+    #[error("the message has no canonical form")]
+    NotCanonical(#[from] NotCanonical),
+}
+
+/// A message whose signature was checked against pinned keys. Only
+/// [`Signed::verified`] makes one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified<M>(M);
+
+impl<M> Verified<M> {
+    /// The message.
+    pub fn into_inner(self) -> M {
+        self.0
+    }
+}
+
+impl<M> Deref for Verified<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.0
+    }
+}
+
+/// A message of the feed that carries a signature.
+pub trait Signed: Sized {
+    /// The first netstring of the input: one message can't pass for another kind.
+    const CONTEXT: &'static str;
+
+    /// Appends every field but the signature to `input`.
+    ///
+    /// # Errors
+    /// [`NotCanonical`] names the field.
+    fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical>;
+
+    /// Where the signature is.
+    fn signature(&self) -> Option<&Signature>;
+
+    /// Puts a signature in.
+    fn set_signature(&mut self, signature: Signature);
+
+    /// The octets that the signature covers.
+    ///
+    /// # Errors
+    /// [`NotCanonical`] names the field.
+    fn signing_input(&self) -> Result<Vec<u8>, NotCanonical> {
+        let mut input = SigningInput::default();
+        input.text(Self::CONTEXT);
+        self.put_fields(&mut input)?;
+        Ok(input.0)
+    }
+
+    /// Signs the message, over any signature that it has.
+    ///
+    /// # Errors
+    /// [`NotCanonical`] names the field.
+    fn sign(&mut self, key: &SigningKey) -> Result<(), NotCanonical> {
+        let value = key.sign(&self.signing_input()?);
+        self.set_signature(Signature { key_id: key.key_id().to_owned(), value });
+        Ok(())
+    }
+
+    /// Checks the signature. Says nothing about instance, revision or time: those
+    /// are the reader's to check.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    fn verify(&self, keys: &TrustKeys) -> Result<(), VerifyError> {
+        let signature = self.signature().ok_or(VerifyError::Unsigned)?;
+        let input = self.signing_input()?;
+        match keys.check(&signature.key_id, &input, &signature.value) {
+            None => Err(VerifyError::UnknownKey { key_id: signature.key_id.clone() }),
+            Some(false) => Err(VerifyError::BadSignature),
+            Some(true) => Ok(()),
+        }
+    }
+
+    /// Checks the signature and says so in the type.
+    ///
+    /// # Errors
+    /// [`VerifyError`].
+    fn verified(self, keys: &TrustKeys) -> Result<Verified<Self>, VerifyError> {
+        self.verify(keys)?;
+        Ok(Verified(self))
+    }
+}
+
+/// A signing input in the making.
+#[derive(Debug, Default)]
+pub struct SigningInput(Vec<u8>);
+
+impl SigningInput {
+    /// Appends a string as it is.
+    pub fn text(&mut self, text: &str) {
+        put_netstring(&mut self.0, text.as_bytes());
+    }
+
+    /// Appends an integer in decimal.
+    pub fn number(&mut self, number: u64) {
+        self.text(&number.to_string());
+    }
+
+    /// Appends `true` or `false`.
+    pub fn flag(&mut self, flag: bool) {
+        self.text(if flag { "true" } else { "false" });
+    }
+
+    /// Appends a time as microseconds since the epoch, in decimal.
+    ///
+    /// # Errors
+    /// [`NotCanonical`] where it is missing, out of range, or finer than that.
+    pub fn time(&mut self, field: &'static str, time: Option<&Timestamp>) -> Result<(), NotCanonical> {
+        let micros = time.and_then(micros).ok_or(NotCanonical { field })?;
+        self.text(&micros.to_string());
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &TrustEntry) -> Result<(), NotCanonical> {
+        let mut nested = Self::default();
+        nested.text(&entry.sn);
+        nested.text(&entry.sha256);
+        nested.text(&entry.spki_sha256);
+        nested.text(&entry.subject);
+        nested.text(&entry.subject_key_id);
+        nested.text(&entry.issuer);
+        nested.time("not_before", entry.not_before.as_ref())?;
+        nested.time("not_after", entry.not_after.as_ref())?;
+        nested.text(&entry.ca_content);
+        let state = CaCertificateState::try_from(entry.state).map_err(|_| NotCanonical { field: "state" })?;
+        nested.text(state.as_str_name());
+        let scope = InactivationScope::try_from(entry.inactivation_scope)
+            .map_err(|_| NotCanonical { field: "inactivation_scope" })?;
+        nested.text(scope.as_str_name());
+        put_netstring(&mut self.0, &nested.0);
+        Ok(())
+    }
+}
+
+/// Microseconds since the epoch; `None` where the time is not a whole number of them.
+pub fn micros(time: &Timestamp) -> Option<i64> {
+    let whole = (0..1_000_000_000).contains(&time.nanos) && time.nanos % 1_000 == 0;
+    let micros = time.seconds.checked_mul(1_000_000)?.checked_add(i64::from(time.nanos / 1_000))?;
+    whole.then_some(micros)
+}
+
+// === impl Signed ===
+
+impl Signed for TrustBundle {
+    const CONTEXT: &'static str = "catrust/trust-bundle/v1";
+
+    fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
+        input.text(&self.log_id);
+        input.text(&self.mqtt_instance_id);
+        input.number(self.revision);
+        input.number(self.position);
+        input.text(&self.bundle_digest);
+        for entry in &self.entries {
+            input.entry(entry)?;
+        }
+        input.time("issued_at", self.issued_at.as_ref())
+    }
+
+    fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
+    }
+
+    fn set_signature(&mut self, signature: Signature) {
+        self.signature = Some(signature);
+    }
+}
+
+impl Signed for TrustChange {
+    const CONTEXT: &'static str = "catrust/trust-change/v1";
+
+    fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
+        input.text(&self.log_id);
+        input.number(self.position);
+        input.text(&self.event_id);
+        input.text(&self.event_type);
+        input.text(&self.mqtt_instance_id);
+        input.number(self.revision);
+        input.number(self.previous_revision);
+        input.text(&self.bundle_digest);
+        input.entry(self.entry.as_ref().ok_or(NotCanonical { field: "entry" })?)?;
+        input.flag(self.deleted);
+        input.flag(self.with_will);
+        input.text(&self.reason);
+        input.time("occurred_at", self.occurred_at.as_ref())?;
+        input.text(&self.event_hash);
+        input.text(&self.traceparent);
+        Ok(())
+    }
+
+    fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
+    }
+
+    fn set_signature(&mut self, signature: Signature) {
+        self.signature = Some(signature);
+    }
+}
+
+impl Signed for Head {
+    const CONTEXT: &'static str = "catrust/head/v1";
+
+    fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
+        input.text(&self.log_id);
+        input.text(&self.mqtt_instance_id);
+        input.number(self.revision);
+        input.number(self.position);
+        input.text(&self.bundle_digest);
+        input.time("issued_at", self.issued_at.as_ref())?;
+        input.time("valid_until", self.valid_until.as_ref())
+    }
+
+    fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
+    }
+
+    fn set_signature(&mut self, signature: Signature) {
+        self.signature = Some(signature);
+    }
+}
+
+impl Signed for LogEvent {
+    const CONTEXT: &'static str = "catrust/log-event/v1";
+
+    fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
+        input.text(&self.log_id);
+        input.number(self.position);
+        input.text(&self.event_id);
+        input.text(&self.event_type);
+        input.number(u64::from(self.schema_version));
+        input.text(&self.mqtt_instance_id);
+        input.text(&self.payload);
+        input.text(&self.actor);
+        input.text(&self.request_id);
+        input.time("occurred_at", self.occurred_at.as_ref())?;
+        input.text(&self.event_hash);
+        input.text(&self.traceparent);
+        Ok(())
+    }
+
+    fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
+    }
+
+    fn set_signature(&mut self, signature: Signature) {
+        self.signature = Some(signature);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! The wire between the log and the brokers.
+//!
+//! [`message`] says what each row of the log looks like to brokers, [`canonical`]
+//! and [`signing`] how it is signed and verified; [`feed`] is the port that carries
+//! it, with two implementations, [`nats`] and [`in_process`], that both run the
+//! suite in `contract`; [`parse`] and [`bundle`] are the reading side, where signed
+//! messages are folded into the trust of an instance.
+//!
+//! The crate knows nothing of SQL, of gRPC servers, or of what enforces trust.
+
+pub mod bundle;
+pub mod canonical;
+pub mod feed;
+pub mod in_process;
+pub mod message;
+pub mod nats;
+pub mod parse;
+mod pem;
+pub mod signing;
+pub mod subject;
+
+#[cfg(feature = "contract")]
+pub mod contract;
+
+pub use bundle::{Applied, HeadVerdict, TrustError, TrustState};
+pub use canonical::{NotCanonical, Signed, Verified, VerifyError};
+pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
+pub use in_process::InProcessFeed;
+pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
+pub use nats::{NatsFeed, NatsSettings};
+pub use signing::{KeyError, SigningKey, TrustKeys};

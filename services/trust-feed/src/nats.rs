@@ -1,0 +1,179 @@
+//! The feed on NATS JetStream.
+//!
+//! One stream, `CATRUST`, of which catrust owns every setting but placement. Message
+//! `p` is published with `Nats-Expected-Last-Sequence: p-1`, so that the server itself
+//! refuses whatever would break "sequence == position". Works from NATS 2.9; nothing
+//! here needs a newer one.
+//!
+//! The connection is made in the background and made again for ever: a server that
+//! is away shows as [`FeedError::Unavailable`] from each call, never as a failure to
+//! start.
+
+mod publish;
+mod settings;
+mod stream;
+mod subscribe;
+mod wire;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{Client, ConnectOptions, Event};
+use async_trait::async_trait;
+use catrust_domain::InstanceId;
+use catrust_proto::v1::Head;
+use tokio::sync::watch;
+
+use crate::feed::{FeedError, FeedStream, FeedTail, TrustFeed};
+use crate::message::FeedMessage;
+use crate::subject;
+
+pub use settings::NatsSettings;
+
+/// Name of the stream.
+pub const STREAM: &str = "CATRUST";
+
+/// Acks in flight at most.
+const WINDOW: usize = 256;
+/// How long an answer of JetStream may take. An ack that was lost with its connection
+/// costs this long, and it is time that a revocation waits.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the connection is proved to be alive; two misses end it.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest pause between two attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The feed; clones share the connection.
+#[derive(Clone)]
+pub struct NatsFeed {
+    client: Client,
+    jetstream: Context,
+    replicas: usize,
+    /// Server that was found suitable last, so that each is told once.
+    known_server: Arc<Mutex<String>>,
+    /// Counts what may have cost messages: a renewed connection, a full buffer.
+    interruptions: watch::Receiver<u64>,
+}
+
+impl NatsFeed {
+    /// Starts to connect. Returns at once, whether the server is there or not.
+    ///
+    /// # Errors
+    /// [`FeedError::Unsuitable`] for settings that cannot work: a malformed address, a
+    /// file that cannot be read.
+    pub async fn connect(settings: &NatsSettings) -> Result<Self, FeedError> {
+        let told = Arc::new(Mutex::new(String::new()));
+        let (interrupt, interruptions) = watch::channel(0_u64);
+        let interrupt = Arc::new(interrupt);
+        let options = settings
+            .authenticate(ConnectOptions::new())?
+            .name("catrust")
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .ping_interval(PING_INTERVAL)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .request_timeout(Some(ANSWER_TIMEOUT))
+            .subscription_capacity(subscribe::SUBSCRIPTION_BUFFER)
+            .reconnect_delay_callback(|attempts| {
+                let pause = Duration::from_millis(50).saturating_mul(attempts.try_into().unwrap_or(u32::MAX));
+                pause.min(LONGEST_PAUSE)
+            })
+            .event_callback(move |event| {
+                tell(&told, &event);
+                if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
+                    interrupt.send_modify(|count| *count += 1);
+                }
+                async {}
+            });
+        let client = options
+            .connect(settings.servers()?)
+            .await
+            .map_err(|error| FeedError::Unsuitable(format!("NATS settings cannot be used: {error}")))?;
+        let jetstream = ContextBuilder::new()
+            .timeout(ANSWER_TIMEOUT)
+            .ack_timeout(ANSWER_TIMEOUT)
+            .max_ack_inflight(WINDOW)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            replicas: settings.replicas,
+            known_server: Arc::default(),
+            interruptions,
+        })
+    }
+
+    /// Fails while there is no connection, instead of queueing for later.
+    fn check_connected(&self) -> Result<(), FeedError> {
+        if self.client.connection_state() == State::Connected {
+            Ok(())
+        } else {
+            Err(FeedError::unavailable("there is no connection to NATS"))
+        }
+    }
+
+    /// Checks the server's version, once for each server.
+    fn check_server(&self) -> Result<(), FeedError> {
+        self.check_connected()?;
+        let info = self.client.server_info();
+        let identity = format!("{} {}", info.server_id, info.version);
+        let mut known = self.known_server.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known != identity {
+            stream::check_version(&info.version)?;
+            tracing::info!(nats.version = %info.version, nats.server = %info.server_name, "connected to NATS");
+            *known = identity;
+        }
+        Ok(())
+    }
+}
+
+/// Tells what happens to the connection: each change once, and no attempt twice.
+fn tell(told: &Mutex<String>, event: &Event) {
+    let text = event.to_string();
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if *told != text {
+        match event {
+            Event::Connected => tracing::info!("NATS connection is up"),
+            Event::Disconnected => tracing::warn!("NATS connection is lost"),
+            _ => tracing::warn!(nats.event = %text, "NATS connection"),
+        }
+        *told = text;
+    }
+}
+
+#[async_trait]
+impl TrustFeed for NatsFeed {
+    async fn tail(&self) -> Result<FeedTail, FeedError> {
+        self.check_server()?;
+        let info = stream::ensure(&self.jetstream, self.replicas).await?;
+        stream::tail(&self.jetstream, &info).await
+    }
+
+    async fn publish(&self, messages: &[FeedMessage]) -> Result<(), FeedError> {
+        self.check_connected()?;
+        publish::publish(self, messages).await
+    }
+
+    async fn publish_head(&self, head: &Head) -> Result<(), FeedError> {
+        self.check_connected()?;
+        let instance_id: InstanceId = head.mqtt_instance_id.parse().map_err(FeedError::unavailable)?;
+        let json = serde_json::to_vec(head).map_err(FeedError::unavailable)?;
+        self.client.publish(subject::head(&instance_id), json.into()).await.map_err(FeedError::unavailable)
+    }
+
+    async fn reset(&self) -> Result<(), FeedError> {
+        self.check_server()?;
+        stream::delete(&self.jetstream).await?;
+        stream::ensure(&self.jetstream, self.replicas).await.map(|_| ())
+    }
+
+    async fn subscribe(&self, instance_id: &InstanceId) -> Result<FeedStream, FeedError> {
+        self.check_server()?;
+        subscribe::subscribe(&self.client, &self.jetstream, instance_id, self.interruptions.clone()).await
+    }
+}

@@ -1,0 +1,243 @@
+//! The key that signs the feed, and the keys that readers trust.
+//!
+//! Ed25519 (RFC 8032): signatures are deterministic, so that every replica with
+//! the same key makes the same bytes of the same log row.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use catrust_domain::Sha256;
+use ring::rand::SecureRandom as _;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+
+use crate::pem;
+
+/// DER in front of the 32 octet seed of a PKCS#8 version 1 key (RFC 8410 §7).
+const PKCS8_PREFIX: [u8; 16] =
+    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+/// DER in front of the 32 octet key of a SubjectPublicKeyInfo (RFC 8410 §4).
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+const PRIVATE_LABEL: &str = "PRIVATE KEY";
+const PUBLIC_LABEL: &str = "PUBLIC KEY";
+
+/// A key that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("cannot read the key file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not one PEM block `PRIVATE KEY` with an Ed25519 key; other kinds of keys
+    /// and encrypted ones are refused.
+    #[error("not an Ed25519 private key; make one with `openssl genpkey -algorithm ed25519`")]
+    NotAPrivateKey,
+    /// No PEM block `PUBLIC KEY`, or one that is not an Ed25519 key.
+    #[error("not an Ed25519 public key; take it with `openssl pkey -in KEY -pubout`")]
+    NotAPublicKey,
+    /// The system has no randomness to give.
+    #[error("the system gave no randomness")]
+    NoRandomness,
+}
+
+fn read(path: &Path) -> Result<String, KeyError> {
+    std::fs::read_to_string(path).map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Name of a key: the first 16 hexadecimal digits of the SHA-256 of its octets.
+fn key_id(public_key: &[u8]) -> String {
+    hex::encode(&Sha256::of(public_key).as_bytes()[..8])
+}
+
+/// The private key of the feed. `Debug` shows its name alone.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    key_id: String,
+}
+
+impl SigningKey {
+    /// Makes a new key, as the PEM that [`SigningKey::from_pem`] and `openssl pkey`
+    /// read. The text is the secret: write it to a file that only the server reads.
+    ///
+    /// # Errors
+    /// [`KeyError::NoRandomness`].
+    pub fn generate_pem() -> Result<String, KeyError> {
+        let mut seed = [0; 32];
+        ring::rand::SystemRandom::new().fill(&mut seed).map_err(|_| KeyError::NoRandomness)?;
+        Ok(pem::encode(PRIVATE_LABEL, &[&PKCS8_PREFIX[..], &seed].concat()))
+    }
+
+    /// Reads a PKCS#8 key in PEM, with or without the public key inside.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAPrivateKey`].
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        let der = pem::decode_one(PRIVATE_LABEL, text).ok_or(KeyError::NotAPrivateKey)?;
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| KeyError::NotAPrivateKey)?;
+        let key_id = key_id(pair.public_key().as_ref());
+        Ok(Self { pair, key_id })
+    }
+
+    /// Reads a key file; see [`SigningKey::from_pem`]. Blocks: call it at start.
+    ///
+    /// # Errors
+    /// [`KeyError::Unreadable`], [`KeyError::NotAPrivateKey`].
+    pub fn load(path: &Path) -> Result<Self, KeyError> {
+        Self::from_pem(&read(path)?)
+    }
+
+    /// Name of the key, as signatures carry it.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The public key in PEM, for readers to pin.
+    #[must_use]
+    pub fn public_key_pem(&self) -> String {
+        pem::encode(PUBLIC_LABEL, &[&SPKI_PREFIX[..], self.pair.public_key().as_ref()].concat())
+    }
+
+    /// Signs `octets`; 64 octets come back, always the same for the same input.
+    pub(crate) fn sign(&self, octets: &[u8]) -> Vec<u8> {
+        self.pair.sign(octets).as_ref().to_vec()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.key_id)
+    }
+}
+
+/// The public keys that a reader accepts, given to it beforehand. Several, so that
+/// keys can be changed: pin the new one everywhere, then sign with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustKeys {
+    keys: BTreeMap<String, [u8; 32]>,
+}
+
+impl TrustKeys {
+    /// Reads every `PUBLIC KEY` block of a PEM text.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAPublicKey`] where there is none, or one is not Ed25519.
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        let blocks = pem::decode_all(PUBLIC_LABEL, text).ok_or(KeyError::NotAPublicKey)?;
+        if blocks.is_empty() {
+            return Err(KeyError::NotAPublicKey);
+        }
+        let mut keys = BTreeMap::new();
+        for der in blocks {
+            let raw = der.strip_prefix(&SPKI_PREFIX).ok_or(KeyError::NotAPublicKey)?;
+            let raw: [u8; 32] = raw.try_into().map_err(|_| KeyError::NotAPublicKey)?;
+            keys.insert(key_id(&raw), raw);
+        }
+        Ok(Self { keys })
+    }
+
+    /// Reads files, each with one public key or more. Blocks: call it at start.
+    ///
+    /// # Errors
+    /// [`KeyError::Unreadable`], [`KeyError::NotAPublicKey`]; the first bad file ends it.
+    pub fn load<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self, KeyError> {
+        let mut all = Self::default();
+        for path in paths {
+            all.keys.extend(Self::from_pem(&read(path.as_ref())?)?.keys);
+        }
+        Ok(all)
+    }
+
+    /// Names of the keys, ascending.
+    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
+    /// Whether the named key made `signature` over `octets`; `None` where no such
+    /// key is pinned.
+    pub(crate) fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Option<bool> {
+        let key = self.keys.get(key_id)?;
+        Some(UnparsedPublicKey::new(&ED25519, key).verify(octets, signature).is_ok())
+    }
+}
+
+impl From<&SigningKey> for TrustKeys {
+    fn from(key: &SigningKey) -> Self {
+        let mut raw = [0; 32];
+        raw.copy_from_slice(key.pair.public_key().as_ref());
+        Self { keys: BTreeMap::from([(key.key_id.clone(), raw)]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed and public key of RFC 8032 §7.1, test 1, wrapped as
+    /// `openssl genpkey` writes it.
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+        MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
+        -----END PRIVATE KEY-----\n";
+    const PUBLIC: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
+    #[test]
+    fn an_openssl_key_signs_as_rfc_8032_says() {
+        let key = SigningKey::from_pem(KEY).unwrap();
+        assert_eq!(hex::encode(key.pair.public_key().as_ref()), PUBLIC);
+        assert_eq!(
+            hex::encode(key.sign(b"")),
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
+        );
+        assert_eq!(key.key_id(), &hex::encode(Sha256::of(&hex::decode(PUBLIC).unwrap()).as_bytes())[..16]);
+    }
+
+    #[test]
+    fn a_new_key_can_be_read_and_is_another_each_time() {
+        let one = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+        let two = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+        assert_ne!(one.key_id(), two.key_id());
+        let keys = TrustKeys::from_pem(&format!("{}{}", one.public_key_pem(), two.public_key_pem())).unwrap();
+        assert_eq!(keys.check(two.key_id(), b"x", &two.sign(b"x")), Some(true));
+        assert_eq!(keys.check(one.key_id(), b"x", &two.sign(b"x")), Some(false));
+        assert_eq!(TrustKeys::from(&one).check(two.key_id(), b"x", &two.sign(b"x")), None);
+    }
+
+    #[test]
+    fn debug_does_not_show_the_secret() {
+        let pem = SigningKey::generate_pem().unwrap();
+        let key = SigningKey::from_pem(&pem).unwrap();
+        assert_eq!(format!("{key:?}"), format!("SigningKey({})", key.key_id()));
+    }
+
+    #[test]
+    fn other_keys_are_refused() {
+        for text in [
+            "",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            &KEY.replace("PRIVATE", "RSA"),
+        ] {
+            assert!(matches!(SigningKey::from_pem(text), Err(KeyError::NotAPrivateKey)), "{text}");
+            assert!(matches!(TrustKeys::from_pem(text), Err(KeyError::NotAPublicKey)), "{text}");
+        }
+        let rsa = pem::encode(PUBLIC_LABEL, &[0x30; 44]);
+        assert!(matches!(TrustKeys::from_pem(&rsa), Err(KeyError::NotAPublicKey)));
+    }
+
+    #[test]
+    fn several_files_make_one_set() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = SigningKey::from_pem(KEY).unwrap();
+        let file = directory.path().join("one.pem");
+        std::fs::write(&file, key.public_key_pem()).unwrap();
+        assert_eq!(TrustKeys::load([&file]).unwrap(), TrustKeys::from(&key));
+        let missing = directory.path().join("two.pem");
+        assert!(matches!(TrustKeys::load([&file, &missing]), Err(KeyError::Unreadable { .. })));
+    }
+}

@@ -1,0 +1,31 @@
+//! NATS subjects of the feed. Their tokens are validated where they enter the
+//! system (see `catrust_domain::identifiers`), so nothing is escaped here.
+
+use catrust_domain::{InstanceId, Sha256};
+
+/// Every subject that the stream holds.
+pub const STREAM_SUBJECTS: [&str; 2] = ["catrust.v1.trust.>", "catrust.v1.log.>"];
+
+/// Subject of the changes of one CA certificate.
+#[must_use]
+pub fn trust(instance_id: &InstanceId, sha256: &Sha256) -> String {
+    format!("catrust.v1.trust.{instance_id}.{sha256}")
+}
+
+/// Filter for the changes of every CA certificate of an instance.
+#[must_use]
+pub fn trust_of_instance(instance_id: &InstanceId) -> String {
+    format!("catrust.v1.trust.{instance_id}.*")
+}
+
+/// Subject of any other event.
+#[must_use]
+pub fn log(instance_id: &InstanceId, event_type: &str) -> String {
+    format!("catrust.v1.log.{instance_id}.{event_type}")
+}
+
+/// Subject of the heads of an instance: core NATS, not in the stream.
+#[must_use]
+pub fn head(instance_id: &InstanceId) -> String {
+    format!("catrust.v1.head.{instance_id}")
+}

@@ -1,0 +1,39 @@
+//! One fixed identity that may do everything: `catrust-server dev`, on loopback only.
+
+use std::sync::Arc;
+
+use catrust_domain::AccountId;
+
+use super::{Action, Authenticator, Authorizer, Credentials, Denied, Identity, Resource};
+
+/// Account and principal of the development identity.
+pub const DEVELOPMENT_ACCOUNT: &str = "dev";
+
+/// Takes everybody for the development identity, and allows it everything. The
+/// owner check still applies: its account is [`DEVELOPMENT_ACCOUNT`].
+#[derive(Debug)]
+pub struct Development {
+    identity: Identity,
+    policy_version: Arc<str>,
+}
+
+impl Development {
+    /// The identity of `account_id`.
+    #[must_use]
+    pub fn new(account_id: AccountId) -> Self {
+        let identity = Identity { principal: Arc::from(DEVELOPMENT_ACCOUNT), account_id, operator: true };
+        Self { identity, policy_version: Arc::from("development") }
+    }
+}
+
+impl Authenticator for Development {
+    fn authenticate(&self, _credentials: &Credentials<'_>) -> Result<Identity, &'static str> {
+        Ok(self.identity.clone())
+    }
+}
+
+impl Authorizer for Development {
+    fn authorize(&self, _: &Identity, _: Action, _: &Resource<'_>) -> Result<Arc<str>, Denied> {
+        Ok(Arc::clone(&self.policy_version))
+    }
+}

@@ -1,0 +1,90 @@
+//! Who calls, and what they may do.
+//!
+//! Two seams: an [`Authenticator`] turns credentials into an [`Identity`], an
+//! [`Authorizer`] decides whether an identity may perform an [`Action`] on a
+//! [`Resource`]. Behind them now: one fixed identity for development
+//! ([`development`]), and identities with their grants in a file
+//! ([`static_identities`]).
+
+pub mod action;
+pub mod development;
+pub mod static_identities;
+
+use std::sync::Arc;
+
+use catrust_domain::{AccountId, InstanceId, RegionId};
+
+pub use action::Action;
+
+/// What a caller brings.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The token of `authorization: Bearer TOKEN`.
+    pub bearer_token: Option<&'a str>,
+    /// DER of the TLS client certificate, already verified against the client CAs.
+    pub client_certificate: Option<&'a [u8]>,
+}
+
+/// Somebody who calls.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Name of the principal: recorded with events, and the user of the rate limit.
+    pub principal: Arc<str>,
+    /// Account of the principal.
+    pub account_id: AccountId,
+    /// Whether the principal operates catrust itself: the owner check of instances
+    /// does not apply to `InstanceService`.
+    pub operator: bool,
+}
+
+/// An MQTT instance as policies name it: `acs:mq:{region}:{account}:{instance}`.
+#[derive(Clone, Copy, Debug)]
+pub struct Resource<'a> {
+    /// Region; `None` for every region.
+    pub region_id: Option<&'a RegionId>,
+    /// Owner account; `None` for every account.
+    pub account_id: Option<&'a AccountId>,
+    /// Instance; `None` for every instance.
+    pub instance_id: Option<&'a InstanceId>,
+}
+
+impl std::fmt::Display for Resource<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "acs:mq:{}:{}:{}",
+            self.region_id.map_or("*", RegionId::as_str),
+            self.account_id.map_or("*", AccountId::as_str),
+            self.instance_id.map_or("*", InstanceId::as_str),
+        )
+    }
+}
+
+/// Turns credentials into an identity.
+pub trait Authenticator: Send + Sync {
+    /// Decides whose the credentials are.
+    ///
+    /// # Errors
+    /// What is missing or wrong, for the caller; it MUST NOT tell which part of a
+    /// credential was right.
+    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, &'static str>;
+}
+
+/// Decides what identities may do. Nothing is allowed by default.
+pub trait Authorizer: Send + Sync {
+    /// Decides whether `identity` may perform `action` on `resource`; gives the
+    /// version of the policies that allowed it, to be recorded with the event.
+    ///
+    /// # Errors
+    /// No policy allows it, or one denies it.
+    fn authorize(
+        &self,
+        identity: &Identity,
+        action: Action,
+        resource: &Resource<'_>,
+    ) -> Result<Arc<str>, Denied>;
+}
+
+/// No policy allows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied;

@@ -1,0 +1,39 @@
+//! `ActivateCaCertificate`.
+
+use catrust_domain::Command;
+use catrust_proto::v1;
+
+use crate::access::Action;
+use crate::api::{Api, Call, Fields, convert};
+use crate::error::ApiError;
+
+pub(super) async fn handle(
+    api: &Api,
+    call: &mut Call,
+    mut request: v1::ActivateCaCertificateRequest,
+) -> Result<v1::ActivateCaCertificateResponse, ApiError> {
+    let mut fields = Fields::default();
+    let id = fields.instance_id(&request.mqtt_instance_id);
+    let sn = fields.sn(&request.sn);
+    let reason = fields.reason(request.reason.clone());
+    let key = fields.request_id(&std::mem::take(&mut request.request_id));
+    let (Some(id), Some(sn), Some(reason), Some(key)) = (id, sn, reason, key) else {
+        return Err(fields.into_error());
+    };
+    Fields::no_wait(request.wait.as_ref())?;
+    call.identify_by(key, "ActivateCaCertificate", &request);
+
+    let policy_version = api.admit(call, &id, Action::ActiveCaCertificate).await?;
+    let command = Command::ActivateCaCertificate { sn, reason };
+    let reply = api.submit(call, id, command, &policy_version).await?;
+    let certificate = convert::reply_certificate(&reply.body)?;
+    Ok(v1::ActivateCaCertificateResponse {
+        request_id: call.request_id.to_string(),
+        sn: certificate.sn.clone(),
+        changed: reply.changed,
+        ca_certificate: Some(certificate),
+        position: reply.position,
+        revision: reply.revision,
+        propagation: None,
+    })
+}

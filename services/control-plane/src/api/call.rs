@@ -1,0 +1,110 @@
+//! What the layers found out about a call, and how its reply is finished.
+
+use catrust_domain::{CommandContext, Sha256};
+use prost::Message;
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use crate::access::Identity;
+use crate::error::{ApiError, to_status};
+use crate::middleware::deadline::Deadline;
+use crate::middleware::identity::SourceAddress;
+use crate::middleware::request_id::RequestId;
+use crate::middleware::trace_context::TraceParent;
+
+/// One call, as its handler sees it.
+pub(crate) struct Call {
+    /// The name that the reply carries: the layer's, or the caller's idempotency key.
+    pub request_id: Uuid,
+    /// Hash of the request where the caller chose the idempotency key.
+    pub fingerprint: Option<Sha256>,
+    /// Who calls.
+    pub identity: Identity,
+    /// When the caller stops waiting, where it said so.
+    pub deadline: Option<Instant>,
+    source_address: String,
+    traceparent: String,
+}
+
+impl Call {
+    /// Takes what the layers left in the extensions.
+    ///
+    /// # Errors
+    /// INTERNAL when the identity layer is missing: no identity, no service.
+    pub fn of<T>(request: &Request<T>) -> Result<Self, Box<Status>> {
+        let extensions = request.extensions();
+        let request_id = extensions.get::<RequestId>().map_or_else(Uuid::new_v4, |id| id.0);
+        let Some(identity) = extensions.get::<Identity>() else {
+            let error = ApiError::Internal("a service sits outside the identity layer".to_owned());
+            return Err(Box::new(to_status(&error, request_id)));
+        };
+        Ok(Self {
+            request_id,
+            fingerprint: None,
+            identity: identity.clone(),
+            deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
+            source_address: extensions
+                .get::<SourceAddress>()
+                .map(|a| a.0.ip().to_string())
+                .unwrap_or_default(),
+            traceparent: extensions.get::<TraceParent>().map(|t| t.0.clone()).unwrap_or_default(),
+        })
+    }
+
+    /// Takes the caller's idempotency key. `request` is the message without it, so
+    /// that the fingerprint is that of what is asked.
+    pub fn identify_by(&mut self, key: Option<Uuid>, method: &'static str, request: &impl Message) {
+        if let Some(key) = key {
+            self.request_id = key;
+            let canonical = [method.as_bytes(), &[0], &request.encode_to_vec()].concat();
+            self.fingerprint = Some(Sha256::of(&canonical));
+        }
+    }
+
+    /// The context of a command of this call.
+    pub fn command_context(&self, event_id: Uuid, policy_version: &str) -> CommandContext {
+        CommandContext {
+            event_id,
+            request_id: self.request_id,
+            fingerprint: self.fingerprint,
+            actor: self.identity.principal.to_string(),
+            account_id: self.identity.account_id.clone(),
+            policy_version: policy_version.to_owned(),
+            source_address: self.source_address.clone(),
+            traceparent: self.traceparent.clone(),
+        }
+    }
+
+    /// The reply, under the call's name.
+    pub fn finish<T>(&self, outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
+        let header = MetadataValue::<Ascii>::try_from(self.request_id.to_string()).ok();
+        match outcome {
+            Ok(message) => {
+                let mut response = Response::new(message);
+                if let Some(header) = header {
+                    response.metadata_mut().insert("x-request-id", header);
+                }
+                Ok(response)
+            }
+            Err(error) => {
+                let mut status = to_status(&error, self.request_id);
+                if let Some(header) = header {
+                    status.metadata_mut().insert("x-request-id", header);
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+/// Runs a handler: `answer!(api, request, module::handle)`.
+macro_rules! answer {
+    ($api:expr, $request:expr, $handler:path) => {{
+        let mut call = crate::api::Call::of(&$request).map_err(|status| *status)?;
+        let outcome = $handler($api, &mut call, $request.into_inner()).await;
+        call.finish(outcome)
+    }};
+}
+pub(crate) use answer;

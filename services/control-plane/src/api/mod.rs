@@ -1,0 +1,146 @@
+//! The RPCs of the contract, a file each.
+//!
+//! A handler parses the request's fields, asks [`Api::admit`] whether the caller
+//! may, reads the store or submits a command, and turns the outcome into the
+//! response message. It knows no SQL and no NATS. The order of the checks is that
+//! of the contract: identity and rate are layers, then fields, instance,
+//! permission, owner; edition and certificate are decided under the append lock.
+
+pub mod ca_certificates;
+pub mod fleet;
+pub mod instances;
+pub mod trust;
+
+mod call;
+mod convert;
+mod fields;
+mod paging;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_domain::{Command, CommandEnvelope, InstanceId, Rejection, Reply, Timestamp};
+use catrust_event_store::EventStore;
+use catrust_trust_feed::{InProcessFeed, SigningKey};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::access::{Action, Authorizer, Identity, Resource};
+use crate::appender::Appender;
+use crate::directory::{Directory, InstanceSummary};
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+pub(crate) use call::Call;
+pub(crate) use fields::Fields;
+
+/// Rules of the service that are settings.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceRules {
+    /// Most CA certificates of one instance.
+    pub certificates_per_instance: u32,
+    /// Whether the last wills of sessions that a change cuts are published.
+    pub cut_with_will: bool,
+    /// Time between two heads on a watch stream.
+    pub head_interval: Duration,
+}
+
+/// What every handler needs.
+pub struct Api {
+    /// The log and its read model.
+    pub store: Arc<dyn EventStore>,
+    /// The way to change them.
+    pub appender: Appender,
+    /// Whose the instances are.
+    pub directory: Arc<Directory>,
+    /// What callers may do.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// The signed messages, as this replica follows the log.
+    pub feed: InProcessFeed,
+    /// Signs bundles and heads.
+    pub key: Arc<SigningKey>,
+    /// Where watchers are counted.
+    pub metrics: Metrics,
+    /// Settings.
+    pub rules: ServiceRules,
+    /// Reads the wall clock.
+    pub clock: catrust_event_store::Clock,
+    /// Ends watch streams when the server drains.
+    pub draining: CancellationToken,
+}
+
+impl Api {
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Checks, in this order: the instance exists, policy allows `action` and what
+    /// it depends on, the caller's account owns the instance. Gives the version of the
+    /// policies that allowed it.
+    async fn admit(&self, call: &Call, id: &InstanceId, action: Action) -> Result<Arc<str>, ApiError> {
+        let instance = self.find_instance(id).await?;
+        let policy_version = self.authorize_on(&call.identity, &instance, action)?;
+        let own = |instance: &InstanceSummary| instance.owner_account_id == call.identity.account_id;
+        // The directory may lag a change of the owner: only the store's word refuses.
+        if own(&instance) || own(&self.load_instance(id).await?) {
+            Ok(policy_version)
+        } else {
+            Err(Rejection::NotOwner.into())
+        }
+    }
+
+    fn authorize_on(
+        &self,
+        identity: &Identity,
+        instance: &InstanceSummary,
+        action: Action,
+    ) -> Result<Arc<str>, ApiError> {
+        let resource = Resource {
+            region_id: Some(&instance.region_id),
+            account_id: Some(&instance.owner_account_id),
+            instance_id: Some(&instance.instance_id),
+        };
+        self.authorize(identity, action, &resource)
+    }
+
+    /// Checks that policy allows `action`, and the action that it depends on.
+    fn authorize(
+        &self,
+        identity: &Identity,
+        action: Action,
+        resource: &Resource<'_>,
+    ) -> Result<Arc<str>, ApiError> {
+        let allowed = |action: Action| {
+            self.authorizer.authorize(identity, action, resource).map_err(|_denied| {
+                ApiError::PermissionDenied { action: action.name(), resource: resource.to_string() }
+            })
+        };
+        let version = allowed(action)?;
+        action.dependent().map_or(Ok(version), allowed)
+    }
+
+    async fn find_instance(&self, id: &InstanceId) -> Result<InstanceSummary, ApiError> {
+        match self.directory.find(id) {
+            Some(known) => Ok(known),
+            None => self.load_instance(id).await,
+        }
+    }
+
+    async fn load_instance(&self, id: &InstanceId) -> Result<InstanceSummary, ApiError> {
+        let instance = self.store.find_instance(id).await?.ok_or(Rejection::InstanceNotFound)?;
+        self.directory.insert(&instance);
+        Ok(InstanceSummary::from(&instance))
+    }
+
+    /// Commits a command of an admitted caller.
+    async fn submit(
+        &self,
+        call: &Call,
+        instance_id: InstanceId,
+        command: Command,
+        policy_version: &str,
+    ) -> Result<Reply, ApiError> {
+        let context = call.command_context(Uuid::new_v4(), policy_version);
+        self.appender.submit(CommandEnvelope { instance_id, command, context }).await
+    }
+}

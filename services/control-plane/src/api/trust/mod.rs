@@ -1,0 +1,67 @@
+//! `TrustService`: what brokers read.
+
+mod get_bundle;
+mod watch;
+
+use std::sync::Arc;
+
+use catrust_domain::InstanceId;
+use catrust_event_store::BundleAt;
+use catrust_proto::v1;
+use catrust_proto::v1::trust_service_server::TrustService;
+use catrust_trust_feed::{Signed as _, message};
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use super::call::answer;
+use crate::error::ApiError;
+
+/// The service, over what every handler needs.
+#[derive(Clone)]
+pub struct Trust(pub Arc<Api>);
+
+#[tonic::async_trait]
+impl TrustService for Trust {
+    type WatchTrustStream = watch::WatchStream;
+
+    async fn get_trust_bundle(
+        &self,
+        request: Request<v1::GetTrustBundleRequest>,
+    ) -> Result<Response<v1::GetTrustBundleResponse>, Status> {
+        answer!(&self.0, request, get_bundle::handle)
+    }
+
+    async fn watch_trust(
+        &self,
+        request: Request<v1::WatchTrustRequest>,
+    ) -> Result<Response<Self::WatchTrustStream>, Status> {
+        answer!(&self.0, request, watch::handle)
+    }
+
+    async fn report_receipt(
+        &self,
+        request: Request<v1::ReportReceiptRequest>,
+    ) -> Result<Response<v1::ReportReceiptResponse>, Status> {
+        answer!(&self.0, request, report_receipt)
+    }
+}
+
+async fn report_receipt(
+    _: &Arc<Api>,
+    _: &mut super::Call,
+    _: v1::ReportReceiptRequest,
+) -> Result<v1::ReportReceiptResponse, ApiError> {
+    Err(ApiError::Unimplemented("receipts are not collected in this version"))
+}
+
+/// The signed bundle of an instance, `None` where there is none at that point.
+async fn signed_bundle(
+    api: &Api,
+    id: &InstanceId,
+    at: BundleAt,
+) -> Result<Option<v1::TrustBundle>, ApiError> {
+    let Some(bundle) = api.store.load_bundle(id, at).await? else { return Ok(None) };
+    let mut message = message::trust_bundle(api.store.log_id(), &bundle, api.now());
+    message.sign(&api.key).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(Some(message))
+}

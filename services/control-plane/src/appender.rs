@@ -1,0 +1,299 @@
+//! The one task of a replica that writes: it takes what is queued and commits it
+//! as a batch.
+//!
+//! There is no linger. While a batch commits, others queue; an idle appender
+//! commits a lone command at once. Batches are filled round-robin over accounts,
+//! so that one busy account delays the others by its share only.
+//!
+//! The queue is bounded. Inactivations may fill it to the brim, everything else
+//! only four fifths of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use catrust_domain::{AccountId, Command, CommandEnvelope, Rejection, Reply};
+use catrust_event_store::{EventStore, MAX_BATCH, StoreError};
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::ApiError;
+use crate::metrics::Metrics;
+
+/// What a command came to: the outer error is the store's.
+type Outcome = Result<Result<Reply, Rejection>, ApiError>;
+
+struct Pending {
+    envelope: CommandEnvelope,
+    answer: oneshot::Sender<Outcome>,
+}
+
+/// Commands that wait, by account.
+#[derive(Default)]
+struct Queue {
+    by_account: HashMap<AccountId, VecDeque<Pending>>,
+    /// Accounts with waiting commands, in the order of their turns.
+    turns: VecDeque<AccountId>,
+    length: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&mut self, pending: Pending) {
+        let account = pending.envelope.context.account_id.clone();
+        let waiting = self.by_account.entry(account.clone()).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(account);
+        }
+        waiting.push_back(pending);
+        self.length += 1;
+    }
+
+    /// The next command in turn.
+    fn pop(&mut self) -> Option<Pending> {
+        let account = self.turns.pop_front()?;
+        let waiting = self.by_account.get_mut(&account)?;
+        let pending = waiting.pop_front();
+        if waiting.is_empty() {
+            self.by_account.remove(&account);
+        } else {
+            self.turns.push_back(account);
+        }
+        self.length -= usize::from(pending.is_some());
+        pending
+    }
+
+    /// Up to [`MAX_BATCH`] commands whose callers still wait.
+    fn take_batch(&mut self) -> Vec<Pending> {
+        let mut batch = Vec::with_capacity(self.length.min(MAX_BATCH));
+        while batch.len() < MAX_BATCH {
+            match self.pop() {
+                Some(pending) if pending.answer.is_closed() => {}
+                Some(pending) => batch.push(pending),
+                None => break,
+            }
+        }
+        batch
+    }
+}
+
+/// Hands commands to the appender task. Cheap to clone.
+#[derive(Clone)]
+pub struct Appender {
+    queue: Arc<Mutex<Queue>>,
+    filled: Arc<Notify>,
+    capacity: usize,
+    metrics: Metrics,
+}
+
+impl Appender {
+    /// Makes the appender and the future of its task, which ends after `stop` when
+    /// the queue is empty. `capacity` commands may wait.
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        capacity: usize,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let appender = Self {
+            queue: Arc::default(),
+            filled: Arc::default(),
+            capacity: capacity.max(1),
+            metrics: metrics.clone(),
+        };
+        let task = appender.clone().run(store, stop);
+        (appender, task)
+    }
+
+    /// Queues a command and waits for its batch to be durable. A caller that stops
+    /// waiting takes its command out of the queue, if it is still there.
+    ///
+    /// # Errors
+    /// [`ApiError::Overloaded`] when the queue is full, [`ApiError::Draining`] after
+    /// the end, [`ApiError::Rejected`] when a rule said no, [`ApiError::Store`].
+    pub async fn submit(&self, envelope: CommandEnvelope) -> Result<Reply, ApiError> {
+        let started = Instant::now();
+        let name = command_name(&envelope.command);
+        let outcome = self.enqueue_and_wait(envelope).await;
+        self.metrics.command(name, &outcome, started.elapsed());
+        outcome
+    }
+
+    async fn enqueue_and_wait(&self, envelope: CommandEnvelope) -> Result<Reply, ApiError> {
+        let shed_last = matches!(envelope.command, Command::InactivateCaCertificate { .. });
+        let places = if shed_last { self.capacity } else { self.capacity - self.capacity / 5 };
+        let (answer, outcome) = oneshot::channel();
+        {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.closed {
+                return Err(ApiError::Draining);
+            }
+            if queue.length >= places {
+                return Err(ApiError::Overloaded);
+            }
+            queue.push(Pending { envelope, answer });
+        }
+        self.filled.notify_one();
+        outcome.await.map_err(|_| ApiError::Draining)??.map_err(ApiError::Rejected)
+    }
+
+    async fn run(self, store: Arc<dyn EventStore>, stop: CancellationToken) {
+        loop {
+            let (batch, waiting) = {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                let batch = queue.take_batch();
+                queue.closed = batch.is_empty() && stop.is_cancelled();
+                (batch, queue.length)
+            };
+            self.metrics.queue_depth(waiting);
+            if !batch.is_empty() {
+                self.commit(&*store, batch).await;
+            } else if stop.is_cancelled() {
+                return;
+            } else {
+                tokio::select! {
+                    () = self.filled.notified() => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Commits a batch. One that fails for a reason of its content is halved until the
+    /// command that spoils it fails alone.
+    async fn commit(&self, store: &dyn EventStore, batch: Vec<Pending>) {
+        self.metrics.batch(batch.len());
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            let envelopes: Vec<_> = part.iter().map(|pending| pending.envelope.clone()).collect();
+            match store.append(&envelopes).await {
+                Ok(results) => answer(part, results.into_iter().map(Ok)),
+                Err(StoreError::Internal(_)) if part.len() > 1 => {
+                    let second = part.split_off(part.len() / 2);
+                    parts.extend([second, part]);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = chain(&error),
+                        commands = part.len(),
+                        "a batch was not committed"
+                    );
+                    let shared = Arc::new(error);
+                    answer(part, std::iter::repeat_with(|| Err(ApiError::Store(same_failure(&shared)))));
+                }
+            }
+        }
+    }
+}
+
+/// Tells each caller its outcome. One that has gone meanwhile does not hear it.
+fn answer(batch: Vec<Pending>, outcomes: impl Iterator<Item = Outcome>) {
+    for (pending, outcome) in batch.into_iter().zip(outcomes) {
+        let _ = pending.answer.send(outcome);
+    }
+}
+
+/// The failure of a batch, once per caller. The whole chain is logged once, above.
+fn same_failure(error: &Arc<StoreError>) -> StoreError {
+    let source: Box<dyn std::error::Error + Send + Sync> = Box::new(Arc::clone(error));
+    match **error {
+        StoreError::Unavailable(_) => StoreError::Unavailable(source),
+        StoreError::Ambiguous(_) => StoreError::Ambiguous(source),
+        _ => StoreError::Internal(source),
+    }
+}
+
+/// An error with its causes, for the log.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        text.push_str(": ");
+        text.push_str(&current.to_string());
+        cause = current.source();
+    }
+    text
+}
+
+const fn command_name(command: &Command) -> &'static str {
+    match command {
+        Command::RegisterInstance(_) => "RegisterInstance",
+        Command::UpdateInstance { .. } => "UpdateInstance",
+        Command::IssueRegisterCode { .. } => "IssueRegisterCode",
+        Command::RegisterCaCertificate { .. } => "RegisterCaCertificate",
+        Command::InactivateCaCertificate { .. } => "InactivateCaCertificate",
+        Command::ActivateCaCertificate { .. } => "ActivateCaCertificate",
+        Command::DeleteCaCertificate { .. } => "DeleteCaCertificate",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catrust_domain::{CommandContext, Edition};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn pending(account: &str, number: u128) -> (Pending, oneshot::Receiver<Outcome>) {
+        let (answer, outcome) = oneshot::channel();
+        let context = CommandContext {
+            event_id: Uuid::from_u128(number),
+            request_id: Uuid::from_u128(number),
+            fingerprint: None,
+            actor: "a".into(),
+            account_id: account.parse().unwrap(),
+            policy_version: String::new(),
+            source_address: String::new(),
+            traceparent: String::new(),
+        };
+        let command = Command::UpdateInstance { owner_account_id: None, edition: Some(Edition::Standard) };
+        let envelope = CommandEnvelope { instance_id: "i".parse().unwrap(), command, context };
+        (Pending { envelope, answer }, outcome)
+    }
+
+    fn order(batch: &[Pending]) -> Vec<u128> {
+        batch.iter().map(|pending| pending.envelope.context.request_id.as_u128()).collect()
+    }
+
+    #[test]
+    fn accounts_take_turns_and_keep_their_own_order() {
+        let mut queue = Queue::default();
+        let mut waiting = Vec::new();
+        for (account, number) in [("busy", 1), ("busy", 2), ("busy", 3), ("calm", 10), ("busy", 4)] {
+            let (pending, outcome) = pending(account, number);
+            queue.push(pending);
+            waiting.push(outcome);
+        }
+        assert_eq!(order(&queue.take_batch()), [1, 10, 2, 3, 4]);
+        assert_eq!(queue.length, 0);
+        assert!(queue.by_account.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn a_busy_account_cannot_fill_a_batch() {
+        let mut queue = Queue::default();
+        let mut waiting = Vec::new();
+        for number in 0..1000 {
+            let (pending, outcome) = pending("busy", number);
+            queue.push(pending);
+            waiting.push(outcome);
+        }
+        let (late, outcome) = pending("calm", 5000);
+        queue.push(late);
+        waiting.push(outcome);
+        let batch = queue.take_batch();
+        assert_eq!(batch.len(), MAX_BATCH);
+        assert_eq!(order(&batch)[1], 5000);
+    }
+
+    #[test]
+    fn commands_of_callers_that_left_are_not_run() {
+        let mut queue = Queue::default();
+        let (gone, outcome) = pending("a", 1);
+        queue.push(gone);
+        drop(outcome);
+        let (stays, _outcome) = pending("a", 2);
+        queue.push(stays);
+        assert_eq!(order(&queue.take_batch()), [2]);
+    }
+}

@@ -1,0 +1,285 @@
+//! Puts the server together, bottom up: store, follower, appender, feed, layers,
+//! services, listeners. Straight-line wiring; nothing is decided here.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use catrust_domain::Timestamp;
+use catrust_event_store::{Clock, EventStore};
+use catrust_proto::FILE_DESCRIPTOR_SET;
+use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer;
+use catrust_proto::v1::fleet_service_server::FleetServiceServer;
+use catrust_proto::v1::instance_service_server::InstanceServiceServer;
+use catrust_proto::v1::trust_service_server::TrustServiceServer;
+use catrust_trust_feed::{SigningKey, TrustFeed};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::LayerExt as _;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tower::ServiceBuilder;
+
+use crate::access::{Authenticator, Authorizer};
+use crate::api::ca_certificates::CaCertificates;
+use crate::api::fleet::Fleet;
+use crate::api::instances::Instances;
+use crate::api::trust::Trust;
+use crate::api::{Api, ServiceRules};
+use crate::appender::Appender;
+use crate::background;
+use crate::config::{Config, TlsConfig};
+use crate::directory::Directory;
+use crate::follower::Follower;
+use crate::lifecycle::{Stages, Tasks};
+use crate::metrics::Metrics;
+use crate::middleware::deadline::DeadlineLayer;
+use crate::middleware::identity::IdentityLayer;
+use crate::middleware::load_shed::LoadShedLayer;
+use crate::middleware::rate_limit::{RateLimitLayer, UserLimiter};
+use crate::middleware::request_id::RequestIdLayer;
+use crate::middleware::trace_context::TraceContextLayer;
+use crate::publisher;
+use crate::telemetry::Telemetry;
+
+/// Time between two heads of an instance.
+const HEAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Services that health knows by name.
+const SERVICES: &[&str] = &[
+    "catrust.v1.CaCertificateService",
+    "catrust.v1.InstanceService",
+    "catrust.v1.TrustService",
+    "catrust.v1.FleetService",
+];
+
+/// What the wiring needs besides the settings.
+pub struct Parts {
+    /// The log.
+    pub store: Arc<dyn EventStore>,
+    /// Signs the messages.
+    pub key: Arc<SigningKey>,
+    /// The feed to publish to, where there is one besides the in-process one.
+    pub feed: Option<Arc<dyn TrustFeed>>,
+    /// Finds out who calls.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Decides what they may do.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Reads the wall clock.
+    pub clock: Clock,
+}
+
+/// A server whose listeners are bound and whose tasks run.
+pub struct Assembled {
+    /// Its tasks.
+    pub tasks: Tasks,
+    /// What its handlers work with.
+    pub api: Arc<Api>,
+    /// Where it accepts calls.
+    pub grpc_address: SocketAddr,
+    /// Where probes and metrics are.
+    pub admin_address: SocketAddr,
+}
+
+/// The wall clock.
+#[must_use]
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Timestamp::from_micros(since_epoch.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
+    })
+}
+
+/// Assembles the server and starts its tasks.
+///
+/// # Errors
+/// A listener cannot be bound, a file cannot be read, or the store does not answer.
+pub async fn assemble(
+    config: &Config,
+    parts: Parts,
+    telemetry: &Telemetry,
+    stages: &Stages,
+) -> anyhow::Result<Assembled> {
+    let metrics = telemetry.metrics.clone();
+    let mut tasks = Tasks::default();
+
+    let grpc = TcpListener::bind(config.grpc.listen)
+        .await
+        .with_context(|| format!("cannot listen on grpc.listen = {}", config.grpc.listen))?;
+    let admin = TcpListener::bind(config.admin.listen)
+        .await
+        .with_context(|| format!("cannot listen on admin.listen = {}", config.admin.listen))?;
+    let (grpc_address, admin_address) = (grpc.local_addr()?, admin.local_addr()?);
+
+    let api = assemble_api(config, &parts, &metrics, stages, &mut tasks).await?;
+    let limiter = assemble_limiter(config);
+    let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
+    tasks.spawn("limiter's sweeper", ok(sweeper));
+    let days = config.limits.reply_retention_days;
+    let pruner = background::prune_replies(
+        Arc::clone(&parts.store),
+        Arc::clone(&parts.clock),
+        days,
+        stages.stopping.clone(),
+    );
+    tasks.spawn("pruner of replies", ok(pruner));
+
+    let (readiness, ready) = watch::channel(Some("starting"));
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    let readiness_task = background::watch_readiness(
+        Arc::clone(&parts.store),
+        health_reporter,
+        SERVICES,
+        readiness,
+        stages.clone(),
+    );
+    tasks.spawn("readiness", ok(readiness_task));
+
+    let routes = crate::admin::routes(telemetry.registry.clone(), ready);
+    let stopping = stages.stopping.clone();
+    tasks.spawn("admin listener", async move {
+        axum::serve(admin, routes).with_graceful_shutdown(stopping.cancelled_owned()).await?;
+        Ok(())
+    });
+
+    let per_service = ServiceBuilder::new()
+        .layer(LoadShedLayer::new(config.grpc.max_concurrent_requests))
+        .layer(IdentityLayer { authenticator: Arc::clone(&parts.authenticator) })
+        .layer(RateLimitLayer { limiter, metrics: metrics.clone() });
+    let limit = config.grpc.max_message_bytes;
+    let router =
+        server_builder(config)?
+            .layer(RequestIdLayer)
+            .layer(TraceContextLayer::new(metrics, &DESCRIPTORS)?)
+            .layer(DeadlineLayer { default: Duration::from_millis(config.grpc.default_deadline_ms) })
+            .add_service(health)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .add_service(
+                per_service.clone().named_layer(
+                    CaCertificateServiceServer::new(CaCertificates(Arc::clone(&api)))
+                        .max_decoding_message_size(limit),
+                ),
+            )
+            .add_service(per_service.clone().named_layer(
+                InstanceServiceServer::new(Instances(Arc::clone(&api))).max_decoding_message_size(limit),
+            ))
+            .add_service(per_service.clone().named_layer(
+                TrustServiceServer::new(Trust(Arc::clone(&api))).max_decoding_message_size(limit),
+            ))
+            .add_service(per_service.named_layer(
+                FleetServiceServer::new(Fleet(Arc::clone(&api))).max_decoding_message_size(limit),
+            ));
+    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let stages = stages.clone();
+    tasks.spawn("gRPC listener", async move {
+        let served =
+            router.serve_with_incoming_shutdown(incoming, stages.draining.clone().cancelled_owned()).await;
+        stages.stopping.cancel();
+        served.context("the gRPC listener failed")
+    });
+    Ok(Assembled { tasks, api, grpc_address, admin_address })
+}
+
+async fn assemble_api(
+    config: &Config,
+    parts: &Parts,
+    metrics: &Metrics,
+    stages: &Stages,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<Api>> {
+    let directory = Arc::new(Directory::default());
+    let follower = Follower::start(
+        Arc::clone(&parts.store),
+        Arc::clone(&directory),
+        Arc::clone(&parts.key),
+        metrics.clone(),
+    )
+    .await?;
+    let feed = follower.feed();
+    let stopping = stages.stopping.clone();
+    tasks.spawn("log follower", async move { Ok(follower.run(stopping).await?) });
+
+    let (appender, appending) = Appender::new(
+        Arc::clone(&parts.store),
+        config.limits.appender_queue,
+        metrics.clone(),
+        stages.stopping.clone(),
+    );
+    tasks.spawn("appender", ok(appending));
+
+    if let Some(feed) = &parts.feed {
+        publisher::spawn(parts, Arc::clone(feed), &directory, metrics, stages, tasks);
+    }
+    Ok(Arc::new(Api {
+        store: Arc::clone(&parts.store),
+        appender,
+        directory,
+        authorizer: Arc::clone(&parts.authorizer),
+        feed,
+        key: Arc::clone(&parts.key),
+        metrics: metrics.clone(),
+        rules: ServiceRules {
+            certificates_per_instance: config.limits.certificates_per_instance,
+            cut_with_will: config.limits.cut_with_will,
+            head_interval: HEAD_INTERVAL,
+        },
+        clock: Arc::clone(&parts.clock),
+        draining: stages.draining.clone(),
+    }))
+}
+
+fn assemble_limiter(config: &Config) -> Arc<UserLimiter> {
+    // Validation has seen to it that neither is 0.
+    let at_least_one = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
+    Arc::new(UserLimiter::new(
+        at_least_one(config.rate_limit.per_user_per_second),
+        at_least_one(config.rate_limit.burst),
+        config.rate_limit.max_users,
+    ))
+}
+
+fn server_builder(config: &Config) -> anyhow::Result<Server> {
+    let grpc = &config.grpc;
+    let builder = Server::builder()
+        .max_concurrent_streams(grpc.max_concurrent_streams)
+        .http2_keepalive_interval(Some(Duration::from_secs(grpc.keepalive_interval_seconds)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(grpc.keepalive_timeout_seconds)));
+    match tls(&config.tls)? {
+        Some(tls) => builder.tls_config(tls).context("the certificate or key in [tls] cannot be used"),
+        None => Ok(builder),
+    }
+}
+
+fn tls(config: &TlsConfig) -> anyhow::Result<Option<ServerTlsConfig>> {
+    let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) else { return Ok(None) };
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let identity = Identity::from_pem(read(certificate)?, read(key)?);
+    let tls = ServerTlsConfig::new().identity(identity).timeout(Duration::from_secs(10));
+    Ok(Some(match &config.client_ca_file {
+        // Optional, so that callers with a token need no certificate; who brings
+        // neither is refused by the identity layer.
+        Some(path) => tls.client_ca_root(Certificate::from_pem(read(path)?)).client_auth_optional(true),
+        None => tls,
+    }))
+}
+
+/// The services offered, besides reflection.
+const DESCRIPTORS: [&[u8]; 2] = [FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
+
+/// The services, and the messages of error details, so that tools can print those too.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn ok(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+    task.await;
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Small tasks that run beside the calls: readiness, sweeping, pruning.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_event_store::{Clock, EventStore};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::admin::Unreadiness;
+use crate::appender::chain;
+use crate::lifecycle::Stages;
+use crate::metrics::Metrics;
+use crate::middleware::rate_limit::UserLimiter;
+
+/// How often the store is asked whether it is there, and how long it may take.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often old replies are forgotten.
+const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Keeps health and readiness true: serving while the store answers, until `unready`.
+/// `services` are the names that health knows, besides the empty one. Ends the
+/// streams of `Watch` when the server drains: it would wait for them for ever.
+pub async fn watch_readiness(
+    store: Arc<dyn EventStore>,
+    mut health: HealthReporter,
+    services: &'static [&'static str],
+    readiness: watch::Sender<Unreadiness>,
+    stages: Stages,
+) {
+    let mut ticks = interval(PING_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let unready = tokio::select! {
+            () = stages.unready.cancelled() => Some("draining"),
+            _ = ticks.tick() => match timeout(PING_TIMEOUT, store.ping()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(_)) | Err(_) => Some("the database does not answer"),
+            },
+        };
+        let status = if unready.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let changed = readiness.send_if_modified(|known| {
+            let changed = *known != unready;
+            *known = unready;
+            changed
+        });
+        if changed {
+            for service in services.iter().chain(&[""]) {
+                health.set_service_status(*service, status).await;
+            }
+        }
+        if stages.unready.is_cancelled() {
+            break;
+        }
+    }
+    stages.draining.cancelled().await;
+    for service in services.iter().chain(&[""]) {
+        health.clear_service_status(service).await;
+    }
+    stages.stopping.cancelled().await;
+}
+
+/// Forgets users of the rate limit that have been quiet.
+pub async fn sweep_limiter(limiter: Arc<UserLimiter>, metrics: Metrics, stop: CancellationToken) {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        limiter.sweep();
+        metrics.limiter_users(limiter.users());
+    }
+}
+
+/// Forgets stored replies older than `days`.
+pub async fn prune_replies(store: Arc<dyn EventStore>, clock: Clock, days: u32, stop: CancellationToken) {
+    let mut ticks = interval(PRUNE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let before = clock().plus_seconds(-i64::from(days) * 86_400);
+        match store.prune_replies(before).await {
+            Ok(0) => {}
+            Ok(replies) => tracing::info!(replies, "forgot old replies"),
+            Err(error) => tracing::warn!(error = chain(&error), "old replies could not be forgotten"),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `migrate`, `verify` and `rebuild`, and how a store is opened.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use catrust_event_store::postgres::{self, PgEventStore};
+use catrust_event_store::sqlite::{self, SqliteEventStore};
+use catrust_event_store::{Clock, EventStore, StoreError};
+
+use super::{DatabaseArguments, load};
+use crate::assemble::system_clock;
+use crate::config::{Config, DatabaseConfig, DatabaseUrl};
+
+/// File of the log inside the data directory of `dev`.
+pub(super) const DEV_DATABASE: &str = "catrust.db";
+
+/// Opens the store that `database.url` names.
+pub(super) async fn open(config: &DatabaseConfig, clock: Clock) -> anyhow::Result<Arc<dyn EventStore>> {
+    Ok(match target(config)? {
+        Target::Sqlite(path) => Arc::new(SqliteEventStore::open(&path, clock).await.map_err(explain)?),
+        Target::Postgres(url) => Arc::new(PgEventStore::connect(&url, clock).await.map_err(explain)?),
+    })
+}
+
+enum Target {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+fn target(config: &DatabaseConfig) -> anyhow::Result<Target> {
+    Ok(match config.required_url()? {
+        DatabaseUrl::Sqlite(path) => Target::Sqlite(path.clone()),
+        DatabaseUrl::Postgres(url) => {
+            let password = config.read_password()?;
+            Target::Postgres(url.with_password(password.as_ref()))
+        }
+    })
+}
+
+/// The store's errors say what to do themselves; their causes follow.
+fn explain(error: StoreError) -> anyhow::Error {
+    anyhow::Error::new(error)
+}
+
+fn settings(arguments: &DatabaseArguments) -> anyhow::Result<Config> {
+    let mut config = load(arguments.config.as_deref())?;
+    if let Some(directory) = &arguments.data_dir {
+        config.database.url = Some(DatabaseUrl::Sqlite(directory.join(DEV_DATABASE)));
+    }
+    Ok(config)
+}
+
+pub(super) async fn migrate(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
+    let report = match target(&settings(&arguments)?.database)? {
+        Target::Sqlite(path) => sqlite::migrate(&path).await.map_err(explain)?,
+        Target::Postgres(url) => postgres::migrate(&url).await.map_err(explain)?,
+    };
+    if report.from == report.to {
+        println!("the schema is at version {} already", report.to);
+    } else {
+        println!("the schema was at version {}, and is at version {} now", report.from, report.to);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn verify(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
+    let store = open_existing(&arguments).await?;
+    let started = Instant::now();
+    let report = store.verify().await.map_err(explain)?;
+    println!(
+        "{} events, {} instances, {} CA certificates in {:.1} s; head {}",
+        report.events,
+        report.instances,
+        report.certificates,
+        started.elapsed().as_secs_f64(),
+        report.head_hash
+    );
+    if report.is_clean() {
+        println!("clean: positions, hash chain, stream versions, revisions, digests and read model agree");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for damage in &report.damage {
+        println!("DAMAGE at {damage}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+pub(super) async fn rebuild(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
+    let store = open_existing(&arguments).await?;
+    let started = Instant::now();
+    let report = store.rebuild().await.map_err(explain)?;
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "rebuilt {} instances and {} CA certificates from {} events in {seconds:.1} s ({:.0} events/s)",
+        report.instances,
+        report.certificates,
+        report.events,
+        report.events as f64 / seconds.max(0.001)
+    );
+    for instance in &report.differing_instances {
+        println!("the old read model of instance {instance} differed from the log");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn open_existing(arguments: &DatabaseArguments) -> anyhow::Result<Arc<dyn EventStore>> {
+    let config = settings(arguments)?;
+    if let Target::Sqlite(path) = target(&config.database)? {
+        anyhow::ensure!(Path::new(&path).exists(), "there is no database at {}", path.display());
+    }
+    open(&config.database, system_clock()).await
+}

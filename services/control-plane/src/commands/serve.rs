@@ -1,0 +1,90 @@
+//! `serve`: one replica of a production service.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use catrust_event_store::EventStore;
+use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, TrustFeed};
+
+use super::{ServeArguments, load};
+use crate::access::static_identities::StaticIdentities;
+use crate::assemble::{Assembled, Parts, assemble, system_clock};
+use crate::config::Config;
+use crate::lifecycle::{self, Stages};
+use crate::telemetry::Telemetry;
+
+pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
+    let config = load(arguments.config.as_deref())?;
+    config.validate()?;
+    config.check_files()?;
+    let telemetry = Telemetry::init(&config.telemetry)?;
+    let parts = parts(&config).await?;
+    let scheme = if config.tls.cert_file.is_some() { "https" } else { "http" };
+    let outcome = run_server(&config, parts, &telemetry, async |assembled| {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            grpc = %assembled.grpc_address,
+            admin = %assembled.admin_address,
+            nats = config.nats.url.is_some(),
+            "serving"
+        );
+        println!("listening on {scheme}://{}", assembled.grpc_address);
+        Ok(())
+    })
+    .await;
+    telemetry.shutdown();
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Assembles the server, says that it is there, and runs it to its end.
+pub(super) async fn run_server(
+    config: &Config,
+    parts: Parts,
+    telemetry: &Telemetry,
+    started: impl AsyncFnOnce(&Assembled) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let stages = Stages::default();
+    let assembled = assemble(config, parts, telemetry, &stages).await?;
+    started(&assembled).await?;
+    let drain_delay = Duration::from_secs(config.lifecycle.drain_delay_seconds);
+    let grace = Duration::from_secs(config.lifecycle.shutdown_grace_seconds);
+    let Assembled { tasks, .. } = assembled;
+    lifecycle::run(tasks, stages, drain_delay, grace).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn parts(config: &Config) -> anyhow::Result<Parts> {
+    let clock = system_clock();
+    let store: Arc<dyn EventStore> = super::database::open(&config.database, Arc::clone(&clock)).await?;
+    let key_file = config.signing.key_file.as_deref().context("signing.key_file is not set")?;
+    let key = Arc::new(SigningKey::load(key_file)?);
+    tracing::info!(key_id = key.key_id(), log_id = %store.log_id(), "signing key loaded");
+    let identities_file = config.auth.token_file.as_deref().context("auth.token_file is not set")?;
+    let identities = Arc::new(StaticIdentities::load(identities_file)?);
+    Ok(Parts {
+        store,
+        key,
+        feed: feed(config).await?,
+        authenticator: identities.clone(),
+        authorizer: identities,
+        clock,
+    })
+}
+
+/// Returns whether NATS is there or not: the publisher waits for it.
+async fn feed(config: &Config) -> anyhow::Result<Option<Arc<dyn TrustFeed>>> {
+    let nats = &config.nats;
+    let Some(url) = &nats.url else { return Ok(None) };
+    let settings = NatsSettings {
+        credentials_file: nats.credentials_file.clone(),
+        user: nats.user.clone(),
+        password_file: nats.password_file.clone(),
+        tls_ca_file: nats.root_ca_file.clone(),
+        replicas: nats.stream_replicas,
+        ..NatsSettings::new(url.servers().collect::<Vec<_>>().join(","))
+    };
+    Ok(Some(Arc::new(NatsFeed::connect(&settings).await?)))
+}

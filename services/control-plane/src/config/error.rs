@@ -1,0 +1,154 @@
+//! What is wrong with the settings, said so that the reader can mend it.
+//!
+//! No message holds the value of a secret: parse errors name a line and a column,
+//! never the text that stands there.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+/// The settings cannot be used. `Display` is meant for a person at a terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read. Check the path and the permissions of the process's user.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not TOML.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column in characters, from 1.
+        column: usize,
+        /// What the parser expected.
+        message: String,
+    },
+    /// Settings are unknown, of the wrong type, out of range or do not fit together.
+    /// All that were found, never an empty list.
+    #[error("{}", list(.0))]
+    Settings(Vec<Problem>),
+}
+
+impl ConfigError {
+    /// One problem with one setting.
+    pub(crate) fn of(key: &str, message: impl Into<String>) -> Self {
+        Self::Settings(vec![Problem { key: key.to_owned(), message: message.into() }])
+    }
+
+    pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> Self {
+        Self::Unreadable { path: path.to_owned(), source }
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// One thing that is wrong with one setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting as `section.key`, or `FILE:LINE` for an entry of a list file.
+    pub key: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// Collects problems, so that a person mends all of them in one go.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(crate) fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { key: key.into(), message: message.into() });
+    }
+
+    /// Adds a problem unless `holds`.
+    pub(crate) fn require(&mut self, holds: bool, key: &str, message: &str) {
+        if !holds {
+            self.add(key, message);
+        }
+    }
+
+    /// Adds a problem unless `value` is in `range`; `why` says what breaks outside of it.
+    pub(crate) fn within(&mut self, key: &str, value: u64, range: RangeInclusive<u64>, why: &str) {
+        if !range.contains(&value) {
+            self.add(key, format!("is {value}, must be {} to {}: {why}", range.start(), range.end()));
+        }
+    }
+
+    /// Adds a problem unless the file can be opened for reading.
+    pub(crate) fn readable(&mut self, key: &str, path: Option<&Path>) {
+        let Some(path) = path else { return };
+        // Opening a directory succeeds, reading it does not.
+        let opened = std::fs::File::open(path).and_then(|file| file.metadata());
+        match opened {
+            Ok(found) if found.is_dir() => self.add(key, format!("{} is a directory", path.display())),
+            Ok(_) => {}
+            Err(error) => self.add(key, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    /// Succeeds when nothing was added.
+    pub(crate) fn into_result(self) -> Result<(), ConfigError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ConfigError::Settings(self.0)) }
+    }
+}
+
+/// Line and column of an octet offset, both from 1.
+pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+    (line, column)
+}
+
+/// Names where TOML cannot be parsed, without quoting the text: it may be a secret.
+pub(crate) fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
+    ConfigError::Syntax { path: path.to_owned(), line, column, message: error.message().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_from_one_and_in_characters() {
+        assert_eq!(line_and_column("abc", 0), (1, 1));
+        assert_eq!(line_and_column("a\nöx", 4), (2, 2));
+        assert_eq!(line_and_column("a\n", 99), (2, 1));
+    }
+
+    #[test]
+    fn every_problem_is_listed_on_its_own_line() {
+        let mut problems = Problems::default();
+        problems.within("a.b", 0, 1..=5, "zero would stop everything");
+        problems.require(false, "c.d", "is required");
+        problems.within("e.f", 3, 1..=5, "fine");
+        let error = problems.into_result().unwrap_err().to_string();
+        assert_eq!(error, "a.b: is 0, must be 1 to 5: zero would stop everything\nc.d: is required");
+    }
+
+    #[test]
+    fn a_directory_is_not_a_readable_file() {
+        let mut problems = Problems::default();
+        problems.readable("tls.key_file", Some(Path::new(env!("CARGO_MANIFEST_DIR"))));
+        let error = problems.into_result().unwrap_err().to_string();
+        assert!(error.ends_with("is a directory"), "{error}");
+    }
+}

@@ -1,0 +1,395 @@
+//! The static identities: who may call with which token or certificate, and what.
+//!
+//! A TOML file of `[[identity]]` tables. It holds the SHA-256 of each token, never the
+//! token, so that reading the file does not let anybody in. Tokens MUST be random
+//! (32 octets, as `openssl rand -hex 32` gives): a plain hash protects no guessable word.
+//!
+//! ```toml
+//! [[identity]]
+//! principal = "ops-alice"
+//! account_id = "1234567890"
+//! token_sha256 = "…"                  # or: certificate = "spiffe://example.org/ops"
+//! allow = ["mq:*"]
+//! resources = ["acs:mq:*:1234567890:*"]
+//! operator = false
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use catrust_domain::{AccountId, Sha256};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::error::{ConfigError, Problems, line_and_column, syntax_error};
+use super::pattern::Pattern;
+use super::secret::hidden_text;
+
+/// Somebody who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Name in the audit trail and of the rate limit, 1 to 256 characters. Several
+    /// entries may share it, while a token is replaced by a new one.
+    pub principal: String,
+    /// Account that the caller acts for.
+    pub account_id: AccountId,
+    /// Actions that it may take.
+    pub allow: Vec<Pattern>,
+    /// Resources that it may take them on.
+    pub resources: Vec<Pattern>,
+    /// Whether the owner check is waived: for the operators of catrust itself.
+    pub operator: bool,
+}
+
+impl Identity {
+    /// Whether the identity may take `action` (`mq:…`) on `resource`
+    /// (`acs:mq:REGION:ACCOUNT:INSTANCE`). The owner check is another one.
+    #[must_use]
+    pub fn allows(&self, action: &str, resource: &str) -> bool {
+        self.allow.iter().any(|pattern| pattern.matches(action))
+            && self.resources.iter().any(|pattern| pattern.matches(resource))
+    }
+}
+
+/// Every static identity, by what it shows.
+#[derive(Debug, Clone, Default)]
+pub struct Identities {
+    entries: Vec<Identity>,
+    by_token: HashMap<Sha256, usize>,
+    by_certificate: HashMap<String, usize>,
+}
+
+impl Identities {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line of each problem; tokens and hashes are not quoted.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, source))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text; `path` is for messages only.
+    ///
+    /// # Errors
+    /// As [`Identities::load`], but for the reading.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| syntax_error(path, text, &error))?;
+        let mut reader = Reader { text, path, problems: Problems::default(), accounts: HashMap::new() };
+        let mut identities = Self::default();
+        for entry in file.identity {
+            reader.take(&mut identities, entry);
+        }
+        if identities.entries.is_empty() {
+            reader.add(0, "names no usable [[identity]]: nobody could call");
+        }
+        reader.problems.into_result()?;
+        Ok(identities)
+    }
+
+    /// The identity that a bearer token belongs to. The token is hashed first, so that the
+    /// time of the look-up tells nothing about it.
+    #[must_use]
+    pub fn by_token(&self, token: &str) -> Option<&Identity> {
+        let at = self.by_token.get(&Sha256::of(token.as_bytes()))?;
+        self.entries.get(*at)
+    }
+
+    /// The identity of a client certificate, by its SPIFFE id or its subject. The
+    /// certificate MUST have been verified.
+    #[must_use]
+    pub fn by_certificate(&self, name: &str) -> Option<&Identity> {
+        let at = self.by_certificate.get(name)?;
+        self.entries.get(*at)
+    }
+
+    /// Every entry, in the order of the file.
+    #[must_use]
+    pub fn entries(&self) -> &[Identity] {
+        &self.entries
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none, as before any file was read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    identity: Vec<Spanned<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    principal: Spanned<String>,
+    account_id: Spanned<String>,
+    token_sha256: Option<Spanned<Hidden>>,
+    certificate: Option<Spanned<String>>,
+    allow: Vec<Spanned<String>>,
+    resources: Vec<Spanned<String>>,
+    #[serde(default)]
+    operator: bool,
+}
+
+/// A text that errors must not quote: somebody will write the token itself there.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Hidden(#[serde(deserialize_with = "hidden_text")] String);
+
+/// Turns entries into identities and collects what is wrong with them, by line.
+struct Reader<'a> {
+    text: &'a str,
+    path: &'a Path,
+    problems: Problems,
+    accounts: HashMap<String, AccountId>,
+}
+
+impl Reader<'_> {
+    fn add(&mut self, offset: usize, message: impl fmt::Display) {
+        let (line, _) = line_and_column(self.text, offset);
+        self.problems.add(format!("{}:{line}", self.path.display()), message.to_string());
+    }
+
+    fn take(&mut self, identities: &mut Identities, entry: Spanned<Entry>) {
+        let start = entry.span().start;
+        let Entry { principal, account_id, token_sha256, certificate, allow, resources, operator } =
+            entry.into_inner();
+        let index = identities.entries.len();
+        match (&token_sha256, &certificate) {
+            (Some(hash), None) => self.take_token(&mut identities.by_token, index, hash),
+            (None, Some(name)) => self.take_certificate(&mut identities.by_certificate, index, name),
+            _ => self.add(start, "set exactly one of token_sha256 and certificate"),
+        }
+        let allow = self.patterns(start, "allow", &allow, &ACTION);
+        let resources = self.patterns(start, "resources", &resources, &RESOURCE);
+        if let Some(account_id) = self.account_of(&principal, &account_id) {
+            let principal = principal.into_inner();
+            identities.entries.push(Identity { principal, account_id, allow, resources, operator });
+        }
+    }
+
+    fn take_token(&mut self, tokens: &mut HashMap<Sha256, usize>, index: usize, hash: &Spanned<Hidden>) {
+        let at = hash.span().start;
+        let Ok(sha256) = hash.get_ref().0.parse::<Sha256>() else {
+            let message = "token_sha256 must be the 64 hexadecimal digits that \
+                           `printf %s \"$TOKEN\" | sha256sum` prints";
+            return self.add(at, message);
+        };
+        if sha256 == Sha256::of(b"") {
+            return self.add(at, "token_sha256 is the hash of an empty token");
+        }
+        if tokens.insert(sha256, index).is_some() {
+            self.add(at, "token_sha256 stands in another entry too: give each identity its own token");
+        }
+    }
+
+    fn take_certificate(
+        &mut self,
+        certificates: &mut HashMap<String, usize>,
+        index: usize,
+        name: &Spanned<String>,
+    ) {
+        let at = name.span().start;
+        if !is_name(name.get_ref(), 1_024) {
+            return self.add(at, "certificate must be a SPIFFE id or a subject of 1 to 1,024 characters");
+        }
+        if certificates.insert(name.get_ref().clone(), index).is_some() {
+            self.add(at, "certificate stands in another entry too");
+        }
+    }
+
+    /// The account, unless the two are malformed, or the name stands for another
+    /// account elsewhere: the rate limit and the audit trail know the name alone.
+    fn account_of(&mut self, principal: &Spanned<String>, account_id: &Spanned<String>) -> Option<AccountId> {
+        if !is_name(principal.get_ref(), 256) {
+            self.add(principal.span().start, "principal must have 1 to 256 characters, none of them control");
+        }
+        let account: AccountId = match account_id.get_ref().parse() {
+            Ok(account) => account,
+            Err(reason) => {
+                self.add(account_id.span().start, format!("account_id {reason}"));
+                return None;
+            }
+        };
+        let known = self.accounts.entry(principal.get_ref().clone()).or_insert_with(|| account.clone());
+        if *known != account {
+            let message = format!("principal {:?} belongs to account {known} above", principal.get_ref());
+            self.add(principal.span().start, message);
+        }
+        Some(account)
+    }
+
+    fn patterns(
+        &mut self,
+        start: usize,
+        key: &str,
+        texts: &[Spanned<String>],
+        shape: &Shape,
+    ) -> Vec<Pattern> {
+        if texts.is_empty() {
+            self.add(start, format!("{key} is empty: nothing would be allowed"));
+        }
+        let mut patterns = Vec::with_capacity(texts.len());
+        for text in texts {
+            match text.get_ref().parse::<Pattern>() {
+                Ok(pattern) if shape.holds(&pattern, text.get_ref()) => patterns.push(pattern),
+                Ok(_) => self.add(text.span().start, format!("{key}: must look like {}", shape.example)),
+                Err(reason) => self.add(text.span().start, format!("{key}: {reason}")),
+            }
+        }
+        patterns
+    }
+}
+
+/// What patterns of one kind look like.
+struct Shape {
+    prefix: &'static str,
+    segments: usize,
+    example: &'static str,
+}
+
+const ACTION: Shape = Shape { prefix: "mq:", segments: 2, example: "mq:GetCaCertificate or mq:*" };
+const RESOURCE: Shape = Shape {
+    prefix: "acs:mq:",
+    segments: 5,
+    example: "acs:mq:REGION:ACCOUNT:INSTANCE, each of the last three may be *",
+};
+
+impl Shape {
+    fn holds(&self, pattern: &Pattern, text: &str) -> bool {
+        text.starts_with(self.prefix) && pattern.segments() == self.segments
+    }
+}
+
+fn is_name(text: &str, longest: usize) -> bool {
+    let length = text.chars().count();
+    (1..=longest).contains(&length) && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: &str = r#"
+[[identity]]
+principal = "ops-alice"
+account_id = "1234567890"
+token_sha256 = "HASH"
+allow = ["mq:*"]
+resources = ["acs:mq:*:1234567890:*"]
+"#;
+
+    fn alice() -> String {
+        ALICE.replace("HASH", &Sha256::of(b"alice's token").to_string())
+    }
+
+    fn parse(text: &str) -> Result<Identities, ConfigError> {
+        Identities::parse(text, Path::new("identities.toml"))
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_token_is_found_by_its_hash_and_no_other_is() {
+        let identities = parse(&alice()).unwrap();
+        let identity = identities.by_token("alice's token").unwrap();
+        assert_eq!(identity.principal, "ops-alice");
+        assert!(!identity.operator, "nobody is an operator by default");
+        assert_eq!(identities.by_token("another"), None);
+        assert_eq!(identities.by_token(&Sha256::of(b"alice's token").to_string()), None);
+        assert_eq!(identities.by_certificate("ops-alice"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_found_by_its_exact_name() {
+        let text = alice().replace(
+            &format!("token_sha256 = \"{}\"", Sha256::of(b"alice's token")),
+            "certificate = \"spiffe://example.org/ops\"\noperator = true",
+        );
+        let identities = parse(&text).unwrap();
+        assert!(identities.by_certificate("spiffe://example.org/ops").unwrap().operator);
+        assert_eq!(identities.by_certificate("spiffe://example.org/op"), None);
+    }
+
+    #[test]
+    fn both_action_and_resource_must_be_allowed() {
+        let identities = parse(&alice()).unwrap();
+        let identity = identities.by_token("alice's token").unwrap();
+        assert!(identity.allows("mq:RegisterCa", "acs:mq:cn-hangzhou:1234567890:fleet-a"));
+        assert!(!identity.allows("mq:RegisterCa", "acs:mq:cn-hangzhou:99:fleet-a"));
+        assert!(!identity.allows("oss:PutObject", "acs:mq:cn-hangzhou:1234567890:fleet-a"));
+    }
+
+    #[test]
+    fn the_same_token_twice_is_refused_with_its_line() {
+        let second = alice().replace("ops-alice", "ops-bob");
+        refused(&format!("{}{second}", alice()), "identities.toml:12: token_sha256 stands in another entry");
+    }
+
+    #[test]
+    fn a_principal_may_have_two_tokens_but_not_two_accounts() {
+        let next = alice().replace(
+            &Sha256::of(b"alice's token").to_string(),
+            &Sha256::of(b"alice's next token").to_string(),
+        );
+        let identities = parse(&format!("{}{next}", alice())).unwrap();
+        assert_eq!(identities.len(), 2);
+        assert_eq!(identities.by_token("alice's token"), identities.by_token("alice's next token"));
+        let other = next.replace("account_id = \"1234567890\"", "account_id = \"77\"");
+        refused(&format!("{}{other}", alice()), "belongs to account 1234567890");
+    }
+
+    #[test]
+    fn a_token_in_place_of_its_hash_is_refused_without_quoting_it() {
+        for wrong in ["\"s3cr3t-token\"", "90210"] {
+            let text = ALICE.replace("\"HASH\"", wrong);
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with("identities.toml:5"), "{error}");
+            assert!(!error.contains(wrong.trim_matches('"')), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_malformed_value_is_named_with_its_line() {
+        let hash = Sha256::of(b"alice's token").to_string();
+        let cases = [
+            ("\"ops-alice\"", "\"\"", "identities.toml:3: principal must have"),
+            ("\"1234567890\"\ntoken", "\"a:b\"\ntoken", "identities.toml:4: account_id may contain only"),
+            ("\"mq:*\"", "\"*\"", "identities.toml:6: allow: must look like mq:"),
+            ("[\"mq:*\"]", "[]", "allow is empty"),
+            ("acs:mq:*:1234567890:*", "acs:mq:*", "identities.toml:7: resources: must look like acs:mq:"),
+            ("acs:mq:*:1234567890:*", "acs:mq:*: :*", "identities.toml:7: resources: may contain only"),
+            ("resources", "resorces", "identities.toml:7:1: unknown field `resorces`"),
+            ("allow", "token = \"x\"\nallow", "unknown field `token`"),
+            ("allow", "certificate = \"spiffe://x\"\nallow", "exactly one of token_sha256 and certificate"),
+        ];
+        for (from, to, expected) in cases {
+            let text = ALICE.replace("HASH", &hash).replacen(from, to, 1);
+            assert_ne!(text, alice(), "{from:?} stands in the sample");
+            refused(&text, expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_file_and_an_empty_token_are_refused() {
+        refused("", "nobody could call");
+        let text = ALICE.replace("HASH", &Sha256::of(b"").to_string());
+        refused(&text, "identities.toml:5: token_sha256 is the hash of an empty token");
+    }
+}

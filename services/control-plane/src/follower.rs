@@ -1,0 +1,149 @@
+//! Follows the log on behalf of this replica: keeps the [`Directory`] up to date
+//! and hands the messages of instances that somebody watches to the in-process
+//! feed.
+//!
+//! Woken by the store's hint, and by a clock in any case. An event that cannot be
+//! read stops the follower for good, and with it the server: what it would skip
+//! may be a CA that somebody still trusts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use catrust_domain::event::UndecodableEvent;
+use catrust_event_store::{EventStore, StoreError};
+use catrust_trust_feed::{FeedError, FeedMessage, InProcessFeed, MessageError, SigningKey, TrustFeed as _};
+use tokio_util::sync::CancellationToken;
+
+use crate::appender::chain;
+use crate::directory::Directory;
+use crate::metrics::Metrics;
+
+/// How often the log is read without a hint: a hint can be lost with its connection.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// Events per read.
+const CHUNK: u32 = 1_000;
+/// Instances per page of the first fill.
+const FILL_PAGE: u32 = 500;
+
+/// Why the follower stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowerError {
+    /// The store refused the first fill.
+    #[error("the directory of instances cannot be filled")]
+    Fill(#[source] StoreError),
+    /// An event of a newer version, or damaged.
+    #[error("the log cannot be followed beyond position {position}")]
+    Undecodable {
+        /// Position of the event.
+        position: u64,
+        /// Why.
+        #[source]
+        source: UndecodableEvent,
+    },
+    /// No message can be made of an event.
+    #[error("the log cannot be put into messages")]
+    Message(#[source] MessageError),
+    /// The in-process feed refused a message: a defect.
+    #[error("the in-process feed is out of step")]
+    Feed(#[source] FeedError),
+}
+
+/// The follower of one replica.
+pub struct Follower {
+    store: Arc<dyn EventStore>,
+    directory: Arc<Directory>,
+    feed: InProcessFeed,
+    key: Arc<SigningKey>,
+    metrics: Metrics,
+    position: u64,
+}
+
+impl Follower {
+    /// Fills the directory, and starts at the end of the log as it was before.
+    ///
+    /// # Errors
+    /// [`FollowerError::Fill`].
+    pub async fn start(
+        store: Arc<dyn EventStore>,
+        directory: Arc<Directory>,
+        key: Arc<SigningKey>,
+        metrics: Metrics,
+    ) -> Result<Self, FollowerError> {
+        // The head first: what the list already shows beyond it is applied again,
+        // which changes nothing.
+        let head = store.head().await.map_err(FollowerError::Fill)?;
+        let mut after = 0;
+        loop {
+            let page = store.list_instances(after, FILL_PAGE).await.map_err(FollowerError::Fill)?;
+            let Some(last) = page.items.last() else { break };
+            after = last.registered_position;
+            page.items.iter().for_each(|instance| directory.insert(instance));
+        }
+        let feed = InProcessFeed::starting_after(store.log_id(), &head);
+        metrics.log_head(head.position);
+        Ok(Self { store, directory, feed, key, metrics, position: head.position })
+    }
+
+    /// The feed that the follower fills.
+    #[must_use]
+    pub fn feed(&self) -> InProcessFeed {
+        self.feed.clone()
+    }
+
+    /// Follows until `stop`. A store that is away is waited for.
+    ///
+    /// # Errors
+    /// All of [`FollowerError`] but `Fill`: the server MUST stop.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), FollowerError> {
+        let mut appended = self.store.appended();
+        let mut store_is_away = false;
+        loop {
+            let asked = Instant::now();
+            match self.store.read(self.position, CHUNK).await {
+                Ok(events) => {
+                    store_is_away = false;
+                    for event in &events {
+                        self.take(event).await?;
+                    }
+                    self.metrics.log_head(self.position);
+                    if events.len() == CHUNK as usize {
+                        continue;
+                    }
+                    self.directory.confirm(asked);
+                }
+                Err(error) => {
+                    if !store_is_away {
+                        tracing::warn!(error = chain(&error), "the log cannot be read; trying again");
+                    }
+                    store_is_away = true;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = appended.changed(), if !store_is_away => {
+                    // The sender lives as long as the store.
+                    let _ = changed;
+                }
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn take(&mut self, recorded: &catrust_domain::RecordedEvent) -> Result<(), FollowerError> {
+        let event = recorded
+            .decode()
+            .map_err(|source| FollowerError::Undecodable { position: recorded.position, source })?;
+        // Who subscribes after this look reads a bundle that has the event already:
+        // readers subscribe first and load the bundle then.
+        if self.feed.is_followed(&recorded.instance_id) {
+            let message =
+                FeedMessage::new(self.store.log_id(), recorded, &self.key).map_err(FollowerError::Message)?;
+            self.feed.publish(std::slice::from_ref(&message)).await.map_err(FollowerError::Feed)?;
+        } else {
+            self.feed.advance(self.store.log_id(), recorded);
+        }
+        self.directory.apply(recorded, &event);
+        self.position = recorded.position;
+        Ok(())
+    }
+}

@@ -1,0 +1,25 @@
+//! The control plane: `catrust-server`.
+//!
+//! A call meets the layers of [`middleware`], then its handler in [`api`]; changes
+//! go through the [`appender`] into the event store, and come back out of the log
+//! by the [`follower`] (to this replica's watchers) and the [`publisher`] (to
+//! NATS). [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
+//! subcommands.
+
+pub mod access;
+pub mod admin;
+pub mod api;
+pub mod appender;
+pub mod assemble;
+pub mod background;
+pub mod certificate;
+pub mod commands;
+pub mod config;
+pub mod directory;
+pub mod error;
+pub mod follower;
+pub mod lifecycle;
+pub mod metrics;
+pub mod middleware;
+pub mod publisher;
+pub mod telemetry;

@@ -1,0 +1,26 @@
+//! `catrust-server`: parse the arguments, run the command, tell how it went.
+
+use std::process::ExitCode;
+
+use catrust_control_plane::commands::{Arguments, run};
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // One TLS stack, one provider; a second call would fail, and there is none.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("catrust-server: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("catrust-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The numbers that this server tells about itself, by OpenTelemetry: to `/metrics`
+//! always, by OTLP where an endpoint is set. Names follow the OTel semantic
+//! conventions where there is one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_domain::Reply;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
+use tonic::Code;
+
+use crate::error::ApiError;
+
+/// Seconds from 100 µs to 10 s.
+const DURATION_BOUNDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+/// Commands per batch.
+const BATCH_BOUNDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Handles to all instruments. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
+    call_duration: Histogram<f64>,
+    commands: Counter<u64>,
+    command_duration: Histogram<f64>,
+    batch_size: Histogram<u64>,
+    queue_depth: Gauge<u64>,
+    log_head: Gauge<u64>,
+    published: Gauge<u64>,
+    feed_available: Gauge<u64>,
+    feed_rebuilds: Counter<u64>,
+    watchers: UpDownCounter<i64>,
+    rate_limited: Counter<u64>,
+    limiter_users: Gauge<u64>,
+}
+
+impl Metrics {
+    /// Makes the instruments.
+    #[must_use]
+    pub fn new(meter: &Meter) -> Self {
+        let seconds = |name: &'static str, description: &'static str| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(description)
+                .with_boundaries(DURATION_BOUNDS.to_vec())
+                .build()
+        };
+        Self(Arc::new(Instruments {
+            call_duration: seconds("rpc.server.call.duration", "Duration of calls, by method and code"),
+            commands: meter.u64_counter("catrust.commands").with_description("Commands by outcome").build(),
+            command_duration: seconds(
+                "catrust.command.duration",
+                "Time from a command's queueing to its durable answer",
+            ),
+            batch_size: meter
+                .u64_histogram("catrust.appender.batch.size")
+                .with_description("Commands per transaction")
+                .with_boundaries(BATCH_BOUNDS.to_vec())
+                .build(),
+            queue_depth: meter
+                .u64_gauge("catrust.appender.queue.depth")
+                .with_description("Commands that wait for the next transaction")
+                .build(),
+            log_head: meter
+                .u64_gauge("catrust.log.head.position")
+                .with_description("Last position of the log that this replica has seen")
+                .build(),
+            published: meter
+                .u64_gauge("catrust.published.position")
+                .with_description("Last position known to be on the NATS stream")
+                .build(),
+            feed_available: meter
+                .u64_gauge("catrust.feed.available")
+                .with_description("1 while the NATS feed can be published to")
+                .build(),
+            feed_rebuilds: meter
+                .u64_counter("catrust.feed.rebuilds")
+                .with_description("Times the NATS stream was rebuilt from the log")
+                .build(),
+            watchers: meter
+                .i64_up_down_counter("catrust.watchers")
+                .with_description("Open WatchTrust streams")
+                .build(),
+            rate_limited: meter
+                .u64_counter("catrust.rate_limited")
+                .with_description("Calls refused by the rate limit")
+                .build(),
+            limiter_users: meter
+                .u64_gauge("catrust.rate_limiter.users")
+                .with_description("Users that the rate limiter remembers")
+                .build(),
+        }))
+    }
+
+    /// Counts and times a call. `method` MUST come from a bounded set.
+    pub fn call(&self, method: &str, code: Code, elapsed: Duration) {
+        let labels = [
+            KeyValue::new("rpc.method", method.to_owned()),
+            KeyValue::new("rpc.response.status_code", i64::from(code as i32)),
+        ];
+        self.0.call_duration.record(elapsed.as_secs_f64(), &labels);
+    }
+
+    /// Counts and times a command.
+    pub fn command(&self, name: &'static str, outcome: &Result<Reply, ApiError>, elapsed: Duration) {
+        let outcome = match outcome {
+            Ok(reply) if reply.changed => "Changed",
+            Ok(_) => "Unchanged",
+            Err(error) => error.codes().1,
+        };
+        let labels = [KeyValue::new("command", name), KeyValue::new("outcome", outcome)];
+        self.0.commands.add(1, &labels);
+        self.0.command_duration.record(elapsed.as_secs_f64(), &labels[..1]);
+    }
+
+    /// Notes the size of a batch.
+    pub fn batch(&self, commands: usize) {
+        self.0.batch_size.record(commands as u64, &[]);
+    }
+
+    /// Notes how many commands wait.
+    pub fn queue_depth(&self, commands: usize) {
+        self.0.queue_depth.record(commands as u64, &[]);
+    }
+
+    /// Notes the last position of the log.
+    pub fn log_head(&self, position: u64) {
+        self.0.log_head.record(position, &[]);
+    }
+
+    /// Notes the last position on the stream, and whether it can be reached.
+    pub fn published(&self, position: u64, available: bool) {
+        self.0.published.record(position, &[]);
+        self.0.feed_available.record(u64::from(available), &[]);
+    }
+
+    /// Counts rebuilds of the stream.
+    pub fn feed_rebuilt(&self, times: u64) {
+        self.0.feed_rebuilds.add(times, &[]);
+    }
+
+    /// Counts an opened (`1`) or closed (`-1`) watch stream.
+    pub fn watchers(&self, change: i64) {
+        self.0.watchers.add(change, &[]);
+    }
+
+    /// Counts a call that the rate limit refused.
+    pub fn rate_limited(&self) {
+        self.0.rate_limited.add(1, &[]);
+    }
+
+    /// Notes how many users the limiter remembers.
+    pub fn limiter_users(&self, users: usize) {
+        self.0.limiter_users.record(users as u64, &[]);
+    }
+}

@@ -1,0 +1,139 @@
+//! Ends a unary call at its deadline: the caller's `grpc-timeout`, or the server's
+//! default where the caller gave none.
+//!
+//! The future is dropped then, which takes a command out of the appender's queue
+//! where it still waits; one that is being committed is committed, and the reply
+//! says that it may have been. Server streams are ended by their handlers, which
+//! find the [`Deadline`] in the extensions: only an explicit one ends a stream.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use tokio::time::Instant;
+use tonic::body::Body;
+use tower::{Layer, Service};
+use uuid::Uuid;
+
+use super::BoxFuture;
+use super::request_id::RequestId;
+use crate::error::{ApiError, to_status};
+
+/// When the caller stops waiting; absent where it did not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(pub Instant);
+
+/// Adds the layer described in the module's documentation.
+#[derive(Clone, Copy, Debug)]
+pub struct DeadlineLayer {
+    /// Deadline of calls that bring none.
+    pub default: Duration,
+}
+
+/// Service of [`DeadlineLayer`].
+#[derive(Clone, Debug)]
+pub struct DeadlineService<S> {
+    inner: S,
+    default: Duration,
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = DeadlineService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DeadlineService { inner, default: self.default }
+    }
+}
+
+impl<S> Service<Request<Body>> for DeadlineService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let asked = grpc_timeout(request.headers());
+        // A deadline beyond what the clock can hold is no deadline.
+        let deadline = asked.and_then(|timeout| Instant::now().checked_add(timeout));
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(Deadline(deadline));
+        }
+        let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
+        let limit = deadline.unwrap_or_else(|| Instant::now() + self.default);
+        // The future resolves when the response head is there: for a server stream
+        // that is its start, so that the limit does not end streams.
+        let reply = self.inner.call(request);
+        Box::pin(async move {
+            match tokio::time::timeout_at(limit, reply).await {
+                Ok(reply) => reply,
+                Err(_elapsed) => Ok(to_status(&ApiError::DeadlineExceeded, id).into_http()),
+            }
+        })
+    }
+}
+
+/// Parses `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+/// A malformed one is ignored, as other servers do.
+fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(value * 3600)),
+        "M" => Some(Duration::from_secs(value * 60)),
+        "S" => Some(Duration::from_secs(value)),
+        "m" => Some(Duration::from_millis(value)),
+        "u" => Some(Duration::from_micros(value)),
+        "n" => Some(Duration::from_nanos(value)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tonic::{Code, Status};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    fn parse(text: &'static str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", HeaderValue::from_static(text));
+        grpc_timeout(&headers)
+    }
+
+    #[test]
+    fn timeouts_follow_the_grpc_grammar() {
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for malformed in ["", "m", "1", "123456789S", "-1S", "1.5S", "1x"] {
+            assert_eq!(parse(malformed), None, "{malformed:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_at_the_callers_deadline() {
+        let service = DeadlineLayer { default: Duration::from_secs(10) }.layer(service_fn(
+            |_request: Request<Body>| {
+                std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+            },
+        ));
+        let mut request = Request::new(Body::empty());
+        request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("100m"));
+        let started = Instant::now();
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(started.elapsed(), Duration::from_millis(100));
+        assert_eq!(Status::from_header_map(response.headers()).unwrap().code(), Code::DeadlineExceeded);
+    }
+}

@@ -1,0 +1,128 @@
+//! Bounds the calls in progress, and refuses inactivations last.
+//!
+//! Turning trust off is what callers need most when things go wrong, so one fifth
+//! of the places is kept for `InactivateCaCertificate`. Streams hold no place:
+//! their number has its own limit, per connection.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+use tower::{Layer, Service};
+use uuid::Uuid;
+
+use super::BoxFuture;
+use super::request_id::RequestId;
+use crate::error::{ApiError, to_status};
+
+const SHED_LAST: &str = "/catrust.v1.CaCertificateService/InactivateCaCertificate";
+
+/// Adds the layer described in the module's documentation. Clones share the places.
+#[derive(Clone, Debug)]
+pub struct LoadShedLayer {
+    all: Arc<Semaphore>,
+    most: Arc<Semaphore>,
+}
+
+impl LoadShedLayer {
+    /// At most `places` calls in progress; other calls than inactivations share
+    /// four fifths of them.
+    #[must_use]
+    pub fn new(places: usize) -> Self {
+        let places = places.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            all: Arc::new(Semaphore::new(places)),
+            most: Arc::new(Semaphore::new((places - places / 5).max(1))),
+        }
+    }
+}
+
+/// A place, and a share of the four fifths; given back when dropped.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+impl LoadShedLayer {
+    fn take(&self, shed_last: bool) -> Option<Place> {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let shared = if shed_last { None } else { Some(take(&self.most)?) };
+        Some((take(&self.all)?, shared))
+    }
+}
+
+/// Service of [`LoadShedLayer`].
+#[derive(Clone, Debug)]
+pub struct LoadShedService<S> {
+    inner: S,
+    places: LoadShedLayer,
+}
+
+impl<S> Layer<S> for LoadShedLayer {
+    type Service = LoadShedService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        LoadShedService { inner, places: self.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for LoadShedService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Some(place) = self.places.take(request.uri().path() == SHED_LAST) else {
+            let response = refuse(&request);
+            return Box::pin(async move { Ok(response) });
+        };
+        let reply = self.inner.call(request);
+        Box::pin(async move {
+            let reply = reply.await;
+            drop(place);
+            reply
+        })
+    }
+}
+
+fn refuse(request: &Request<Body>) -> Response<Body> {
+    let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
+    to_status(&ApiError::Overloaded, id).into_http()
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::{Code, Status};
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn inactivations_pass_when_everything_else_is_refused() {
+        let service = LoadShedLayer::new(5).layer(service_fn(|_request: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+        }));
+        let call = |path: &'static str| {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            tokio::spawn(service.clone().oneshot(request))
+        };
+        let get = "/catrust.v1.CaCertificateService/GetCaCertificate";
+        let held: Vec<_> = (0..4).map(|_| call(get)).collect();
+        tokio::task::yield_now().await;
+        let refused = call(get).await.unwrap().unwrap();
+        assert_eq!(Status::from_header_map(refused.headers()).unwrap().code(), Code::Unavailable);
+        let passed = call(SHED_LAST);
+        tokio::task::yield_now().await;
+        assert!(!passed.is_finished(), "the inactivation is in progress, not refused");
+        let refused = call(SHED_LAST).await.unwrap().unwrap();
+        assert_eq!(Status::from_header_map(refused.headers()).unwrap().code(), Code::Unavailable);
+        drop((held, passed));
+    }
+}

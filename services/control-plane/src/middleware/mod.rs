@@ -1,0 +1,27 @@
+//! tower layers, one file each, in the order in which a request meets them:
+//!
+//! | layer | around | does |
+//! |---|---|---|
+//! | [`request_id`] | everything | names the request; completes errors that tonic makes itself |
+//! | [`trace_context`] | everything | opens the server span under the caller's trace |
+//! | [`deadline`] | everything | ends a unary call at its deadline |
+//! | [`load_shed`] | the services of the contract | bounds the work in progress, inactivations last |
+//! | [`identity`] | the services of the contract | finds out who calls |
+//! | [`rate_limit`] | the services of the contract | GCRA per user |
+//!
+//! Health and reflection pass the first three only: they stay free. tonic's own
+//! timeout, load shedding and limits are not used, because they sit outside the
+//! layers of `Server::layer` and would answer without a request id.
+
+pub mod deadline;
+pub mod identity;
+pub mod load_shed;
+pub mod rate_limit;
+pub mod request_id;
+pub mod trace_context;
+
+use std::future::Future;
+use std::pin::Pin;
+
+/// What a layer's service returns: boxed, since each layer may answer by itself.
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

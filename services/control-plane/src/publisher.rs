@@ -1,0 +1,376 @@
+//! Copies the log to the feed: every event, at the sequence that is its position.
+//!
+//! There is no cursor table. The end of the feed *is* the cursor: its last message
+//! names the row that it was made of, and the hash of that row covers every row
+//! before it. At the start, after any error, and every few seconds, the publisher
+//! reads that end and compares it with the log ([`alignment`]):
+//!
+//! ```text
+//! the log:   1 2 3 4 5 6 7 8 9          (the record)
+//! the feed:  1 2 3 4 5 6                same hash at 6: go on with 7
+//! the feed:  1 2 3 4 5 6'               another hash:   not ours; empty it, go on with 1
+//! the feed:  1 2 … 12                   ahead:          not ours; the same
+//! the feed:  (empty)                    go on with 1
+//! ```
+//!
+//! Any number of publishers may run at once: a message is stored at its position or
+//! nowhere, and all of them make the same bytes. The lease only saves work, and
+//! decides who may empty a feed. A replica without it stands by, and publishes all the
+//! same when the feed falls behind the log for a second: the holder may be paused, or
+//! cut off from NATS.
+//!
+//! Delivery is at least once, in the order of positions; a feed that was away for
+//! hours is brought up to date at the rate of JetStream.
+
+pub mod alignment;
+mod failure;
+mod heads;
+mod role;
+pub mod status;
+pub mod wiring;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_domain::RecordedEvent;
+use catrust_event_store::{Clock, EventStore};
+use catrust_trust_feed::{FeedError, FeedMessage, MessageError, SigningKey, TrustFeed};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use alignment::{Misfit, Seen, Verdict, align};
+pub use failure::PublishError;
+use failure::Trouble;
+pub use heads::HeadSource;
+use role::Role;
+pub use status::{PublisherHooks, PublisherStatus};
+pub use wiring::spawn;
+
+/// Events per read of the log.
+const CHUNK: u32 = 1_000;
+/// How often the log is read without a hint: a hint can be lost with its connection.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the end of the feed is compared with the log while all seems well: a feed
+/// can be wiped without a word.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Pauses after failures: from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses between emptying a feed and emptying it again: two logs that share a feed
+/// would otherwise do nothing else.
+const FIRST_REBUILD_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_REBUILD_PAUSE: Duration = Duration::from_secs(60);
+/// Events of a chunk that are signed on the spot; more would hold up other tasks.
+const SIGNED_IN_PLACE: usize = 16;
+
+/// Publishes for one replica. See the module's documentation.
+pub struct Publisher {
+    store: Arc<dyn EventStore>,
+    feed: Arc<dyn TrustFeed>,
+    key: Arc<SigningKey>,
+    heads: Arc<dyn HeadSource>,
+    hooks: Arc<dyn PublisherHooks>,
+    clock: Clock,
+    status: watch::Sender<PublisherStatus>,
+}
+
+impl Publisher {
+    /// Makes a publisher. `clock` dates the heads; the receiver tells how it goes.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        feed: Arc<dyn TrustFeed>,
+        key: Arc<SigningKey>,
+        heads: Arc<dyn HeadSource>,
+        hooks: Arc<dyn PublisherHooks>,
+        clock: Clock,
+    ) -> (Self, watch::Receiver<PublisherStatus>) {
+        let (status, receiver) = watch::channel(PublisherStatus::default());
+        (Self { store, feed, key, heads, hooks, clock, status }, receiver)
+    }
+
+    /// Publishes until `shutdown`. No failure ends it: it says so once, tries again,
+    /// and says when it is over.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let work = Work {
+            publisher: &self,
+            role: Role::default(),
+            cursor: None,
+            seen: None,
+            checked_at: Instant::now(),
+            rebuild_pause: FIRST_REBUILD_PAUSE,
+            rebuilt_at: None,
+            trouble: Trouble::default(),
+        };
+        tokio::join!(work.run(&shutdown), heads::send(&self, &shutdown));
+    }
+
+    /// Makes the messages of `events`, up to the first that has none; many of them
+    /// where they do not hold up other tasks.
+    async fn messages(&self, events: &Arc<[RecordedEvent]>) -> Messages {
+        let log_id = self.store.log_id();
+        if events.len() <= SIGNED_IN_PLACE {
+            return messages(log_id, events, &self.key);
+        }
+        let (events, key) = (Arc::clone(events), Arc::clone(&self.key));
+        match tokio::task::spawn_blocking(move || messages(log_id, &events, &key)).await {
+            Ok(made) => made,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down, and this task with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
+/// Messages in order, and why they end before the events do.
+type Messages = (Vec<FeedMessage>, Option<MessageError>);
+
+fn messages(log_id: Uuid, events: &[RecordedEvent], key: &SigningKey) -> Messages {
+    let mut made = Vec::with_capacity(events.len());
+    for event in events {
+        match FeedMessage::new(log_id, event, key) {
+            Ok(message) => made.push(message),
+            Err(error) => return (made, Some(error)),
+        }
+    }
+    (made, None)
+}
+
+/// Whether there is more to do at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The feed has the whole log.
+    CaughtUp,
+    /// A whole chunk was published: there may be more.
+    More,
+}
+
+/// The publishing task and what it remembers.
+struct Work<'a> {
+    publisher: &'a Publisher,
+    role: Role,
+    /// Last position known to be on the feed; `None` when its end must be read.
+    cursor: Option<u64>,
+    /// The end of the feed when it was read last.
+    seen: Option<Seen>,
+    checked_at: Instant,
+    rebuild_pause: Duration,
+    rebuilt_at: Option<Instant>,
+    trouble: Trouble,
+}
+
+impl Work<'_> {
+    async fn run(mut self, shutdown: &CancellationToken) {
+        let mut appended = self.publisher.store.appended();
+        let mut pause = Duration::ZERO;
+        loop {
+            appended.borrow_and_update();
+            let turn = shutdown.run_until_cancelled(self.turn()).await;
+            let Some(turn) = turn else { return };
+            let hinted = match turn {
+                Ok(Progress::More) => {
+                    pause = Duration::ZERO;
+                    continue;
+                }
+                Ok(Progress::CaughtUp) => {
+                    pause = Duration::ZERO;
+                    self.role.publishes()
+                }
+                Err(error) => {
+                    self.cursor = None;
+                    if error.is_ordinary() {
+                        self.stop_covering();
+                    }
+                    pause = if error.is_ordinary() && pause.is_zero() {
+                        Duration::from_millis(1)
+                    } else {
+                        (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+                    };
+                    self.tell(&error);
+                    false
+                }
+            };
+            let wait = if !pause.is_zero() { pause } else { self.role.interval() };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                // The sender lives as long as the store.
+                _ = appended.changed(), if hinted => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Does what there is to do in the current role.
+    async fn turn(&mut self) -> Result<Progress, PublishError> {
+        self.keep_role().await?;
+        if !self.role.publishes() {
+            return Ok(Progress::CaughtUp);
+        }
+        if self.checked_at.elapsed() >= CHECK_INTERVAL {
+            self.cursor = None;
+        }
+        let after = match self.cursor {
+            Some(position) => position,
+            None => self.realign().await?,
+        };
+        let progress = self.publish_after(after).await?;
+        if let Some(away) = self.trouble.over() {
+            tracing::info!(away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX), "publishing again");
+        }
+        Ok(progress)
+    }
+
+    /// Publishes up to a chunk of the log after position `after`.
+    async fn publish_after(&mut self, after: u64) -> Result<Progress, PublishError> {
+        let publisher = self.publisher;
+        let events: Arc<[RecordedEvent]> = publisher.store.read(after, CHUNK).await?.into();
+        if let Some(first) = events.first()
+            && first.position != after + 1
+        {
+            return Err(PublishError::HoleInTheLog { after });
+        }
+        let (messages, stopped) = publisher.messages(&events).await;
+        if let Some(last) = messages.last() {
+            let spans: Vec<tracing::Span> = match events.len() {
+                0..=SIGNED_IN_PLACE => events.iter().map(|event| publisher.hooks.publishing(event)).collect(),
+                _ => Vec::new(),
+            };
+            publisher.feed.publish(&messages).await?;
+            drop(spans);
+            self.cursor = Some(last.position);
+            for event in events.iter().take(messages.len()) {
+                publisher.hooks.published(event);
+            }
+            if let Some(seen) = &mut self.seen {
+                seen.sequence = last.position;
+            }
+        }
+        let published = messages.last().map_or(after, |message| message.position);
+        let head = events.last().map_or(after, |event| event.position);
+        self.note_success(published, head);
+        match stopped {
+            Some(error) => Err(error.into()),
+            None if events.len() == CHUNK as usize => Ok(Progress::More),
+            None => Ok(Progress::CaughtUp),
+        }
+    }
+
+    /// Reads the end of the feed and finds where to go on; empties a feed that is not
+    /// this log's.
+    async fn realign(&mut self) -> Result<u64, PublishError> {
+        let after = match self.weigh().await? {
+            Verdict::Continue { after } => after,
+            Verdict::Refill => {
+                tracing::warn!("the feed has lost everything; filling it again from the log");
+                self.note_rebuild("the feed was empty");
+                0
+            }
+            Verdict::Rebuild(misfit) => self.rebuild(misfit).await?,
+        };
+        self.checked_at = Instant::now();
+        self.cursor = Some(after);
+        Ok(after)
+    }
+
+    /// Compares the end of the feed with the log, and remembers it where they fit.
+    async fn weigh(&mut self) -> Result<Verdict, PublishError> {
+        let publisher = self.publisher;
+        // The feed first: whatever it holds was in the log before.
+        let tail = publisher.feed.tail().await?;
+        let head = publisher.store.head().await?;
+        let row_hash = if tail.sequence == head.position {
+            Some(head.hash)
+        } else if tail.sequence == 0 || tail.sequence > head.position {
+            None
+        } else {
+            publisher.store.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
+        };
+        let verdict = align(&tail, head.position, row_hash, publisher.store.log_id(), self.seen.as_ref());
+        if let Verdict::Continue { after } = verdict {
+            if self.seen.as_ref().is_some_and(|seen| after < seen.sequence) {
+                tracing::warn!(position = after, "the feed has lost its end; publishing it again");
+            }
+            self.seen = Some(Seen::from(&tail));
+            self.note_success(after, head.position);
+        }
+        Ok(verdict)
+    }
+
+    /// Empties the feed, when that is this replica's to do and still needed.
+    async fn rebuild(&mut self, misfit: Misfit) -> Result<u64, PublishError> {
+        if self.rebuilt_at.is_some_and(|at| at.elapsed() < self.rebuild_pause) {
+            return Err(PublishError::NotOurs(misfit));
+        }
+        if !self.role.holds_lease_now().await {
+            return Err(PublishError::NotOurs(misfit));
+        }
+        // Another holder may have done it since the feed was read.
+        let misfit = match self.weigh().await? {
+            Verdict::Continue { after } => return Ok(after),
+            Verdict::Refill => return Ok(0),
+            Verdict::Rebuild(misfit) => misfit,
+        };
+        tracing::error!(reason = %misfit, "the feed is not this log's; emptying it and filling it again");
+        self.publisher.feed.reset().await?;
+        self.rebuild_pause = match self.rebuilt_at {
+            Some(at) if at.elapsed() < LONGEST_REBUILD_PAUSE * 2 => {
+                (self.rebuild_pause * 2).min(LONGEST_REBUILD_PAUSE)
+            }
+            _ => FIRST_REBUILD_PAUSE,
+        };
+        self.rebuilt_at = Some(Instant::now());
+        self.note_rebuild(&misfit.to_string());
+        Ok(0)
+    }
+
+    fn note_rebuild(&mut self, reason: &str) {
+        self.seen = None;
+        self.publisher.status.send_modify(|status| {
+            status.rebuilds += 1;
+            status.published_position = 0;
+        });
+        self.publisher.hooks.rebuilding(reason);
+    }
+
+    fn note_success(&self, published: u64, head: u64) {
+        self.publisher.status.send_if_modified(|status| {
+            let next = PublisherStatus {
+                published_position: published,
+                log_head: head.max(published),
+                feed_available: true,
+                last_error: None,
+                ..status.clone()
+            };
+            let changed = *status != next;
+            *status = next;
+            changed
+        });
+    }
+
+    /// Tells of a failure: each kind once, until publishing works again.
+    fn tell(&mut self, error: &PublishError) {
+        if error.is_ordinary() {
+            return;
+        }
+        let text = crate::appender::chain(error);
+        if self.trouble.begins(error) {
+            match error {
+                PublishError::Feed(FeedError::Unavailable(_)) | PublishError::Store(_) => {
+                    tracing::warn!(error = text, "publishing is interrupted; trying again until it works");
+                }
+                _ => tracing::error!(error = text, "publishing has stopped; trying again until it works"),
+            }
+        }
+        self.publisher.status.send_modify(|status| {
+            status.feed_available &= !matches!(error, PublishError::Feed(_));
+            status.last_error = Some(text);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Signs of life: one signed head per instance every two seconds.
+
+use std::time::Duration;
+
+use catrust_trust_feed::{FeedError, Signed as _, TrustPoint, message};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Publisher;
+
+/// Time between two heads of an instance.
+const HEAD_INTERVAL: Duration = Duration::from_secs(2);
+/// Heads that are signed in one go; more would hold up other tasks.
+const BETWEEN_YIELDS: usize = 16;
+
+/// Knows where the trust of each instance stands.
+pub trait HeadSource: Send + Sync + 'static {
+    /// Every instance, when a read that began within the last second showed that the
+    /// log has nothing beyond; `None` otherwise, since a head would then claim what
+    /// nobody knows.
+    fn heads(&self) -> Option<Vec<TrustPoint>>;
+}
+
+/// Sends heads while this replica publishes, until `shutdown`.
+pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
+    let mut ticks = interval(HEAD_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+        let publishes = {
+            let status = publisher.status.borrow();
+            (status.leading || status.covering) && status.feed_available
+        };
+        if publishes && let Err(error) = send_round(publisher).await {
+            // Told once by the publishing task; a head is not worth a second attempt.
+            tracing::debug!(error = crate::appender::chain(&error), "heads could not be sent");
+        }
+    }
+}
+
+async fn send_round(publisher: &Publisher) -> Result<(), FeedError> {
+    // Read before the heads: what they claim held at this time.
+    let issued_at = (publisher.clock)();
+    let Some(points) = publisher.heads.heads() else { return Ok(()) };
+    let log_id = publisher.store.log_id();
+    for (number, point) in points.iter().enumerate() {
+        let mut head = message::head(log_id, point, issued_at);
+        if let Err(error) = head.sign(&publisher.key) {
+            tracing::error!(%error, instance = %point.instance_id, "a head could not be signed");
+            continue;
+        }
+        publisher.feed.publish_head(&head).await?;
+        if number % BETWEEN_YIELDS == BETWEEN_YIELDS - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(())
+}

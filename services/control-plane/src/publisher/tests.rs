@@ -1,0 +1,424 @@
+//! The publisher against a real `nats-server` (the one on the path, or that
+//! `NATS_SERVER_BIN` names) and a log in memory.
+
+mod memory_store;
+mod replica;
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use catrust_domain::{InstanceId, SerialNumber, Timestamp};
+use catrust_proto::v1::Head;
+use catrust_trust_feed::contract::{NatsServer, SampleLog};
+use catrust_trust_feed::{
+    Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, TrustError, TrustKeys, TrustState,
+    message,
+};
+use futures::StreamExt as _;
+
+use super::*;
+use memory_store::MemoryLog;
+use replica::{
+    PATIENCE, Replica, assert_feed_is_the_log, delete_stream, feed_on, feed_on_ready, grown, shared_key,
+};
+
+#[tokio::test]
+async fn every_event_is_published_once_and_in_order() {
+    let log = grown(2_500);
+    let feed = Arc::new(InProcessFeed::new());
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed.clone(), &key);
+    let status = replica.until_published(2_500).await;
+    assert!(status.leading && status.feed_available, "{status:?}");
+    for _ in 0..20 {
+        log.toggle_any();
+    }
+    let status = replica.until_published(2_520).await;
+    assert_eq!((status.log_head, status.rebuilds, status.last_error), (2_520, 0, None));
+    assert_eq!(*replica.hooks.published.lock().unwrap(), (1..=2_520).collect::<Vec<_>>());
+    assert_eq!(feed.tail().await.unwrap().sequence, 2_520);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_publishers_at_once_are_harmless() {
+    let server = NatsServer::start();
+    let log = grown(3_000);
+    let key = shared_key();
+    let replicas = [
+        Replica::start(log.replica_that_ignores_the_lease(), feed_on(&server).await, &key),
+        Replica::start(log.replica_that_ignores_the_lease(), feed_on(&server).await, &key),
+    ];
+    for _ in 0..300 {
+        log.toggle_any();
+        tokio::task::yield_now().await;
+    }
+    for replica in &replicas {
+        let status = replica.until_published(3_300).await;
+        assert!(status.leading, "{status:?}");
+        assert_eq!(status.rebuilds, 0);
+    }
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+#[tokio::test]
+async fn a_standby_publishes_when_the_holder_does_not() {
+    let server = NatsServer::start();
+    let log = grown(10);
+    let key = shared_key();
+    let _held = log.replica().try_lease_publisher().await.unwrap().expect("the lease is free");
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let status = replica.until_published(10).await;
+    assert!(status.covering && !status.leading, "{status:?}");
+    log.toggle_any();
+    replica.until_published(11).await;
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+#[tokio::test]
+async fn a_standby_follows_the_lease() {
+    let server = NatsServer::start();
+    let log = grown(10);
+    let key = shared_key();
+    let first = Replica::start(log.replica(), feed_on(&server).await, &key);
+    first.until("the first leads", |status| status.leading).await;
+    let second = Replica::start(log.replica(), feed_on(&server).await, &key);
+    second.until("the second sees the feed", |status| status.published_position == 10).await;
+    assert!(!second.status.borrow().leading);
+    drop(first);
+    second.until("the second leads", |status| status.leading).await;
+    log.toggle_any();
+    second.until_published(11).await;
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+#[tokio::test]
+async fn nats_that_was_killed_is_brought_up_to_date() {
+    let mut server = NatsServer::start();
+    let log = grown(50);
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(50).await;
+    server.kill();
+    for _ in 0..2_000 {
+        log.toggle_any();
+    }
+    let status = replica.until("the loss is told", |status| !status.feed_available).await;
+    assert!(status.last_error.is_some(), "{status:?}");
+    server.restart();
+    let status = replica.until_published(2_050).await;
+    assert_eq!((status.last_error, status.rebuilds), (None, 0));
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+#[tokio::test]
+async fn a_deleted_stream_is_filled_again_without_traffic() {
+    let server = NatsServer::start();
+    let log = grown(50);
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(50).await;
+    delete_stream(&server).await;
+    assert_feed_is_the_log(&server, &log, &key).await;
+    replica.until("it is counted", |status| status.rebuilds == 1).await;
+    assert_eq!(replica.rebuilds(), ["the feed was empty"]);
+}
+
+#[tokio::test]
+async fn a_wiped_store_is_filled_again() {
+    let mut server = NatsServer::start();
+    let log = grown(50);
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(50).await;
+    server.kill();
+    std::fs::remove_dir_all(server.store()).unwrap();
+    log.toggle_any();
+    server.restart();
+    assert_feed_is_the_log(&server, &log, &key).await;
+    replica.until("it is counted", |status| status.rebuilds == 1 && status.published_position == 51).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_set_back_gets_its_end_again() {
+    let mut server = NatsServer::start();
+    let log = grown(50);
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(50).await;
+    server.kill();
+    let backup = tempfile::tempdir().unwrap();
+    copy(&server.store(), backup.path());
+    server.restart();
+    for _ in 0..100 {
+        log.toggle_any();
+    }
+    replica.until_published(150).await;
+    server.kill();
+    std::fs::remove_dir_all(server.store()).unwrap();
+    copy(backup.path(), &server.store());
+    server.restart();
+    assert_feed_is_the_log(&server, &log, &key).await;
+    let status = replica.until("published again", |status| status.published_position == 150).await;
+    assert_eq!(status.rebuilds, 0, "{:?}", replica.rebuilds());
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_feed_of_another_log_is_emptied_by_the_holder_alone() {
+    let server = NatsServer::start();
+    let theirs = grown(80);
+    let key = shared_key();
+    let other = Replica::start(theirs.replica(), feed_on(&server).await, &key);
+    other.until_published(80).await;
+    drop(other);
+    let ours = grown(50);
+    let held = ours.replica().try_lease_publisher().await.unwrap().expect("the lease is free");
+    let replica = Replica::start(ours.replica(), feed_on(&server).await, &key);
+    for _ in 0..40 {
+        ours.toggle_any();
+    }
+    let waits = |status: &PublisherStatus| {
+        status.last_error.as_ref().is_some_and(|error| error.contains("waiting for it to be emptied"))
+    };
+    let status = replica.until("the standby says why it waits", waits).await;
+    assert!(status.covering && status.rebuilds == 0, "{status:?}");
+    assert_eq!(feed_on_ready(&server).await.tail().await.unwrap().sequence, 80);
+    drop(held);
+    let status = replica.until_published(90).await;
+    assert!(status.leading && status.rebuilds == 1, "{status:?}");
+    assert!(replica.rebuilds()[0].contains("holds the log"), "{:?}", replica.rebuilds());
+    assert_feed_is_the_log(&server, &ours, &key).await;
+}
+
+/// The database was restored from a backup: first the feed is ahead of it, later it
+/// holds other events at the same positions.
+#[tokio::test]
+async fn a_log_that_was_set_back_replaces_what_the_feed_has_beyond_it() {
+    let server = NatsServer::start();
+    let log = grown(60);
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(60).await;
+    drop(replica);
+    log.with(|log| log.truncate(40));
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let status = replica.until("rebuilt", |status| status.published_position == 40 && status.leading).await;
+    assert_eq!(status.rebuilds, 1);
+    assert!(replica.rebuilds()[0].contains("the log only at 40"), "{:?}", replica.rebuilds());
+    assert_feed_is_the_log(&server, &log, &key).await;
+    drop(replica);
+    log.with(|log| log.truncate(30));
+    for _ in 0..40 {
+        log.toggle_any();
+    }
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until("rebuilt", |status| status.published_position == 70).await;
+    assert!(replica.rebuilds()[0].contains("another event at position 40"), "{:?}", replica.rebuilds());
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+/// A stranger who may publish on the feed's subjects takes a sequence.
+#[tokio::test]
+async fn a_foreign_message_on_the_stream_does_not_stay() {
+    let server = NatsServer::start();
+    let log = grown(50);
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(50).await;
+    let answer = server.request("catrust.v1.log.fleet.Nonsense", "{}").await;
+    assert!(String::from_utf8_lossy(&answer).contains("\"seq\":51"), "{answer:?}");
+    log.toggle_any();
+    assert_feed_is_the_log(&server, &log, &key).await;
+    replica.until_published(51).await;
+    assert!(replica.rebuilds()[0].contains("missing or foreign"), "{:?}", replica.rebuilds());
+}
+
+/// A feed that says it has fewer messages than it has.
+struct Lossy {
+    feed: InProcessFeed,
+    lost: Mutex<u64>,
+    /// Counts how often its end was read.
+    looked: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl TrustFeed for Lossy {
+    async fn tail(&self) -> Result<FeedTail, FeedError> {
+        let tail = self.feed.tail().await?;
+        let lost = *self.lost.lock().unwrap();
+        self.looked.send_modify(|times| *times += 1);
+        Ok(FeedTail { messages: tail.messages.saturating_sub(lost), ..tail })
+    }
+
+    async fn publish(&self, messages: &[FeedMessage]) -> Result<(), FeedError> {
+        self.feed.publish(messages).await
+    }
+
+    async fn publish_head(&self, head: &Head) -> Result<(), FeedError> {
+        self.feed.publish_head(head).await
+    }
+
+    async fn reset(&self) -> Result<(), FeedError> {
+        *self.lost.lock().unwrap() = 0;
+        self.feed.reset().await
+    }
+
+    async fn subscribe(&self, instance_id: &InstanceId) -> Result<FeedStream, FeedError> {
+        self.feed.subscribe(instance_id).await
+    }
+}
+
+#[tokio::test]
+async fn messages_lost_from_the_middle_are_noticed_without_traffic() {
+    let log = grown(50);
+    let (looked, mut looks) = watch::channel(0);
+    let feed = Arc::new(Lossy { feed: InProcessFeed::new(), lost: Mutex::new(0), looked });
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed.clone(), &key);
+    replica.until_published(50).await;
+    // The count that a loss is told by is taken when the full feed is looked at.
+    let before = *looks.borrow();
+    let looked = tokio::time::timeout(PATIENCE, looks.wait_for(|times| *times > before)).await.is_ok();
+    assert!(looked, "the feed is not looked at again");
+    *feed.lost.lock().unwrap() = 1;
+    replica
+        .until("it is filled again", |status| status.rebuilds == 1 && status.published_position == 50)
+        .await;
+    assert!(replica.rebuilds()[0].contains("messages"), "{:?}", replica.rebuilds());
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_version_stops_the_publisher_before_it() {
+    let log = grown(30);
+    let feed = Arc::new(InProcessFeed::new());
+    let key = shared_key();
+    let store = log.replica().with_unreadable(21);
+    let replica = Replica::start(store, feed.clone(), &key);
+    let stopped = |status: &PublisherStatus| status.last_error.is_some();
+    let status = replica.until("it says why it stops", stopped).await;
+    assert!(status.last_error.unwrap().contains("position 21"));
+    assert_eq!(feed.tail().await.unwrap().sequence, 20);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_is_waited_for() {
+    let log = grown(30);
+    let feed = Arc::new(InProcessFeed::new());
+    let store = log.replica();
+    let away = store.away();
+    away.store(true, std::sync::atomic::Ordering::Relaxed);
+    let replica = Replica::start(store, feed.clone(), &shared_key());
+    replica.until("it says so", |status| status.last_error.is_some()).await;
+    away.store(false, std::sync::atomic::Ordering::Relaxed);
+    let status = replica.until_published(30).await;
+    assert_eq!(status.last_error, None);
+}
+
+#[tokio::test]
+async fn heads_are_sent_while_publishing_and_only_when_the_log_is_known() {
+    let server = NatsServer::start();
+    let log = MemoryLog::new();
+    let instance = log.with(|log| log.register_instance("fleet"));
+    log.with(|log| log.register_certificate(&instance));
+    let key = shared_key();
+    let keys = TrustKeys::from(&*key);
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    *replica.heads.fresh.lock().unwrap() = false;
+    replica.until_published(3).await;
+    let mut reader = feed_on_ready(&server).await.subscribe(&instance).await.unwrap();
+    let listened = tokio::time::timeout(Duration::from_millis(4_500), async {
+        loop {
+            if let Some(FeedItem::Head(head)) = reader.next().await {
+                break head;
+            }
+        }
+    });
+    // At most one that was sent before "fresh" was taken back.
+    let early = listened.await.is_ok();
+    *replica.heads.fresh.lock().unwrap() = true;
+    let head = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(FeedItem::Head(head)) = reader.next().await {
+                break head;
+            }
+        }
+    });
+    let head = head.await.expect("a head within the interval");
+    assert!(!early, "a head was sent although the log was not known");
+    assert_eq!(head.verify(&keys), Ok(()));
+    assert_eq!((head.revision, head.position), (1, 3));
+}
+
+/// The whole way: a reader that folds what comes, and takes a bundle after a gap, ends
+/// with the log's own bundle, whatever happened to NATS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_converges_through_crashes_of_nats() {
+    let mut server = NatsServer::start();
+    let log = MemoryLog::new();
+    let instance = log.with(|log| log.register_instance("fleet"));
+    let serials: Vec<SerialNumber> =
+        (0..5).map(|_| log.with(|log| log.register_certificate(&instance))).collect();
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(11).await;
+    let mut reader = feed_on_ready(&server).await.subscribe(&instance).await.unwrap();
+    let (state, seen) = watch::channel(0);
+    let reading = tokio::spawn({
+        let (log, instance, key) = (log.clone(), instance.clone(), Arc::clone(&key));
+        async move {
+            let mut fold = state_from(&log, &instance, &key);
+            while let Some(item) = reader.next().await {
+                if let FeedItem::Change(change) = item {
+                    let change = Arc::unwrap_or_clone(change).verified(&TrustKeys::from(&*key)).unwrap();
+                    match fold.apply(&change) {
+                        Ok(Applied::Changed(_) | Applied::Known) => {}
+                        Err(TrustError::Gap { .. }) => fold = state_from(&log, &instance, &key),
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                let history = log
+                    .with(|log| log.events().iter().find(|e| e.revision == Some(fold.revision())).cloned());
+                assert_eq!(history.and_then(|event| event.bundle_digest), Some(fold.digest()));
+                state.send_replace(fold.revision());
+            }
+        }
+    });
+    for round in 0..3 {
+        for turn in 0..200 {
+            log.toggle(&instance, &serials[turn % serials.len()]);
+            if turn % 10 == 0 {
+                tokio::task::yield_now().await;
+            }
+            if turn == 100 && round < 2 {
+                server.kill();
+                server.restart();
+            }
+        }
+    }
+    let revision = log.with(|log| log.bundle(&instance).revision);
+    let mut arriving = seen.clone();
+    let converged = tokio::time::timeout(PATIENCE, arriving.wait_for(|at| *at == revision)).await.is_ok();
+    assert!(converged, "the reader is at {} of {revision}", *seen.borrow());
+    reading.abort();
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+fn state_from(log: &MemoryLog, instance: &InstanceId, key: &SigningKey) -> TrustState {
+    let (log_id, bundle) = log.with(|log: &mut SampleLog| (log.log_id(), log.bundle(instance)));
+    let mut bundle = message::trust_bundle(log_id, &bundle, Timestamp::from_micros(0));
+    bundle.sign(key).unwrap();
+    TrustState::new(instance, &bundle.verified(&TrustKeys::from(key)).unwrap()).unwrap()
+}

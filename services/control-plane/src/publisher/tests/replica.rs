@@ -1,0 +1,165 @@
+//! A running publisher, and what its feed must be in the end.
+
+use std::sync::Mutex;
+
+use catrust_domain::Timestamp;
+use catrust_trust_feed::contract::{NatsServer, key};
+use catrust_trust_feed::{NatsFeed, NatsSettings, TrustPoint};
+use tokio::task::JoinHandle;
+
+use super::super::*;
+use super::memory_store::{MemoryLog, MemoryStore};
+
+/// How long anything may take.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Heads of the whole log, or none where it is not fresh.
+pub struct Heads {
+    pub log: MemoryLog,
+    pub fresh: Mutex<bool>,
+}
+
+impl HeadSource for Heads {
+    fn heads(&self) -> Option<Vec<TrustPoint>> {
+        let fresh = *self.fresh.lock().unwrap();
+        fresh.then(|| self.log.with(|log| log.instances().map(TrustPoint::from).collect()))
+    }
+}
+
+#[derive(Default)]
+pub struct Recorder {
+    pub published: Mutex<Vec<u64>>,
+    pub rebuilds: Mutex<Vec<String>>,
+}
+
+impl PublisherHooks for Recorder {
+    fn published(&self, event: &RecordedEvent) {
+        self.published.lock().unwrap().push(event.position);
+    }
+
+    fn rebuilding(&self, reason: &str) {
+        self.rebuilds.lock().unwrap().push(reason.to_owned());
+    }
+}
+
+/// A running publisher.
+pub struct Replica {
+    pub status: watch::Receiver<PublisherStatus>,
+    pub hooks: Arc<Recorder>,
+    pub heads: Arc<Heads>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Replica {
+    pub fn start(store: MemoryStore, feed: Arc<dyn TrustFeed>, key: &Arc<SigningKey>) -> Self {
+        let heads = Arc::new(Heads { log: store.log(), fresh: Mutex::new(true) });
+        let hooks = Arc::new(Recorder::default());
+        let clock: Clock = Arc::new(|| Timestamp::from_micros(1_900_000_000_000_000));
+        let (publisher, status) = Publisher::new(
+            Arc::new(store),
+            feed,
+            Arc::clone(key),
+            Arc::clone(&heads) as Arc<dyn HeadSource>,
+            Arc::clone(&hooks) as Arc<dyn PublisherHooks>,
+            clock,
+        );
+        let task = tokio::spawn(publisher.run(CancellationToken::new()));
+        Self { status, hooks, heads, task }
+    }
+
+    pub async fn until(
+        &self,
+        what: &str,
+        condition: impl FnMut(&PublisherStatus) -> bool,
+    ) -> PublisherStatus {
+        let mut status = self.status.clone();
+        match tokio::time::timeout(PATIENCE, status.wait_for(condition)).await {
+            Ok(status) => status.expect("the publisher runs").clone(),
+            Err(_) => panic!("not within {PATIENCE:?}: {what}; last: {:?}", self.status.borrow()),
+        }
+    }
+
+    pub async fn until_published(&self, position: u64) -> PublisherStatus {
+        self.until(&format!("position {position} is published"), |status| {
+            status.published_position >= position
+        })
+        .await
+    }
+
+    pub fn rebuilds(&self) -> Vec<String> {
+        self.hooks.rebuilds.lock().unwrap().clone()
+    }
+}
+
+pub async fn feed_on(server: &NatsServer) -> Arc<NatsFeed> {
+    Arc::new(NatsFeed::connect(&NatsSettings::new(server.url())).await.expect("usable settings"))
+}
+
+pub fn shared_key() -> Arc<SigningKey> {
+    Arc::new(key())
+}
+
+pub fn grown(length: u64) -> MemoryLog {
+    let log = MemoryLog::new();
+    log.with(|log| log.grow(length));
+    log
+}
+
+/// Waits until the feed's end is the log's, and checks that every kept message is the
+/// one that the log's row makes, at the sequence of its position.
+pub async fn assert_feed_is_the_log(server: &NatsServer, log: &MemoryLog, key: &SigningKey) {
+    let mut rest = log.with(|log| log.events().to_vec());
+    let log_id = log.with(|log| log.log_id());
+    let started = Instant::now();
+    let feed = feed_on(server).await;
+    loop {
+        let tail = feed.tail().await;
+        if tail.as_ref().is_ok_and(|tail| tail.sequence == rest.len() as u64 && tail.last.is_some()) {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "the feed is not at {}: {tail:?}", rest.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut kept = 0;
+    let mut subjects = std::collections::HashSet::new();
+    while let Some(event) = rest.pop() {
+        let message = FeedMessage::new(log_id, &event, key).unwrap();
+        // From the end: the first message of a subject is the one that is kept.
+        if subjects.insert(message.subject.clone()) {
+            let stored = raw_message(server, event.position).await;
+            assert_eq!(stored.as_deref(), Some(&message.json[..]), "position {}", event.position);
+            kept += 1;
+        }
+    }
+    assert_eq!(feed.tail().await.unwrap().messages, kept);
+}
+
+/// What NATS itself says is stored at a sequence, by its own protocol.
+async fn raw_message(server: &NatsServer, sequence: u64) -> Option<Vec<u8>> {
+    let request = format!("{{\"seq\":{sequence}}}");
+    let answer = server.request("$JS.API.STREAM.MSG.GET.CATRUST", &request).await;
+    let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+    let data = answer["message"]["data"].as_str()?;
+    Some(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).expect("base64"))
+}
+
+pub async fn delete_stream(server: &NatsServer) {
+    let answer = server.request("$JS.API.STREAM.DELETE.CATRUST", "").await;
+    assert!(String::from_utf8_lossy(&answer).contains("\"success\":true"));
+}
+
+pub async fn feed_on_ready(server: &NatsServer) -> Arc<NatsFeed> {
+    let feed = feed_on(server).await;
+    let started = Instant::now();
+    while let Err(error) = feed.tail().await {
+        assert!(started.elapsed() < PATIENCE, "{error:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    feed
+}

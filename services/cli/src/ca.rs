@@ -1,0 +1,368 @@
+//! `catrust ca`: the CA certificates of an instance. Those commands that change a state
+//! are in [`crate::ca_change`].
+
+use std::path::{Path, PathBuf};
+
+use catrust_proto::v1 as proto;
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::ca_change::{self, Change, Inactivate};
+use crate::failure::Failure;
+use crate::output::{Output, fields, line, table};
+use crate::session::{Session, new_request_id};
+use crate::spelling;
+
+/// What to do with CA certificates.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Get a register code, and the commands that sign it with the CA's key.
+    Code(CodeArguments),
+    /// Register a CA certificate with proof that you hold its key.
+    Register(Register),
+    /// List CA certificates in the order of registration.
+    List(List),
+    /// Show one CA certificate.
+    Show(Show),
+    /// Turn trust off: devices of this CA are refused and cut off.
+    Inactivate(Inactivate),
+    /// Turn trust on again.
+    Activate(Change),
+    /// Forget a CA certificate; its events stay in the log.
+    Delete(Change),
+    /// List what happened to one CA certificate, or to all of an instance.
+    History(History),
+}
+
+/// Arguments of `code`.
+#[derive(Debug, Args)]
+pub struct CodeArguments {
+    /// Instance that the CA certificate will belong to.
+    #[arg(long, env = "CATRUST_INSTANCE")]
+    instance: String,
+    /// The CA certificate, as the printed commands shall name it.
+    #[arg(long, value_name = "FILE", default_value = "ca.pem")]
+    ca_file: String,
+    /// The CA's private key, as the printed commands shall name it. It is not read.
+    #[arg(long, value_name = "FILE", default_value = "ca.key")]
+    ca_key: String,
+    /// Print the code alone, for scripts.
+    #[arg(long)]
+    bare: bool,
+}
+
+/// Arguments of `register`.
+#[derive(Debug, Args)]
+pub struct Register {
+    /// Instance that the CA certificate will belong to.
+    #[arg(long, env = "CATRUST_INSTANCE")]
+    instance: String,
+    /// Name for people, 1 to 64 characters.
+    #[arg(long)]
+    name: String,
+    /// The CA certificate (PEM).
+    #[arg(long, value_name = "FILE")]
+    ca_file: PathBuf,
+    /// The certificate with the register code as its common name, signed with the CA's key
+    /// (PEM). `catrust ca code` prints how to make it.
+    #[arg(long, value_name = "FILE")]
+    verification_file: PathBuf,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Instance to look in.
+    #[arg(long, env = "CATRUST_INSTANCE")]
+    instance: String,
+    /// Only those in this state.
+    #[arg(long, value_enum)]
+    state: Option<State>,
+    /// Stop after this many; all of them otherwise.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+/// States as the command line spells them.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum State {
+    /// Devices may connect.
+    Active,
+    /// Devices are refused.
+    Inactive,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Serial number in any common spelling.
+    sn: String,
+    /// Instance to look in.
+    #[arg(long, env = "CATRUST_INSTANCE")]
+    instance: String,
+    /// Print the certificate alone (PEM).
+    #[arg(long)]
+    pem: bool,
+}
+
+/// Arguments of `history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// Serial number in any common spelling; every CA certificate otherwise.
+    sn: Option<String>,
+    /// Instance to look in.
+    #[arg(long, env = "CATRUST_INSTANCE")]
+    instance: String,
+    /// Stop after this many; all of them otherwise.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+/// Carries the command out.
+pub async fn run(command: CaCommand, session: &Session, output: &Output) -> Result<(), Failure> {
+    match command {
+        CaCommand::Code(arguments) => code(arguments, session, output).await,
+        CaCommand::Register(arguments) => register(arguments, session, output).await,
+        CaCommand::List(arguments) => list(arguments, session, output).await,
+        CaCommand::Show(arguments) => show(arguments, session, output).await,
+        CaCommand::Inactivate(arguments) => ca_change::inactivate(arguments, session, output).await,
+        CaCommand::Activate(arguments) => ca_change::activate(arguments, session, output).await,
+        CaCommand::Delete(arguments) => ca_change::delete(arguments, session, output).await,
+        CaCommand::History(arguments) => history(arguments, session, output).await,
+    }
+}
+
+async fn code(arguments: CodeArguments, session: &Session, output: &Output) -> Result<(), Failure> {
+    let message =
+        proto::GetRegisterCodeRequest { mqtt_instance_id: arguments.instance, request_id: new_request_id() };
+    let mut client = session.ca_certificates();
+    let reply = session.call(message, async |request| client.get_register_code(request).await).await?;
+    if arguments.bare {
+        return line(&reply.register_code);
+    }
+    output
+        .reply(&reply, |reply| signing_commands(&reply.register_code, &arguments.ca_file, &arguments.ca_key))
+}
+
+/// The two commands that make the verification certificate, ready to paste.
+fn signing_commands(code: &str, ca_file: &str, ca_key: &str) -> String {
+    let (ca_file, ca_key) = (quoted(ca_file), quoted(ca_key));
+    format!(
+        "\
+register code  {code}
+
+Sign it with the CA's key, which stays with you:
+
+  openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \\
+    -keyout verification.key -subj {subject} -out verification.csr
+  openssl x509 -req -in verification.csr -CA {ca_file} -CAkey {ca_key} -set_serial 1 -days 1 \\
+    -out verification.pem
+
+then register with --verification-file verification.pem. The code is spent by that.
+",
+        subject = quoted(&format!("/CN={code}"))
+    )
+}
+
+/// The text as one word of a POSIX shell.
+fn quoted(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+async fn register(arguments: Register, session: &Session, output: &Output) -> Result<(), Failure> {
+    let message = proto::RegisterCaCertificateRequest {
+        mqtt_instance_id: arguments.instance,
+        ca_name: arguments.name,
+        ca_content: read_pem(&arguments.ca_file)?,
+        verification_content: read_pem(&arguments.verification_file)?,
+        request_id: new_request_id(),
+    };
+    let mut client = session.ca_certificates();
+    let reply = session.call(message, async |request| client.register_ca_certificate(request).await).await?;
+    output.reply(&reply, |reply| {
+        let mut text = reply.ca_certificate.as_ref().map(certificate_fields).unwrap_or_default();
+        text.push_str(&format!("\nregistered at position {}, revision {}", reply.position, reply.revision));
+        text
+    })
+}
+
+fn read_pem(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))
+}
+
+async fn show(arguments: Show, session: &Session, output: &Output) -> Result<(), Failure> {
+    let message = proto::GetCaCertificateRequest { mqtt_instance_id: arguments.instance, sn: arguments.sn };
+    let mut client = session.ca_certificates();
+    let reply = session.call(message, async |request| client.get_ca_certificate(request).await).await?;
+    if arguments.pem {
+        return line(reply.ca_certificate.as_ref().map_or("", |found| &found.ca_content));
+    }
+    output.reply(&reply, |reply| reply.ca_certificate.as_ref().map(certificate_fields).unwrap_or_default())
+}
+
+async fn list(arguments: List, session: &Session, output: &Output) -> Result<(), Failure> {
+    let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
+    let state = match arguments.state {
+        None => proto::CaCertificateState::Unspecified,
+        Some(State::Active) => proto::CaCertificateState::Active,
+        Some(State::Inactive) => proto::CaCertificateState::Inactive,
+    };
+    let mut all = proto::ListCaCertificatesResponse::default();
+    let mut client = session.ca_certificates();
+    loop {
+        let message = proto::ListCaCertificatesRequest {
+            mqtt_instance_id: arguments.instance.clone(),
+            page_size: 100,
+            page_token: all.next_page_token,
+            state: state.into(),
+        };
+        let page = session.call(message, async |request| client.list_ca_certificates(request).await).await?;
+        all.ca_certificates.extend(page.ca_certificates);
+        (all.request_id, all.total_size) = (page.request_id, page.total_size);
+        all.next_page_token = page.next_page_token;
+        if all.next_page_token.is_empty() || all.ca_certificates.len() >= limit {
+            break;
+        }
+    }
+    all.ca_certificates.truncate(limit);
+    // The token continues after whole pages, which need not be where the limit cut.
+    all.next_page_token.clear();
+    output.reply(&all, |all| certificate_table(&all.ca_certificates))
+}
+
+async fn history(arguments: History, session: &Session, output: &Output) -> Result<(), Failure> {
+    let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
+    let mut all = proto::ListCaCertificateEventsResponse::default();
+    let mut client = session.ca_certificates();
+    loop {
+        let message = proto::ListCaCertificateEventsRequest {
+            mqtt_instance_id: arguments.instance.clone(),
+            sn: arguments.sn.clone().unwrap_or_default(),
+            page_size: 100,
+            page_token: all.next_page_token,
+        };
+        let page =
+            session.call(message, async |request| client.list_ca_certificate_events(request).await).await?;
+        all.events.extend(page.events);
+        all.request_id = page.request_id;
+        all.next_page_token = page.next_page_token;
+        if all.next_page_token.is_empty() || all.events.len() >= limit {
+            break;
+        }
+    }
+    all.events.truncate(limit);
+    all.next_page_token.clear();
+    output.reply(&all, |all| event_table(&all.events))
+}
+
+/// Everything about one CA certificate but its PEM.
+pub fn certificate_fields(certificate: &proto::CaCertificate) -> String {
+    fields(&[
+        ("sn", certificate.sn.clone()),
+        ("name", certificate.ca_name.clone()),
+        ("instance", certificate.mqtt_instance_id.clone()),
+        ("state", spelling::state(certificate.state()).to_owned()),
+        ("inactivation scope", spelling::scope(certificate.inactivation_scope()).to_owned()),
+        ("changed at", spelling::time(certificate.state_changed_at.as_ref())),
+        ("changed by", certificate.state_changed_by.clone()),
+        ("reason", certificate.state_reason.clone()),
+        ("revision", certificate.revision.to_string()),
+        ("same key as", certificate.same_key_sns.join(", ")),
+        ("subject", certificate.subject.clone()),
+        ("issuer", certificate.issuer.clone()),
+        ("not before", spelling::time(certificate.not_before.as_ref())),
+        ("not after", spelling::time(certificate.not_after.as_ref())),
+        ("sha256", certificate.sha256.clone()),
+        ("spki sha256", certificate.spki_sha256.clone()),
+        ("subject key id", certificate.subject_key_id.clone()),
+        ("registered at", spelling::time(certificate.registered_at.as_ref())),
+        ("register code", certificate.register_code.clone()),
+    ])
+}
+
+fn certificate_table(certificates: &[proto::CaCertificate]) -> String {
+    let row = |certificate: &proto::CaCertificate| {
+        vec![
+            certificate.sn.clone(),
+            certificate.ca_name.clone(),
+            spelling::state(certificate.state()).to_owned(),
+            certificate.revision.to_string(),
+            spelling::time(certificate.state_changed_at.as_ref()),
+            certificate.state_changed_by.clone(),
+            spelling::time(certificate.not_after.as_ref()),
+            certificate.subject.clone(),
+        ]
+    };
+    let header = ["SN", "NAME", "STATE", "REVISION", "CHANGED AT", "CHANGED BY", "NOT AFTER", "SUBJECT"];
+    table(&header, &certificates.iter().map(row).collect::<Vec<_>>())
+}
+
+fn event_table(events: &[proto::CaCertificateEvent]) -> String {
+    let row = |event: &proto::CaCertificateEvent| {
+        vec![
+            event.position.to_string(),
+            event.revision.to_string(),
+            spelling::time(event.occurred_at.as_ref()),
+            event.r#type.clone(),
+            event.sn.clone(),
+            event.actor.clone(),
+            event.request_id.clone(),
+            event.reason.clone(),
+        ]
+    };
+    let header = ["POSITION", "REVISION", "OCCURRED AT", "EVENT", "SN", "ACTOR", "REQUEST ID", "REASON"];
+    table(&header, &events.iter().map(row).collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_listed_with_state_and_last_change() {
+        let certificate = proto::CaCertificate {
+            sn: "7A0F".to_owned(),
+            ca_name: "acme".to_owned(),
+            state: proto::CaCertificateState::Inactive.into(),
+            subject: "CN=Acme Root".to_owned(),
+            not_after: Some(catrust_proto::Timestamp { seconds: 1_772_366_400, nanos: 0 }),
+            revision: 2,
+            ..Default::default()
+        };
+        let expected = "\
+SN    NAME  STATE     REVISION  CHANGED AT  CHANGED BY  NOT AFTER             SUBJECT
+7A0F  acme  INACTIVE  2         -           -           2026-03-01T12:00:00Z  CN=Acme Root
+";
+        assert_eq!(certificate_table(&[certificate]), expected);
+    }
+
+    #[test]
+    fn events_are_listed_with_who_and_why() {
+        let event = proto::CaCertificateEvent {
+            position: 12,
+            revision: 2,
+            r#type: "CaCertificateInactivated".to_owned(),
+            actor: "ops-alice".to_owned(),
+            reason: "key leaked".to_owned(),
+            sn: "7A0F".to_owned(),
+            ..Default::default()
+        };
+        let text = event_table(&[event]);
+        assert!(
+            text.contains("12        2         -            CaCertificateInactivated  7A0F  ops-alice"),
+            "{text}"
+        );
+        assert!(text.trim_end().ends_with("key leaked"), "{text}");
+    }
+
+    #[test]
+    fn the_signing_commands_survive_spaces_and_quotes_in_names() {
+        let text = signing_commands("abc123", "my ca.pem", "it's.key");
+        assert!(text.contains("-subj /CN=abc123 "), "{text}");
+        assert!(text.contains(r"-CA 'my ca.pem' -CAkey 'it'\''s.key'"), "{text}");
+    }
+}

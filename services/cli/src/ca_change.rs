@@ -1,0 +1,241 @@
+//! `catrust ca inactivate | activate | delete`: the switch.
+
+use std::time::Duration;
+
+use catrust_proto::v1 as proto;
+use clap::{Args, ValueEnum};
+
+use crate::ca::certificate_fields;
+use crate::failure::Failure;
+use crate::fleet::propagation_fields;
+use crate::output::Output;
+use crate::session::{Session, new_request_id};
+
+/// Arguments that every change takes.
+#[derive(Debug, Args)]
+pub struct Change {
+    /// Serial number in any common spelling.
+    sn: String,
+    /// Instance that the certificate belongs to.
+    #[arg(long, env = "CATRUST_INSTANCE")]
+    instance: String,
+    /// Why, for the audit trail; 512 characters at most.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Wait until the brokers have applied it; it is committed first in any case.
+    #[arg(long, value_enum)]
+    wait: Option<WaitFor>,
+    /// Seconds to wait for the brokers, 1 to 60.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "wait",
+          value_parser = clap::value_parser!(u64).range(1..=60))]
+    wait_timeout: u64,
+    /// Idempotency key (UUID), to repeat an earlier command whose answer was lost; a new one
+    /// otherwise.
+    #[arg(long, value_name = "UUID")]
+    request_id: Option<uuid::Uuid>,
+}
+
+/// Arguments of `inactivate`.
+#[derive(Debug, Args)]
+pub struct Inactivate {
+    /// Those of every change.
+    #[command(flatten)]
+    change: Change,
+    /// How far the inactivation reaches.
+    #[arg(long, value_enum, default_value_t = Scope::Key)]
+    scope: Scope,
+}
+
+/// Which brokers to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WaitFor {
+    /// Every broker that is not lost.
+    All,
+    /// More than half of the brokers.
+    Quorum,
+}
+
+/// How far an inactivation reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scope {
+    /// The key is distrusted on every path, renewed and cross-signed certificates with it.
+    Key,
+    /// This certificate alone; an active twin with the same key keeps its devices.
+    Certificate,
+}
+
+impl Change {
+    fn wait(&self) -> Option<proto::Wait> {
+        let target = match self.wait? {
+            WaitFor::All => proto::wait::Target::AppliedByAll,
+            WaitFor::Quorum => proto::wait::Target::AppliedByQuorum,
+        };
+        Some(proto::Wait {
+            target: target.into(),
+            timeout: Some(Duration::from_secs(self.wait_timeout).into()),
+        })
+    }
+
+    /// Time that the server may take beyond that of a call that does not wait.
+    fn extra(&self) -> Duration {
+        self.wait.map_or(Duration::ZERO, |_| Duration::from_secs(self.wait_timeout))
+    }
+
+    fn request_id(&self) -> String {
+        self.request_id.map_or_else(new_request_id, |id| id.to_string())
+    }
+}
+
+/// Turns trust off.
+pub async fn inactivate(arguments: Inactivate, session: &Session, output: &Output) -> Result<(), Failure> {
+    let change = arguments.change;
+    let scope = match arguments.scope {
+        Scope::Key => proto::InactivationScope::Key,
+        Scope::Certificate => proto::InactivationScope::Certificate,
+    };
+    let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
+    let message = proto::InactivateCaCertificateRequest {
+        mqtt_instance_id: change.instance,
+        sn: change.sn,
+        reason: change.reason,
+        scope: scope.into(),
+        wait,
+        request_id,
+    };
+    let mut client = session.ca_certificates();
+    let send = async |request| client.inactivate_ca_certificate(request).await;
+    let reply = session.call_and_wait(extra, message, send).await?;
+    output.reply(&reply, |reply| {
+        let certificate = reply.ca_certificate.as_ref();
+        let what = outcome(reply.changed, reply.position, reply.revision);
+        changed(certificate, &what, reply.propagation.as_ref())
+    })
+}
+
+/// Turns trust on again.
+pub async fn activate(change: Change, session: &Session, output: &Output) -> Result<(), Failure> {
+    let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
+    let message = proto::ActivateCaCertificateRequest {
+        mqtt_instance_id: change.instance,
+        sn: change.sn,
+        reason: change.reason,
+        wait,
+        request_id,
+    };
+    let mut client = session.ca_certificates();
+    let send = async |request| client.activate_ca_certificate(request).await;
+    let reply = session.call_and_wait(extra, message, send).await?;
+    output.reply(&reply, |reply| {
+        let certificate = reply.ca_certificate.as_ref();
+        let what = outcome(reply.changed, reply.position, reply.revision);
+        changed(certificate, &what, reply.propagation.as_ref())
+    })
+}
+
+/// Forgets a CA certificate.
+pub async fn delete(change: Change, session: &Session, output: &Output) -> Result<(), Failure> {
+    let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
+    let message = proto::DeleteCaCertificateRequest {
+        mqtt_instance_id: change.instance,
+        sn: change.sn,
+        reason: change.reason,
+        wait,
+        request_id,
+    };
+    let mut client = session.ca_certificates();
+    let send = async |request| client.delete_ca_certificate(request).await;
+    let reply = session.call_and_wait(extra, message, send).await?;
+    output.reply(&reply, |reply| {
+        let what =
+            format!("{} deleted at position {}, revision {}", reply.sn, reply.position, reply.revision);
+        changed(None, &what, reply.propagation.as_ref())
+    })
+}
+
+fn outcome(changed: bool, position: u64, revision: u64) -> String {
+    match changed {
+        true => format!("changed at position {position}, revision {revision}"),
+        false => format!("nothing to change; so since position {position}, revision {revision}"),
+    }
+}
+
+fn changed(
+    certificate: Option<&proto::CaCertificate>,
+    what: &str,
+    propagation: Option<&proto::Propagation>,
+) -> String {
+    let parts = [
+        certificate.map(certificate_fields),
+        Some(format!("{what}\n")),
+        certificate.and_then(twins),
+        propagation.map(propagation_fields),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+/// A person who turns one certificate off wants to know of the others with its key.
+fn twins(certificate: &proto::CaCertificate) -> Option<String> {
+    if certificate.same_key_sns.is_empty() {
+        return None;
+    }
+    let twins = certificate.same_key_sns.join(", ");
+    Some(match certificate.inactivation_scope() {
+        proto::InactivationScope::Key => {
+            format!("note: same key as {twins}: their devices are refused too, whatever their state\n")
+        }
+        _ => format!("note: same key as {twins}: look at their state as well\n"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(wait: Option<WaitFor>) -> Change {
+        Change {
+            sn: "7A0F".to_owned(),
+            instance: "fleet-a".to_owned(),
+            reason: String::new(),
+            wait,
+            wait_timeout: 30,
+            request_id: None,
+        }
+    }
+
+    #[test]
+    fn waiting_for_brokers_gives_the_call_more_time() {
+        assert_eq!((change(None).wait(), change(None).extra()), (None, Duration::ZERO));
+        let change = change(Some(WaitFor::Quorum));
+        assert_eq!(change.extra(), Duration::from_secs(30));
+        let wait = change.wait().unwrap();
+        assert_eq!(wait.target(), proto::wait::Target::AppliedByQuorum);
+        assert_eq!(wait.timeout.unwrap().seconds, 30);
+    }
+
+    #[test]
+    fn each_command_has_a_request_id_of_its_own_unless_one_is_given() {
+        let mut change = change(None);
+        assert_ne!(change.request_id(), change.request_id());
+        let given = "b1946ac9-2f6b-4c8e-9d3f-0a1b2c3d4e5f";
+        change.request_id = Some(given.parse().unwrap());
+        assert_eq!(change.request_id(), given);
+    }
+
+    #[test]
+    fn a_change_names_the_twins_of_the_key() {
+        let certificate = proto::CaCertificate {
+            sn: "7A0F".to_owned(),
+            inactivation_scope: proto::InactivationScope::Key.into(),
+            same_key_sns: vec!["01".to_owned(), "02".to_owned()],
+            ..Default::default()
+        };
+        let text = changed(Some(&certificate), &outcome(true, 9, 4), None);
+        assert!(text.contains("\nchanged at position 9, revision 4\n"), "{text}");
+        assert!(text.contains("note: same key as 01, 02: their devices are refused too"), "{text}");
+    }
+
+    #[test]
+    fn an_unchanged_state_says_since_when() {
+        assert_eq!(outcome(false, 9, 4), "nothing to change; so since position 9, revision 4");
+    }
+}

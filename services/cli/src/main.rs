@@ -1,0 +1,58 @@
+//! `catrust`: the contract from a terminal.
+//!
+//! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`]), each with its
+//! arguments, its calls and its tables. [`session`] connects and retries, [`failure`] maps
+//! what went wrong to an exit code, [`output`] prints. Knows the contract and nothing of
+//! the server's inside.
+//!
+//! Exit codes: 0 done, 1 refused (the code on stderr), 2 usage, 3 unreachable.
+
+mod arguments;
+mod bundle;
+mod ca;
+mod ca_change;
+mod failure;
+mod fleet;
+mod instance;
+mod output;
+mod session;
+mod spelling;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::arguments::{Arguments, Command};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::session::Session;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(error) => Err(Failure::Usage(format!("cannot start: {error}"))),
+    };
+    match outcome {
+        // The reader of our output has had enough (`catrust ca list | head`).
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("catrust: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let session = Session::open(&arguments.connection)?;
+    let output = Output::new(arguments.output);
+    match arguments.command {
+        Command::Instance(command) => instance::run(command, &session, &output).await,
+        Command::Ca(command) => ca::run(command, &session, &output).await,
+        Command::Watch(command) => watch::run(command, &session, &output).await,
+        Command::Bundle(command) => bundle::run(command, &session, &output).await,
+        Command::Fleet(command) => fleet::run(command, &session, &output).await,
+    }
+}

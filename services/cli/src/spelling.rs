@@ -1,0 +1,80 @@
+//! How values are spelled for people: enums, times, text from elsewhere.
+
+use catrust_proto::Timestamp;
+use catrust_proto::v1::{CaCertificateState, Edition, InactivationScope};
+
+/// The last word of an enum's proto name: `ACTIVE`.
+pub fn state(value: CaCertificateState) -> &'static str {
+    value.as_str_name().trim_start_matches("CA_CERTIFICATE_STATE_")
+}
+
+/// The last word of an enum's proto name: `PLATINUM`.
+pub fn edition(value: Edition) -> &'static str {
+    value.as_str_name().trim_start_matches("EDITION_")
+}
+
+/// The last word of an enum's proto name: `KEY`; empty where nothing is inactive.
+pub fn scope(value: InactivationScope) -> &'static str {
+    match value {
+        InactivationScope::Unspecified => "",
+        stated => stated.as_str_name().trim_start_matches("INACTIVATION_SCOPE_"),
+    }
+}
+
+/// RFC 3339 in UTC: `2026-03-01T12:00:00.000123Z`. A dash where there is no time.
+pub fn time(value: Option<&Timestamp>) -> String {
+    let json = value.and_then(|time| serde_json::to_value(time).ok());
+    let text = json.as_ref().and_then(|json| json.as_str()).unwrap_or("-");
+    text.replace("+00:00", "Z")
+}
+
+/// Reads RFC 3339 with any offset.
+///
+/// # Errors
+/// A message that says what is expected, for clap.
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|_| "write RFC 3339, for example 2026-03-01T12:00:00Z".to_owned())
+}
+
+/// The text with control characters spelled out: names inside a certificate are the
+/// work of strangers, and must not steer the terminal. `lines` keeps line breaks.
+pub fn printable(text: &str, lines: bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' if lines => shown.push('\n'),
+            _ if character.is_control() => shown.extend(character.escape_unicode()),
+            _ => shown.push(character),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enums_lose_their_prefix() {
+        assert_eq!(state(CaCertificateState::Inactive), "INACTIVE");
+        assert_eq!(edition(Edition::Platinum), "PLATINUM");
+        assert_eq!(scope(InactivationScope::Key), "KEY");
+        assert_eq!(scope(InactivationScope::Unspecified), "");
+    }
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        let moment = Timestamp { seconds: 1_772_366_400, nanos: 123_000 };
+        assert_eq!(time(Some(&moment)), "2026-03-01T12:00:00.000123Z");
+        assert_eq!(time(None), "-");
+        assert_eq!(parse_time("2026-03-01T13:00:00.000123+01:00").unwrap(), moment);
+        assert!(parse_time("yesterday").unwrap_err().contains("RFC 3339"));
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("CN=\u{1b}[2Jx\n", false), "CN=\\u{1b}[2Jx\\u{a}");
+        assert_eq!(printable("a\nb", true), "a\nb");
+    }
+}

@@ -1,0 +1,31 @@
+# Everything a person or CI runs. `make tools` says what it installs; the other
+# targets call it first, so that a fresh Debian 12 with a Rust toolchain needs
+# nothing else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench fmt lint tools
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: ## the whole path in a minute: embedded server, a real CA, off and on again
+	@tests/bin/tools build openssl
+	@tests/bin/demo
+
+test: ## format, lints, contract, tests, doc tests, documentation
+	@tests/bin/tools all
+	@tests/bin/test
+
+bench: ## first readings next to pgbench and the floors of this machine
+	@tests/bin/tools build postgres nats
+	@tests/bin/bench
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+lint: ## clippy and buf, warnings are errors
+	@tests/bin/tools build buf
+	@tests/bin/test lint
+
+tools: ## install what is missing
+	@tests/bin/tools all

@@ -1,0 +1,18 @@
+//! The whole system from outside: real servers, real kills, foreign clients.
+//!
+//! One test program for all cases, since linking many would cost more time than
+//! running them. Each case has servers of its own.
+
+mod contract;
+mod crash;
+mod errors;
+mod feed;
+mod foreign;
+mod harness;
+mod identity;
+mod lifecycle;
+mod rate_limit;
+mod replicas;
+mod site;
+mod telemetry;
+mod walls;

@@ -32,7 +32,7 @@ pub mod wiring;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::RecordedEvent;
+use catrust_domain::{RecordedEvent, Timestamp};
 use catrust_event_store::{Clock, EventStore};
 use catrust_trust_feed::{FeedError, FeedMessage, MessageError, SigningKey, TrustFeed};
 use tokio::sync::watch;
@@ -99,6 +99,7 @@ impl Publisher {
             role: Role::default(),
             cursor: None,
             seen: None,
+            conflict: None,
             checked_at: Instant::now(),
             rebuild_pause: FIRST_REBUILD_PAUSE,
             rebuilt_at: None,
@@ -157,6 +158,9 @@ struct Work<'a> {
     cursor: Option<u64>,
     /// The end of the feed when it was read last.
     seen: Option<Seen>,
+    /// Another event at a position that the end of the feed does not show, and when
+    /// the feed was created that holds it: it stays until that feed is emptied.
+    conflict: Option<(u64, Timestamp)>,
     checked_at: Instant,
     rebuild_pause: Duration,
     rebuilt_at: Option<Instant>,
@@ -239,7 +243,11 @@ impl Work<'_> {
                 0..=SIGNED_IN_PLACE => events.iter().map(|event| publisher.hooks.publishing(event)).collect(),
                 _ => Vec::new(),
             };
-            publisher.feed.publish(&messages).await?;
+            let outcome = publisher.feed.publish(&messages).await;
+            if let Err(FeedError::Conflict { position }) = &outcome {
+                self.conflict = self.seen.as_ref().map(|seen| (*position, seen.created_at));
+            }
+            outcome?;
             drop(spans);
             self.cursor = Some(last.position);
             for event in events.iter().take(messages.len()) {
@@ -290,6 +298,14 @@ impl Work<'_> {
             publisher.store.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
         };
         let verdict = align(&tail, head.position, row_hash, publisher.store.log_id(), self.seen.as_ref());
+        if let Verdict::Continue { .. } = verdict
+            && let Some((position, created_at)) = self.conflict
+        {
+            if created_at == tail.created_at {
+                return Ok(Verdict::Rebuild(Misfit::OtherPast { position }));
+            }
+            self.conflict = None;
+        }
         if let Verdict::Continue { after } = verdict {
             if self.seen.as_ref().is_some_and(|seen| after < seen.sequence) {
                 tracing::warn!(position = after, "the feed has lost its end; publishing it again");
@@ -329,6 +345,7 @@ impl Work<'_> {
 
     fn note_rebuild(&mut self, reason: &str) {
         self.seen = None;
+        self.conflict = None;
         self.publisher.status.send_modify(|status| {
             status.rebuilds += 1;
             status.published_position = 0;

@@ -29,3 +29,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON instances, ca_certificates, spent_regist
 
 -- Stored replies: written once, pruned by age.
 GRANT SELECT, INSERT, DELETE ON replies TO catrust_app;
+
+-- What brokers say: one row per broker, forgotten by age.
+GRANT SELECT, INSERT, UPDATE, DELETE ON broker_receipts TO catrust_app;

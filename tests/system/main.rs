@@ -7,6 +7,7 @@ mod contract;
 mod crash;
 mod errors;
 mod feed;
+mod fleet;
 mod foreign;
 mod harness;
 mod identity;

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::fleet::propagation_fields;
 use crate::output::Output;
 use crate::session::{Session, new_request_id};
+use crate::spelling;
 
 /// Arguments that every change takes.
 #[derive(Debug, Args)]
@@ -25,10 +26,10 @@ pub struct Change {
     /// Wait until the brokers have applied it; it is committed first in any case.
     #[arg(long, value_enum)]
     wait: Option<WaitFor>,
-    /// Seconds to wait for the brokers, 1 to 60.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "wait",
-          value_parser = clap::value_parser!(u64).range(1..=60))]
-    wait_timeout: u64,
+    /// How long to wait for the brokers, 1ms to 60s; a bare number is seconds.
+    #[arg(long, value_name = "TIME", default_value = "10s", requires = "wait",
+          value_parser = parse_wait)]
+    wait_timeout: Duration,
     /// Idempotency key (UUID), to repeat an earlier command whose answer was lost; a new one
     /// otherwise.
     #[arg(long, value_name = "UUID")]
@@ -70,20 +71,26 @@ impl Change {
             WaitFor::All => proto::wait::Target::AppliedByAll,
             WaitFor::Quorum => proto::wait::Target::AppliedByQuorum,
         };
-        Some(proto::Wait {
-            target: target.into(),
-            timeout: Some(Duration::from_secs(self.wait_timeout).into()),
-        })
+        Some(proto::Wait { target: target.into(), timeout: Some(self.wait_timeout.into()) })
     }
 
     /// Time that the server may take beyond that of a call that does not wait.
     fn extra(&self) -> Duration {
-        self.wait.map_or(Duration::ZERO, |_| Duration::from_secs(self.wait_timeout))
+        self.wait.map_or(Duration::ZERO, |_| self.wait_timeout)
     }
 
     fn request_id(&self) -> String {
         self.request_id.map_or_else(new_request_id, |id| id.to_string())
     }
+}
+
+/// Reads `--wait-timeout`.
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    let time = spelling::parse_duration(text)?;
+    if (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&time) {
+        return Ok(time);
+    }
+    Err("must be 1ms to 60s".to_owned())
 }
 
 /// Turns trust off.
@@ -197,7 +204,7 @@ mod tests {
             instance: "fleet-a".to_owned(),
             reason: String::new(),
             wait,
-            wait_timeout: 30,
+            wait_timeout: Duration::from_secs(30),
             request_id: None,
         }
     }
@@ -210,6 +217,15 @@ mod tests {
         let wait = change.wait().unwrap();
         assert_eq!(wait.target(), proto::wait::Target::AppliedByQuorum);
         assert_eq!(wait.timeout.unwrap().seconds, 30);
+    }
+
+    #[test]
+    fn the_wait_is_bounded_as_the_contract_has_it() {
+        assert_eq!(parse_wait("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!(parse_wait("60"), Ok(Duration::from_secs(60)));
+        for wrong in ["0", "61s", "2m", "soon"] {
+            assert!(parse_wait(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

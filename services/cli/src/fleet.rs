@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::output::{Output, fields, table};
+use crate::propagation_watch;
 use crate::session::Session;
 use crate::spelling;
 
@@ -34,12 +35,18 @@ pub struct Propagation {
     /// Revision; the current one otherwise.
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     revision: u64,
+    /// Show every change, a line each, until no broker in contact is pending.
+    #[arg(long)]
+    watch: bool,
 }
 
 /// Carries the command out.
 pub async fn run(command: FleetCommand, session: &Session, output: &Output) -> Result<(), Failure> {
     match command {
         FleetCommand::Status(arguments) => status(arguments, session, output).await,
+        FleetCommand::Propagation(arguments) if arguments.watch => {
+            propagation_watch::run(arguments.instance, arguments.revision, session, output).await
+        }
         FleetCommand::Propagation(arguments) => propagation(arguments, session, output).await,
     }
 }
@@ -65,16 +72,34 @@ fn broker_table(brokers: &[proto::Broker]) -> String {
             broker.broker_id.clone(),
             broker.applied_revision.to_string(),
             if broker.digest_agrees { "agrees" } else { "DIFFERS" }.to_owned(),
-            if broker.lost { "LOST" } else { "in contact" }.to_owned(),
-            spelling::time(broker.last_contact_at.as_ref()),
-            broker.sessions_open.to_string(),
             broker.enforcement().as_str_name().trim_start_matches("ENFORCEMENT_").to_owned(),
-            broker.refusal.clone(),
+            broker.sessions_open.to_string(),
+            spelling::time(broker.last_contact_at.as_ref()),
+            state(broker).to_owned(),
+            last_refusal(broker),
         ]
     };
     let header =
-        ["BROKER", "REVISION", "DIGEST", "CONTACT", "LAST CONTACT", "SESSIONS", "ENFORCES AT", "REFUSAL"];
+        ["BROKER", "REVISION", "DIGEST", "ENFORCES AT", "SESSIONS", "LAST CONTACT", "STATE", "LAST REFUSAL"];
     table(&header, &brokers.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Loud where somebody should look.
+const fn state(broker: &proto::Broker) -> &'static str {
+    match (broker.lost, broker.refused) {
+        (true, _) => "LOST",
+        (false, true) => "REFUSED",
+        (false, false) => "in contact",
+    }
+}
+
+/// The last refusal stays after a success, so that it needs its time.
+fn last_refusal(broker: &proto::Broker) -> String {
+    if broker.refusal.is_empty() {
+        return String::new();
+    }
+    let time = spelling::time(broker.refused_at.as_ref());
+    format!("{time} revision {}: {}", broker.refused_revision, broker.refusal)
 }
 
 /// Counts, and the names of those that are not done.
@@ -113,6 +138,23 @@ mod tests {
     fn a_broker_that_differs_or_is_lost_catches_the_eye() {
         let broker = proto::Broker { broker_id: "b1".to_owned(), lost: true, ..Default::default() };
         let text = broker_table(&[broker]);
-        assert!(text.contains("DIFFERS  LOST"), "{text}");
+        let row = text.lines().nth(1).unwrap();
+        assert!(row.contains("DIFFERS") && row.contains("LOST"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_is_shown_with_its_time_and_stands_until_it_is_made_good() {
+        let refusal = proto::Broker {
+            refusal: "disk full".to_owned(),
+            refused_revision: 8,
+            refused_at: Some(catrust_proto::Timestamp { seconds: 1_772_366_400, nanos: 0 }),
+            refused: true,
+            ..Default::default()
+        };
+        assert_eq!(state(&refusal), "REFUSED");
+        assert_eq!(last_refusal(&refusal), "2026-03-01T12:00:00Z revision 8: disk full");
+        let settled = proto::Broker { refused: false, ..refusal };
+        assert_eq!(state(&settled), "in contact");
+        assert!(last_refusal(&settled).ends_with("disk full"), "it stays as history");
     }
 }

@@ -15,6 +15,7 @@ mod failure;
 mod fleet;
 mod instance;
 mod output;
+mod propagation_watch;
 mod session;
 mod spelling;
 mod watch;

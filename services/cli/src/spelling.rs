@@ -1,5 +1,7 @@
 //! How values are spelled for people: enums, times, text from elsewhere.
 
+use std::time::Duration;
+
 use catrust_proto::Timestamp;
 use catrust_proto::v1::{CaCertificateState, Edition, InactivationScope};
 
@@ -37,6 +39,23 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| "write RFC 3339, for example 2026-03-01T12:00:00Z".to_owned())
 }
 
+/// Reads `250ms`, `10s` or `1m`; a bare number is seconds.
+///
+/// # Errors
+/// A message that says what is expected, for clap.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let number: u32 = digits.parse().map_err(|_| DURATION.to_owned())?;
+    match &text[digits.len()..] {
+        "ms" => Ok(Duration::from_millis(number.into())),
+        "s" | "" => Ok(Duration::from_secs(number.into())),
+        "m" => Ok(Duration::from_secs(60 * u64::from(number))),
+        _ => Err(DURATION.to_owned()),
+    }
+}
+
+const DURATION: &str = "write a whole number and ms, s or m, for example 10s";
+
 /// The text with control characters spelled out: names inside a certificate are the
 /// work of strangers, and must not steer the terminal. `lines` keeps line breaks.
 pub fn printable(text: &str, lines: bool) -> String {
@@ -70,6 +89,16 @@ mod tests {
         assert_eq!(time(None), "-");
         assert_eq!(parse_time("2026-03-01T13:00:00.000123+01:00").unwrap(), moment);
         assert!(parse_time("yesterday").unwrap_err().contains("RFC 3339"));
+    }
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("1m"), Ok(Duration::from_secs(60)));
+        for wrong in ["", "s", "1.5s", "-1s", "1h", "1 s", "10s ", "é"] {
+            assert!(parse_duration(wrong).unwrap_err().contains("10s"), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
-use catrust_trust_feed::{SigningKey, TrustFeed};
+use catrust_trust_feed::{ReceiptStream, SigningKey, TrustFeed};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::LayerExt as _;
@@ -32,6 +32,9 @@ use crate::appender::Appender;
 use crate::background;
 use crate::config::{Config, TlsConfig};
 use crate::directory::Directory;
+use crate::fleet::census::Census;
+use crate::fleet::wire::Listener;
+use crate::fleet::{FleetView, ReceiptIntake};
 use crate::follower::Follower;
 use crate::lifecycle::{Stages, Tasks};
 use crate::metrics::Metrics;
@@ -63,6 +66,8 @@ pub struct Parts {
     pub key: Arc<SigningKey>,
     /// The feed to publish to, where there is one besides the in-process one.
     pub feed: Option<Arc<dyn TrustFeed>>,
+    /// The receipts that come on that feed.
+    pub receipts: Option<ReceiptStream>,
     /// Finds out who calls.
     pub authenticator: Arc<dyn Authenticator>,
     /// Decides what they may do.
@@ -98,7 +103,7 @@ pub fn system_clock() -> Clock {
 /// A listener cannot be bound, a file cannot be read, or the store does not answer.
 pub async fn assemble(
     config: &Config,
-    parts: Parts,
+    mut parts: Parts,
     telemetry: &Telemetry,
     stages: &Stages,
 ) -> anyhow::Result<Assembled> {
@@ -113,7 +118,9 @@ pub async fn assemble(
         .with_context(|| format!("cannot listen on admin.listen = {}", config.admin.listen))?;
     let (grpc_address, admin_address) = (grpc.local_addr()?, admin.local_addr()?);
 
+    let receipts = parts.receipts.take();
     let api = assemble_api(config, &parts, &metrics, stages, &mut tasks).await?;
+    assemble_fleet(config, &api, receipts, stages, &mut tasks);
     let limiter = assemble_limiter(config);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
     tasks.spawn("limiter's sweeper", ok(sweeper));
@@ -210,6 +217,17 @@ async fn assemble_api(
     );
     tasks.spawn("appender", ok(appending));
 
+    let (receipts, recording) = ReceiptIntake::new(
+        Arc::clone(&parts.store),
+        Arc::clone(&directory),
+        metrics.clone(),
+        stages.stopping.clone(),
+    );
+    tasks.spawn("recorder of receipts", ok(recording));
+    let most_waiting = config.grpc.max_concurrent_requests / 4;
+    let clock = Arc::clone(&parts.clock);
+    let fleet = FleetView::new(Arc::clone(&parts.store), clock, config.fleet.budget(), most_waiting);
+
     if let Some(feed) = &parts.feed {
         publisher::spawn(parts, Arc::clone(feed), &directory, metrics, stages, tasks);
     }
@@ -219,6 +237,8 @@ async fn assemble_api(
         directory,
         authorizer: Arc::clone(&parts.authorizer),
         feed,
+        receipts,
+        fleet,
         key: Arc::clone(&parts.key),
         metrics: metrics.clone(),
         rules: ServiceRules {
@@ -229,6 +249,33 @@ async fn assemble_api(
         clock: Arc::clone(&parts.clock),
         draining: stages.draining.clone(),
     }))
+}
+
+/// Starts what hears and counts brokers.
+fn assemble_fleet(
+    config: &Config,
+    api: &Api,
+    receipts: Option<ReceiptStream>,
+    stages: &Stages,
+    tasks: &mut Tasks,
+) {
+    if let Some(receipts) = receipts {
+        let listener = Listener {
+            intake: api.receipts.clone(),
+            directory: Arc::clone(&api.directory),
+            clock: Arc::clone(&api.clock),
+            metrics: api.metrics.clone(),
+        };
+        tasks.spawn("listener for receipts", ok(listener.run(receipts, stages.draining.clone())));
+    }
+    let census = Census {
+        store: Arc::clone(&api.store),
+        directory: Arc::clone(&api.directory),
+        clock: Arc::clone(&api.clock),
+        budget: config.fleet.budget(),
+        metrics: api.metrics.clone(),
+    };
+    tasks.spawn("census of brokers", ok(census.run(stages.stopping.clone())));
 }
 
 fn assemble_limiter(config: &Config) -> Arc<UserLimiter> {

@@ -64,8 +64,6 @@ pub enum ApiError {
     Cancelled,
     /// This server is about to stop; another one will answer.
     Draining,
-    /// Not built yet. The text says what.
-    Unimplemented(&'static str),
     /// The store failed.
     Store(StoreError),
     /// Anything else. The text goes to the log only.
@@ -92,7 +90,6 @@ impl ApiError {
             Self::Overloaded | Self::Draining => (Code::Unavailable, "SystemOverFlow"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, "DeadlineExceeded"),
             Self::Cancelled => (Code::Cancelled, "Cancelled"),
-            Self::Unimplemented(_) => (Code::Unimplemented, "Unimplemented"),
             Self::Store(StoreError::Unavailable(_) | StoreError::Ambiguous(_)) => {
                 (Code::Unavailable, "SystemOverFlow")
             }
@@ -124,7 +121,6 @@ impl ApiError {
                 .to_owned(),
             Self::Cancelled => "the caller went away".to_owned(),
             Self::Draining => "this server is stopping; connect again".to_owned(),
-            Self::Unimplemented(what) => (*what).to_owned(),
             Self::Store(StoreError::Ambiguous(_)) => "the database went away during the commit; the change \
                                                       may have been made, repeat it with the same request_id"
                 .to_owned(),

@@ -3,7 +3,7 @@
 //! A call meets the layers of [`middleware`], then its handler in [`api`]; changes
 //! go through the [`appender`] into the event store, and come back out of the log
 //! by the [`follower`] (to this replica's watchers) and the [`publisher`] (to
-//! NATS). [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
+//! NATS). What brokers say that they did comes in by [`fleet`]. [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
 //! subcommands.
 
 pub mod access;
@@ -17,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod directory;
 pub mod error;
+pub mod fleet;
 pub mod follower;
 pub mod lifecycle;
 pub mod metrics;

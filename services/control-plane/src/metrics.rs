@@ -18,6 +18,15 @@ const DURATION_BOUNDS: [f64; 14] =
 /// Commands per batch.
 const BATCH_BOUNDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// How a receipt came.
+#[derive(Clone, Copy, Debug)]
+pub enum ReceiptVia {
+    /// `ReportReceipt`.
+    Grpc,
+    /// The subject of a broker's receipts.
+    Nats,
+}
+
 /// Handles to all instruments. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Instruments>);
@@ -36,6 +45,9 @@ struct Instruments {
     watchers: UpDownCounter<i64>,
     rate_limited: Counter<u64>,
     limiter_users: Gauge<u64>,
+    receipts: Counter<u64>,
+    receipts_lost: Counter<u64>,
+    brokers: Gauge<u64>,
 }
 
 impl Metrics {
@@ -93,6 +105,18 @@ impl Metrics {
             limiter_users: meter
                 .u64_gauge("catrust.rate_limiter.users")
                 .with_description("Users that the rate limiter remembers")
+                .build(),
+            receipts: meter
+                .u64_counter("catrust.receipts")
+                .with_description("Receipts that came, by way and outcome; invalid ones among them")
+                .build(),
+            receipts_lost: meter
+                .u64_counter("catrust.receipts.lost")
+                .with_description("Receipts that came and were not recorded, by reason")
+                .build(),
+            brokers: meter
+                .u64_gauge("catrust.brokers")
+                .with_description("Brokers of all instances, by their state with the current revision")
                 .build(),
         }))
     }
@@ -152,6 +176,25 @@ impl Metrics {
     /// Counts a call that the rate limit refused.
     pub fn rate_limited(&self) {
         self.0.rate_limited.add(1, &[]);
+    }
+
+    /// Counts a receipt: `applied`, `refused` or `invalid`.
+    pub fn receipt(&self, via: ReceiptVia, outcome: &'static str) {
+        let via = match via {
+            ReceiptVia::Grpc => "grpc",
+            ReceiptVia::Nats => "nats",
+        };
+        self.0.receipts.add(1, &[KeyValue::new("via", via), KeyValue::new("outcome", outcome)]);
+    }
+
+    /// Counts receipts that were not recorded.
+    pub fn receipts_lost(&self, reason: &'static str, receipts: u64) {
+        self.0.receipts_lost.add(receipts, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// Notes how many brokers are in a state.
+    pub fn brokers(&self, state: &'static str, brokers: u64) {
+        self.0.brokers.record(brokers, &[KeyValue::new("state", state)]);
     }
 
     /// Notes how many users the limiter remembers.

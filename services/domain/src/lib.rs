@@ -8,9 +8,11 @@
 //!
 //! Start with [`batch`], which runs a whole group commit in memory, then
 //! [`instance`] and [`ca_certificate`] for the rules, [`event`] for the facts and
-//! [`event_log`] for how they are chained.
+//! [`event_log`] for how they are chained. [`broker`] and [`mod@propagation`] are beside the
+//! log: what brokers say that they did with it.
 
 pub mod batch;
+pub mod broker;
 pub mod ca_certificate;
 pub mod command;
 pub mod digest;
@@ -18,13 +20,16 @@ pub mod event;
 pub mod event_log;
 pub mod identifiers;
 pub mod instance;
+pub mod propagation;
 pub mod read_model;
+pub mod receipt;
 pub mod rejection;
 pub mod serial_number;
 pub mod set_hash;
 pub mod timestamp;
 pub mod trust_bundle;
 
+pub use broker::{AppliedRevision, BrokerState, RefusedRevision};
 pub use ca_certificate::{CaCertificate, CaState, CertificateFacts, InactivationScope};
 pub use command::{Command, CommandContext, CommandEnvelope, Reply, ReplyBody, RequestKey};
 pub use digest::Sha256;
@@ -32,6 +37,8 @@ pub use event::Event;
 pub use event_log::{LogHead, RecordedEvent};
 pub use identifiers::{AccountId, BrokerId, InstanceId, RegionId};
 pub use instance::{Edition, Instance};
+pub use propagation::{ContactBudget, FleetMember, Progress, Propagation, WaitTarget, propagation};
+pub use receipt::{Enforcement, Outcome, OutcomeKind, Receipt};
 pub use rejection::Rejection;
 pub use serial_number::SerialNumber;
 pub use timestamp::Timestamp;

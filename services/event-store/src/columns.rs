@@ -11,8 +11,9 @@ use std::sync::Arc;
 use catrust_domain::command::StoredReply;
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::{
-    CaCertificate, CaState, CertificateFacts, Edition, InactivationScope, Instance, RecordedEvent, Reply,
-    RequestKey, Sha256, Timestamp,
+    AppliedRevision, BrokerState, CaCertificate, CaState, CertificateFacts, Edition, Enforcement,
+    InactivationScope, Instance, OutcomeKind, RecordedEvent, RefusedRevision, Reply, RequestKey, Sha256,
+    Timestamp,
 };
 use uuid::Uuid;
 
@@ -171,6 +172,36 @@ pub(crate) fn stored_reply(row: &impl Columns, at: usize) -> Result<StoredReply,
     read().map_err(|reason| corrupt("replies", &[row.owned(at), request_id], reason))
 }
 
+/// Reads the columns of `broker_columns!` from `at` on.
+pub(crate) fn broker(row: &impl Columns, at: usize) -> Result<BrokerState, StoreError> {
+    let read = || {
+        Ok(BrokerState {
+            instance_id: row.parsed(at)?,
+            broker_id: row.parsed(at + 1)?,
+            applied: row.optional(at + 2, |row, at| {
+                Ok(AppliedRevision {
+                    revision: row.count(at)?,
+                    digest: row.digest(at + 1)?,
+                    applied_at: row.optional(at + 2, Columns::time)?,
+                    sessions_cut: row.count(at + 3)?,
+                })
+            })?,
+            refused: row.optional(at + 6, |row, at| {
+                Ok(RefusedRevision {
+                    revision: row.count(at)?,
+                    reason: row.owned(at + 1)?,
+                    refused_at: row.time(at + 2)?,
+                })
+            })?,
+            outcome: parse_outcome(row.text(at + 9)?)?,
+            enforcement: parse_enforcement(row.text(at + 10)?)?,
+            sessions_open: row.count(at + 11)?,
+            received_at: row.time(at + 12)?,
+        })
+    };
+    read().map_err(|reason| corrupt("broker_receipts", &[row.owned(at), row.owned(at + 1)], reason))
+}
+
 /// Reads the JSON of a stored reply.
 pub(crate) fn parse_reply(json: &str) -> Result<Reply, String> {
     serde_json::from_str(json).map_err(|error| error.to_string())
@@ -194,6 +225,22 @@ pub(crate) const fn state_texts(state: CaState) -> (&'static str, Option<&'stati
     }
 }
 
+/// The text of an outcome.
+pub(crate) const fn outcome_text(outcome: OutcomeKind) -> &'static str {
+    match outcome {
+        OutcomeKind::Applied => "APPLIED",
+        OutcomeKind::Refused => "REFUSED",
+    }
+}
+
+/// The text of where a broker refuses devices.
+pub(crate) const fn enforcement_text(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Tls => "TLS",
+        Enforcement::Connect => "CONNECT",
+    }
+}
+
 /// A position, revision or version as the databases keep it. They count from 1 by
 /// one, so that the upper half of 64 bits is out of reach.
 pub(crate) fn stored(number: u64) -> i64 {
@@ -204,6 +251,20 @@ pub(crate) fn stored(number: u64) -> i64 {
 pub(crate) fn corrupt(table: &'static str, key: &[Result<String, String>], reason: String) -> StoreError {
     let parts: Vec<&str> = key.iter().map(|part| part.as_deref().unwrap_or("?")).collect();
     StoreError::Corrupt { table, row: parts.join("/"), reason }
+}
+
+fn parse_outcome(text: &str) -> Result<OutcomeKind, String> {
+    [OutcomeKind::Applied, OutcomeKind::Refused]
+        .into_iter()
+        .find(|outcome| outcome_text(*outcome) == text)
+        .ok_or_else(|| format!("unknown outcome {text:?}"))
+}
+
+fn parse_enforcement(text: &str) -> Result<Enforcement, String> {
+    [Enforcement::Tls, Enforcement::Connect]
+        .into_iter()
+        .find(|enforcement| enforcement_text(*enforcement) == text)
+        .ok_or_else(|| format!("unknown enforcement {text:?}"))
 }
 
 fn parse_edition(text: &str) -> Result<Edition, String> {

@@ -7,6 +7,7 @@ pub mod appending;
 pub mod checking;
 pub mod commands;
 pub mod reading;
+pub mod receipts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -140,6 +141,12 @@ macro_rules! contract_suite {
             reading::old_replies_are_pruned,
             reading::the_publisher_lease_has_one_holder,
             reading::the_log_has_one_identity,
+            receipts::brokers_are_what_their_receipts_fold_to,
+            receipts::each_broker_comes_with_the_digest_of_the_log,
+            receipts::news_are_hinted_at_and_signs_of_life_are_not,
+            receipts::many_replicas_take_receipts_of_the_same_brokers_at_once,
+            receipts::brokers_of_all_instances_are_listed_in_pages_and_forgotten_by_age,
+            receipts::batches_and_fleets_are_bounded,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

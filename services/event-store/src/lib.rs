@@ -16,6 +16,7 @@ pub mod postgres;
 mod queries;
 mod reads;
 mod rebuild;
+mod receipts;
 pub mod report;
 mod rows;
 mod schema;
@@ -30,10 +31,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use catrust_domain::{
-    CaCertificate, CommandEnvelope, Instance, InstanceId, LogHead, RecordedEvent, Rejection, Reply,
-    RequestKey, SerialNumber, Timestamp, TrustBundle,
+    BrokerId, CaCertificate, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt,
+    RecordedEvent, Rejection, Reply, RequestKey, SerialNumber, Timestamp, TrustBundle,
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 pub use error::StoreError;
@@ -47,6 +48,13 @@ pub type CommandResults = Vec<Result<Reply, Rejection>>;
 
 /// Most commands that one [`EventStore::append`] takes.
 pub const MAX_BATCH: usize = 256;
+
+/// Most receipts that one [`EventStore::record_receipts`] takes.
+pub const MAX_RECEIPTS: usize = 1_024;
+
+/// Brokers of one instance, about: in the batch that reaches it the last ones may go
+/// over. Names come from outside, and each costs a row.
+pub const MAX_BROKERS: usize = 10_000;
 
 /// Which trust bundle of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +187,36 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Forgets stored replies older than `before`; gives their number.
     async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Takes receipts in, at most [`MAX_RECEIPTS`], in their order, as
+    /// [`catrust_domain::BrokerState::take`] has it, and gives the number of those that
+    /// were; the others are of brokers beyond [`MAX_BROKERS`]. Not part of the log:
+    /// neither verified nor rebuilt. Several replicas may do so at once.
+    ///
+    /// # Errors
+    /// A leading part of the receipts may have been taken; the same batch again does
+    /// no harm.
+    async fn record_receipts(&self, receipts: &[Receipt]) -> Result<u64, StoreError>;
+
+    /// Lists the brokers of an instance, ascending by name, each with the log's digest
+    /// at its revision, all from one snapshot. Forgotten ones may still be there.
+    async fn list_brokers(&self, id: &InstanceId) -> Result<Vec<FleetMember>, StoreError>;
+
+    /// Lists the brokers of all instances after the given one, ascending by instance
+    /// and name.
+    async fn list_all_brokers(
+        &self,
+        after: Option<(&InstanceId, &BrokerId)>,
+        limit: u32,
+    ) -> Result<Vec<FleetMember>, StoreError>;
+
+    /// Removes brokers that were last heard before `before`; gives their number.
+    async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// A hint that receipts changed what is known of an instance's brokers, beyond
+    /// signs of life. It may lag or be lost; a reader MUST also poll. A receiver that
+    /// lags MUST take every instance for changed.
+    fn fleet_changes(&self) -> broadcast::Receiver<InstanceId>;
 
     /// Tries to become the one that publishes; `None` when another process is.
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError>;

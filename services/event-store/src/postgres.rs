@@ -1,7 +1,7 @@
 //! [`EventStore`] on Postgres 15 or later.
 //!
-//! One connection appends, a pool reads, one connection listens for the hint that
-//! the log has grown. Nothing is kept in memory that another replica could make
+//! One connection appends, a pool reads (and takes receipts in), one connection listens
+//! for the hints that the log has grown and that the fleet has changed. Nothing is kept in memory that another replica could make
 //! wrong: every batch loads what it decides on.
 
 mod append;
@@ -9,6 +9,7 @@ mod error;
 mod hint;
 mod lease;
 mod load;
+mod receipts;
 mod repair;
 mod row;
 mod schema;
@@ -22,13 +23,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catrust_domain::{
-    CommandEnvelope, Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber,
-    Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
+    RequestKey, SerialNumber, Timestamp, TrustBundle,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, Postgres};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -211,6 +212,32 @@ impl EventStore for PgEventStore {
                 return Ok(pruned);
             }
         }
+    }
+
+    async fn record_receipts(&self, receipts: &[Receipt]) -> Result<u64, StoreError> {
+        self.take_receipts(receipts).await
+    }
+
+    async fn list_brokers(&self, id: &InstanceId) -> Result<Vec<FleetMember>, StoreError> {
+        reads::list_brokers(&mut *self.reader().await?, id).await
+    }
+
+    async fn list_all_brokers(
+        &self,
+        after: Option<(&InstanceId, &BrokerId)>,
+        limit: u32,
+    ) -> Result<Vec<FleetMember>, StoreError> {
+        reads::list_all_brokers(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let delete = sqlx::query("DELETE FROM broker_receipts WHERE received_at < $1").bind(PgTime(before));
+        let gone = delete.execute(&mut *self.reader().await?).await.map_err(store_error)?;
+        Ok(gone.rows_affected())
+    }
+
+    fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
+        self.hint.fleet().subscribe()
     }
 
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {

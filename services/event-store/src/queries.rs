@@ -53,12 +53,25 @@ macro_rules! certificate_columns {
     };
 }
 
-pub(crate) use {certificate_columns, columns, event_columns, facts_columns, instance_columns};
+/// Columns of `broker_receipts`.
+macro_rules! broker_columns {
+    ($alias:literal) => {
+        $crate::queries::columns!($alias;
+            instance_id, broker_id, revision, digest, applied_at, sessions_cut, refused_revision, refusal,
+            refused_at, outcome, enforcement, sessions_open, received_at)
+    };
+}
+
+pub(crate) use {
+    broker_columns, certificate_columns, columns, event_columns, facts_columns, instance_columns,
+};
 
 /// Number of columns of `instance_columns!`.
 pub(crate) const INSTANCE_WIDTH: usize = 15;
 /// Number of columns of `certificate_columns!`.
 pub(crate) const CERTIFICATE_WIDTH: usize = 22;
+/// Number of columns of `broker_columns!`.
+pub(crate) const BROKER_WIDTH: usize = 13;
 
 pub(crate) const LOG_ID: &str = "SELECT log_id FROM log_identity";
 
@@ -191,6 +204,27 @@ pub(crate) const BUNDLE_AT_REVISION: &str = concat!(
 
 /// $1 account, $2 request id.
 pub(crate) const REPLY: &str = "SELECT reply FROM replies WHERE account_id = $1 AND request_id = $2";
+
+/// The brokers that `$which` selects, each with the digest of the log at the revision
+/// that it enforces.
+macro_rules! fleet_members {
+    ($which:literal) => {
+        concat!(
+            "SELECT ",
+            broker_columns!("b."),
+            ", e.bundle_digest FROM broker_receipts AS b LEFT JOIN events AS e",
+            " ON e.instance_id = b.instance_id AND e.revision = b.revision AND e.revision IS NOT NULL WHERE ",
+            $which
+        )
+    };
+}
+
+/// $1 instance.
+pub(crate) const BROKERS: &str = fleet_members!("b.instance_id = $1 ORDER BY b.broker_id");
+
+/// $1 instance, $2 broker, $3 limit.
+pub(crate) const ALL_BROKERS: &str =
+    fleet_members!("(b.instance_id, b.broker_id) > ($1, $2) ORDER BY b.instance_id, b.broker_id LIMIT $3");
 
 /// $1 instance, $2 limit.
 pub(crate) const ALL_INSTANCES: &str = concat!(

@@ -3,11 +3,15 @@
 //! Each is one statement, and therefore sees one snapshot; where it takes two,
 //! the second one only reads rows of the log that can no longer change.
 
-use catrust_domain::{Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber, Sha256};
+use catrust_domain::set_hash::SetHash;
+use catrust_domain::{
+    BrokerId, FleetMember, Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber,
+    Sha256,
+};
 use uuid::Uuid;
 
 use crate::columns::{self, Columns, corrupt, stored};
-use crate::queries::{self, CERTIFICATE_WIDTH};
+use crate::queries::{self, BROKER_WIDTH, CERTIFICATE_WIDTH};
 use crate::rows::{Bind, Rows};
 use crate::{CertificateView, Page, StateFilter, StoreError};
 
@@ -122,6 +126,45 @@ pub(crate) async fn find_reply(db: &mut impl Rows, key: &RequestKey) -> Result<O
     reply.map(Some).map_err(|reason| {
         corrupt("replies", &[Ok(key.account_id.to_string()), Ok(key.request_id.to_string())], reason)
     })
+}
+
+pub(crate) async fn list_brokers(
+    db: &mut impl Rows,
+    id: &InstanceId,
+) -> Result<Vec<FleetMember>, StoreError> {
+    fleet(db, queries::BROKERS, &[Bind::Text(id.as_str())]).await
+}
+
+pub(crate) async fn list_all_brokers(
+    db: &mut impl Rows,
+    after: Option<(&InstanceId, &BrokerId)>,
+    limit: u32,
+) -> Result<Vec<FleetMember>, StoreError> {
+    let (instance, broker) =
+        after.map_or(("", ""), |(instance, broker)| (instance.as_str(), broker.as_str()));
+    let binds = [Bind::Text(instance), Bind::Text(broker), Bind::Number(limit.into())];
+    fleet(db, queries::ALL_BROKERS, &binds).await
+}
+
+/// Runs a statement that gives `broker_columns!` and the log's digest.
+async fn fleet(
+    db: &mut impl Rows,
+    sql: &'static str,
+    binds: &[Bind<'_>],
+) -> Result<Vec<FleetMember>, StoreError> {
+    db.rows(sql, binds).await?.iter().map(fleet_member).collect()
+}
+
+fn fleet_member(row: &impl Columns) -> Result<FleetMember, StoreError> {
+    let broker = columns::broker(row, 0)?;
+    let log_digest = match broker.applied {
+        // Before the first change there is no event to ask.
+        Some(applied) if applied.revision == 0 => Some(SetHash::empty().digest()),
+        _ => row
+            .optional(BROKER_WIDTH, Columns::digest)
+            .map_err(|reason| corrupt("events", &[Ok(broker.instance_id.to_string())], reason))?,
+    };
+    Ok(FleetMember { broker, log_digest })
 }
 
 /// Whether a commit with this last event, or with this reply, is in the database:

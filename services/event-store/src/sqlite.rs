@@ -10,6 +10,7 @@ mod append;
 mod error;
 mod file_lock;
 mod load;
+mod receipts;
 mod repair;
 mod row;
 mod schema;
@@ -21,19 +22,20 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use catrust_domain::{
-    CommandEnvelope, Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber,
-    Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
+    RequestKey, SerialNumber, Timestamp, TrustBundle,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Connection as _, Sqlite, SqliteConnection};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, broadcast, watch};
 use uuid::Uuid;
 
 use self::error::store_error;
 use self::repair::Repairer;
 pub use self::schema::migrate;
 use crate::faults::Faults;
+use crate::receipts::FleetChanges;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
     StateFilter, StoreError, VerifyReport, bundle, reads, rebuild, verify,
@@ -56,6 +58,8 @@ pub struct SqliteEventStore {
     readers: SqlitePool,
     /// Knows this process's commits; those of others are found by reading.
     hint: watch::Sender<u64>,
+    /// Knows the receipts that this process took; those of others are found by reading.
+    fleet: FleetChanges,
     faults: Faults,
 }
 
@@ -85,6 +89,7 @@ impl SqliteEventStore {
             writer: Mutex::new(Some(writer)),
             readers,
             hint: watch::Sender::new(head.position),
+            fleet: FleetChanges::new(),
             faults: Faults::default(),
         })
     }
@@ -213,6 +218,33 @@ impl EventStore for SqliteEventStore {
                 return Ok(pruned);
             }
         }
+    }
+
+    async fn record_receipts(&self, receipts: &[Receipt]) -> Result<u64, StoreError> {
+        self.take_receipts(receipts).await
+    }
+
+    async fn list_brokers(&self, id: &InstanceId) -> Result<Vec<FleetMember>, StoreError> {
+        reads::list_brokers(&mut *self.reader().await?, id).await
+    }
+
+    async fn list_all_brokers(
+        &self,
+        after: Option<(&InstanceId, &BrokerId)>,
+        limit: u32,
+    ) -> Result<Vec<FleetMember>, StoreError> {
+        reads::list_all_brokers(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut connection = session::open(&self.options).await?;
+        let delete = sqlx::query("DELETE FROM broker_receipts WHERE received_at < $1").bind(before.micros());
+        let gone = delete.execute(&mut connection).await.map_err(store_error)?;
+        Ok(gone.rows_affected())
+    }
+
+    fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
+        self.fleet.subscribe()
     }
 
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {

@@ -112,8 +112,8 @@ async fn a_file_of_the_previous_schema_version_is_migrated_with_its_data() {
     }
     connection.close().await.unwrap();
     let refused = SqliteEventStore::open(&old.path(), old.clock.reader()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: 2 })), "{refused:?}");
-    assert_eq!(migrate(&old.path()).await.unwrap(), MigrationReport { from: 1, to: 2 });
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: 3 })), "{refused:?}");
+    assert_eq!(migrate(&old.path()).await.unwrap(), MigrationReport { from: 1, to: 3 });
     let migrated = old.open().await;
     let report = migrated.verify().await.unwrap();
     assert!(report.is_clean(), "{report:?}");
@@ -132,11 +132,11 @@ async fn a_newer_file_and_a_missing_one_are_refused() {
     let fixture = SqliteFixture::create().await;
     fixture.execute("INSERT INTO _sqlx_migrations SELECT 99, 'newer', installed_on, true, x'00', 0 FROM _sqlx_migrations LIMIT 1").await.unwrap();
     let refused = SqliteEventStore::open(&fixture.path(), fixture.clock.reader()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 2 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 3 })), "{refused:?}");
     let refused = migrate(&fixture.path()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 2 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 3 })), "{refused:?}");
     let missing = SqliteEventStore::open(&SqliteFixture::empty().path(), fixture.clock.reader()).await;
-    assert!(matches!(missing, Err(StoreError::SchemaMismatch { found: 0, needed: 2 })), "{missing:?}");
+    assert!(matches!(missing, Err(StoreError::SchemaMismatch { found: 0, needed: 3 })), "{missing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,5 +146,5 @@ async fn of_several_migrations_at_once_one_does_it() {
     let reports = futures::future::join_all((0..4).map(|_| migrate(&path))).await;
     let mut from: Vec<i64> = reports.into_iter().map(|report| report.unwrap().from).collect();
     from.sort_unstable();
-    assert_eq!(from, [0, 2, 2, 2]);
+    assert_eq!(from, [0, 3, 3, 3]);
 }

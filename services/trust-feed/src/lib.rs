@@ -27,5 +27,5 @@ pub use canonical::{NotCanonical, Signed, Verified, VerifyError};
 pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
-pub use nats::{NatsFeed, NatsSettings};
+pub use nats::{IncomingReceipt, NatsFeed, NatsSettings, NoReceipt, ReceiptStream};
 pub use signing::{KeyError, SigningKey, TrustKeys};

@@ -10,6 +10,7 @@
 //! start.
 
 mod publish;
+mod receipts_in;
 mod settings;
 mod stream;
 mod subscribe;
@@ -31,6 +32,7 @@ use crate::feed::{FeedError, FeedStream, FeedTail, TrustFeed};
 use crate::message::FeedMessage;
 use crate::subject;
 
+pub use receipts_in::{IncomingReceipt, NoReceipt, ReceiptStream};
 pub use settings::NatsSettings;
 
 /// Name of the stream.

@@ -1,7 +1,7 @@
 //! Inactivate and activate.
 
 use anyhow::Context as _;
-use catrust_proto::v1::{CaCertificateState, InactivationScope, Wait, wait};
+use catrust_proto::v1::{CaCertificateState, InactivationScope};
 use catrust_tests::client::refused;
 use tonic::Code;
 
@@ -11,7 +11,6 @@ on_both_sites!(
     trust_is_turned_off_and_on_again,
     any_common_spelling_of_a_serial_number_finds_it,
     twins_of_one_key_are_named_and_the_scope_only_widens,
-    a_wait_is_refused_while_receipts_are_not_collected,
 );
 
 async fn trust_is_turned_off_and_on_again(site: &Site) -> anyhow::Result<()> {
@@ -120,23 +119,5 @@ async fn twins_of_one_key_are_named_and_the_scope_only_widens(site: &Site) -> an
 
     instance.delete(&third.sn).await?;
     assert_eq!(instance.get(&old.sn).await?.same_key_sns, [renewed.sn]);
-    Ok(())
-}
-
-async fn a_wait_is_refused_while_receipts_are_not_collected(site: &Site) -> anyhow::Result<()> {
-    let instance = site.instance().await?;
-    let ca = instance.new_ca().await?;
-    let mut request = instance.inactivation(&ca.sn);
-    request.wait = Some(Wait {
-        target: wait::Target::AppliedByAll.into(),
-        timeout: Some(pbjson_types::Duration { seconds: 1, nanos: 0 }),
-    });
-    let reply = instance.caller.ca.clone().inactivate_ca_certificate(request.clone()).await;
-    refused(reply, Code::Unimplemented, "Unimplemented")?;
-    assert_eq!(instance.get(&ca.sn).await?.state(), CaCertificateState::Active, "nothing was changed");
-
-    request.wait = Some(Wait::default());
-    let reply = instance.caller.ca.clone().inactivate_ca_certificate(request).await?.into_inner();
-    assert!(reply.changed && reply.propagation.is_none(), "an unspecified target does not wait");
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Below the messages: bytes that are none, methods that are none, deadlines.
 
-use std::time::Duration;
-
 use anyhow::Context as _;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use catrust_proto::v1::{GetInstanceRequest, RegisterCaCertificateRequest};
@@ -18,7 +16,6 @@ on_both_sites!(
     a_deadline_in_the_future_is_no_obstacle,
     a_malformed_deadline_is_no_deadline,
     every_reply_names_the_request,
-    what_is_not_built_yet_says_so,
 );
 
 /// Sends and takes bytes as they are.
@@ -168,50 +165,5 @@ async fn every_reply_names_the_request(site: &Site) -> anyhow::Result<()> {
     let reply = site.operator()?.instances.get_instance(request).await?;
     assert_eq!(reply.metadata().get("x-request-id").context("no header")?, id);
     assert_eq!(reply.into_inner().request_id, id);
-    Ok(())
-}
-
-async fn what_is_not_built_yet_says_so(site: &Site) -> anyhow::Result<()> {
-    use catrust_proto::v1::{
-        GetPropagationRequest, ListBrokersRequest, ReportReceiptRequest, WatchPropagationRequest,
-    };
-    let instance = site.instance().await?;
-    let id = || instance.id.clone();
-    let caller = site.operator()?;
-    let (mut fleet, mut trust) = (caller.fleet.clone(), caller.trust.clone());
-    let refusals = [
-        refused(
-            fleet.list_brokers(ListBrokersRequest { mqtt_instance_id: id() }).await,
-            Code::Unimplemented,
-            "Unimplemented",
-        )?,
-        refused(
-            fleet.get_propagation(GetPropagationRequest { mqtt_instance_id: id(), revision: 0 }).await,
-            Code::Unimplemented,
-            "Unimplemented",
-        )?,
-        refused(
-            fleet
-                .watch_propagation(WatchPropagationRequest { mqtt_instance_id: id(), ..Default::default() })
-                .await
-                .map(drop),
-            Code::Unimplemented,
-            "Unimplemented",
-        )?,
-        refused(
-            trust.report_receipt(ReportReceiptRequest { mqtt_instance_id: id(), ..Default::default() }).await,
-            Code::Unimplemented,
-            "Unimplemented",
-        )?,
-    ];
-    for refusal in refusals {
-        assert!(
-            refusal.message.contains("not"),
-            "the message says that it is not built: {}",
-            refusal.message
-        );
-    }
-    // Nothing of this kept the connection busy.
-    tokio::time::timeout(Duration::from_secs(5), instance.bundle()).await??;
     Ok(())
 }

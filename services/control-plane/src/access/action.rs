@@ -34,6 +34,12 @@ pub enum Action {
     GetTrustBundle,
     /// `WatchTrust`.
     WatchTrust,
+    /// `ReportReceipt`.
+    ReportReceipt,
+    /// `ListBrokers`.
+    ListBrokers,
+    /// `GetPropagation` and `WatchPropagation`.
+    GetPropagation,
 }
 
 impl Action {
@@ -56,6 +62,9 @@ impl Action {
             Self::ListInstances => "mq:ListInstances",
             Self::GetTrustBundle => "mq:GetTrustBundle",
             Self::WatchTrust => "mq:WatchTrust",
+            Self::ReportReceipt => "mq:ReportReceipt",
+            Self::ListBrokers => "mq:ListBrokers",
+            Self::GetPropagation => "mq:GetPropagation",
         }
     }
 

@@ -1,5 +1,7 @@
 //! What the layers found out about a call, and how its reply is finished.
 
+use std::time::Duration;
+
 use catrust_domain::{CommandContext, Sha256};
 use prost::Message;
 use tokio::time::Instant;
@@ -9,10 +11,13 @@ use uuid::Uuid;
 
 use crate::access::Identity;
 use crate::error::{ApiError, to_status};
-use crate::middleware::deadline::Deadline;
+use crate::middleware::deadline::{Deadline, DefaultDeadline};
 use crate::middleware::identity::SourceAddress;
 use crate::middleware::request_id::RequestId;
 use crate::middleware::trace_context::TraceParent;
+
+/// What is kept of a deadline so that the reply still gets out.
+const TIME_TO_REPLY: Duration = Duration::from_millis(20);
 
 /// One call, as its handler sees it.
 pub(crate) struct Call {
@@ -24,6 +29,7 @@ pub(crate) struct Call {
     pub identity: Identity,
     /// When the caller stops waiting, where it said so.
     pub deadline: Option<Instant>,
+    default_deadline: Option<DefaultDeadline>,
     source_address: String,
     traceparent: String,
 }
@@ -45,6 +51,7 @@ impl Call {
             fingerprint: None,
             identity: identity.clone(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
+            default_deadline: extensions.get::<DefaultDeadline>().cloned(),
             source_address: extensions
                 .get::<SourceAddress>()
                 .map(|a| a.0.ip().to_string())
@@ -61,6 +68,16 @@ impl Call {
             let canonical = [method.as_bytes(), &[0], &request.encode_to_vec()].concat();
             self.fingerprint = Some(Sha256::of(&canonical));
         }
+    }
+
+    /// How long the call may wait, `timeout` at most. What is left of the caller's own
+    /// deadline bounds it; the server's default makes way.
+    pub fn wait_until(&self, timeout: Duration) -> Instant {
+        let until = Instant::now() + timeout;
+        if let Some(default) = &self.default_deadline {
+            default.extend_to(until + TIME_TO_REPLY);
+        }
+        self.deadline.and_then(|deadline| deadline.checked_sub(TIME_TO_REPLY)).map_or(until, |d| d.min(until))
     }
 
     /// The context of a command of this call.

@@ -1,7 +1,8 @@
 //! From the words of the domain to those of the contract.
 
 use catrust_domain::{
-    CaCertificate, CaState, Edition, InactivationScope, Instance, RecordedEvent, SerialNumber,
+    BrokerId, CaCertificate, CaState, Edition, Enforcement, FleetMember, InactivationScope, Instance,
+    InstanceId, Propagation, RecordedEvent, SerialNumber,
 };
 use catrust_proto::v1;
 use catrust_trust_feed::message::timestamp;
@@ -94,6 +95,50 @@ pub(crate) fn ca_certificate_event(recorded: RecordedEvent) -> Result<v1::CaCert
         sha256: effect.certificate.sha256.to_string(),
         event_id: recorded.event_id.to_string(),
     })
+}
+
+/// Names of each kind in a propagation.
+const MAX_NAMES: usize = 1_000;
+
+pub(crate) fn propagation(id: &InstanceId, found: &Propagation) -> v1::Propagation {
+    let count = |brokers: usize| u32::try_from(brokers).unwrap_or(u32::MAX);
+    let names =
+        |names: &mut dyn Iterator<Item = &BrokerId>| names.take(MAX_NAMES).map(ToString::to_string).collect();
+    v1::Propagation {
+        mqtt_instance_id: id.to_string(),
+        revision: found.revision,
+        applied: count(found.applied),
+        pending: count(found.pending.len()),
+        refused: count(found.refused.len()),
+        lost: count(found.lost.len()),
+        pending_broker_ids: names(&mut found.pending.iter()),
+        refused_broker_ids: names(&mut found.refused.iter().map(|(name, _)| name)),
+        lost_broker_ids: names(&mut found.lost.iter()),
+    }
+}
+
+pub(crate) fn broker(member: &FleetMember, lost: bool) -> v1::Broker {
+    let broker = &member.broker;
+    let (applied, refused) = (broker.applied.as_ref(), broker.refused.as_ref());
+    let enforcement = match broker.enforcement {
+        Enforcement::Tls => v1::Enforcement::Tls,
+        Enforcement::Connect => v1::Enforcement::Connect,
+    };
+    v1::Broker {
+        broker_id: broker.broker_id.to_string(),
+        applied_revision: applied.map_or(0, |applied| applied.revision),
+        digest_agrees: member.digest_agrees(),
+        last_contact_at: Some(timestamp(broker.received_at)),
+        sessions_open: broker.sessions_open,
+        enforcement: enforcement.into(),
+        refusal: refused.map(|refused| refused.reason.clone()).unwrap_or_default(),
+        lost,
+        sessions_cut: applied.map_or(0, |applied| applied.sessions_cut),
+        applied_at: applied.and_then(|applied| applied.applied_at).map(timestamp),
+        refused_revision: refused.map_or(0, |refused| refused.revision),
+        refused_at: refused.map(|refused| timestamp(refused.refused_at)),
+        refused: broker.outstanding_refusal().is_some(),
+    }
 }
 
 /// The certificate of a reply.

@@ -1,6 +1,8 @@
 //! Request fields: parsed once, all violations told together.
 
-use catrust_domain::{AccountId, Edition, InactivationScope, InstanceId, RegionId, SerialNumber};
+use std::time::Duration;
+
+use catrust_domain::{AccountId, Edition, InactivationScope, InstanceId, RegionId, SerialNumber, WaitTarget};
 use catrust_proto::v1;
 use uuid::Uuid;
 
@@ -14,6 +16,10 @@ const MAX_REASON_LENGTH: usize = 512;
 const DEFAULT_PAGE_SIZE: u32 = 50;
 /// Most items of a page.
 const MAX_PAGE_SIZE: i32 = 100;
+/// How long a call waits for the brokers where the caller does not say.
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Collects what is wrong with the fields of a request. A parser gives `None` for
 /// a field that it has complained about.
@@ -129,20 +135,68 @@ impl Fields {
         self.parse("page_size", checked)
     }
 
-    /// Waiting for the brokers needs their receipts, which are not collected yet.
-    /// Refused before anything is changed, so that nobody takes "no answer" for
-    /// "applied by all".
-    pub fn no_wait(wait: Option<&v1::Wait>) -> Result<(), ApiError> {
-        match wait {
-            Some(wait) if wait.target != 0 => Err(ApiError::Unimplemented(
-                "wait is not available in this version: receipts are not collected yet; leave it unset",
-            )),
-            _ => Ok(()),
-        }
+    /// `None`: not at all.
+    pub fn wait(&mut self, wait: Option<&v1::Wait>) -> Option<Option<WaitFor>> {
+        let Some(wait) = wait else { return Some(None) };
+        let target = v1::wait::Target::try_from(wait.target).map_err(|_| "is no known target");
+        let target = self.parse("wait.target", target);
+        let timeout = self.parse("wait.timeout", wait_timeout(wait.timeout.as_ref()));
+        let (target, timeout) = (target?, timeout?);
+        let target = match target {
+            v1::wait::Target::Unspecified => return Some(None),
+            v1::wait::Target::AppliedByAll => WaitTarget::All,
+            v1::wait::Target::AppliedByQuorum => WaitTarget::Quorum,
+        };
+        Some(Some(WaitFor { target, timeout }))
     }
+}
+
+/// What a caller wants to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaitFor {
+    /// Which brokers.
+    pub target: WaitTarget,
+    /// How long at most.
+    pub timeout: Duration,
+}
+
+fn wait_timeout(timeout: Option<&pbjson_types::Duration>) -> Result<Duration, &'static str> {
+    let Some(timeout) = timeout else { return Ok(DEFAULT_WAIT) };
+    let whole = u64::try_from(timeout.seconds).ok().zip(u32::try_from(timeout.nanos).ok());
+    whole
+        .filter(|(_, nanos)| *nanos < 1_000_000_000)
+        .map(|(seconds, nanos)| Duration::new(seconds, nanos))
+        .filter(|timeout| (SHORTEST_WAIT..=LONGEST_WAIT).contains(timeout))
+        .ok_or("must be 1 ms to 60 s, or unset for the default of 10 s")
 }
 
 /// Control characters would forge lines in logs and on terminals.
 fn printable(text: String) -> Result<String, &'static str> {
     if text.chars().any(char::is_control) { Err("contains control characters") } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(target: i32, timeout: Option<(i64, i32)>) -> Result<Option<WaitFor>, Vec<&'static str>> {
+        let timeout = timeout.map(|(seconds, nanos)| pbjson_types::Duration { seconds, nanos });
+        let mut fields = Fields::default();
+        let parsed = fields.wait(Some(&v1::Wait { target, timeout }));
+        parsed.ok_or_else(|| fields.0.into_iter().map(|(field, _)| field).collect())
+    }
+
+    #[test]
+    fn a_wait_has_a_target_and_a_bounded_timeout() {
+        let all = |timeout| Ok(Some(WaitFor { target: WaitTarget::All, timeout }));
+        assert_eq!(Fields::default().wait(None), Some(None));
+        assert_eq!(wait(0, Some((1, 0))), Ok(None), "no target: no wait");
+        assert_eq!(wait(1, None), all(Duration::from_secs(10)));
+        assert_eq!(wait(1, Some((60, 0))), all(Duration::from_secs(60)));
+        assert_eq!(wait(1, Some((0, 1_000_000))), all(Duration::from_millis(1)));
+        for timeout in [(0, 0), (0, 999_999), (60, 1), (-1, 0), (1, -1), (1, 1_000_000_000), (i64::MAX, 0)] {
+            assert_eq!(wait(2, Some(timeout)), Err(vec!["wait.timeout"]), "{timeout:?}");
+        }
+        assert_eq!(wait(9, Some((0, 0))), Err(vec!["wait.target", "wait.timeout"]));
+    }
 }

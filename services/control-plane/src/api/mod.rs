@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use catrust_domain::{Command, CommandEnvelope, InstanceId, Rejection, Reply, Timestamp};
 use catrust_event_store::EventStore;
+use catrust_proto::v1;
 use catrust_trust_feed::{InProcessFeed, SigningKey};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -29,10 +30,11 @@ use crate::access::{Action, Authorizer, Identity, Resource};
 use crate::appender::Appender;
 use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
+use crate::fleet::{FleetView, ReceiptIntake};
 use crate::metrics::Metrics;
 
 pub(crate) use call::Call;
-pub(crate) use fields::Fields;
+pub(crate) use fields::{Fields, WaitFor};
 
 /// Rules of the service that are settings.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,10 @@ pub struct Api {
     pub authorizer: Arc<dyn Authorizer>,
     /// The signed messages, as this replica follows the log.
     pub feed: InProcessFeed,
+    /// Takes receipts in.
+    pub receipts: ReceiptIntake,
+    /// What brokers said, to whichever replica.
+    pub fleet: FleetView,
     /// Signs bundles and heads.
     pub key: Arc<SigningKey>,
     /// Where watchers are counted.
@@ -65,7 +71,7 @@ pub struct Api {
     pub rules: ServiceRules,
     /// Reads the wall clock.
     pub clock: catrust_event_store::Clock,
-    /// Ends watch streams when the server drains.
+    /// Ends watch streams, and waiting for brokers, when the server drains.
     pub draining: CancellationToken,
 }
 
@@ -142,5 +148,20 @@ impl Api {
     ) -> Result<Reply, ApiError> {
         let context = call.command_context(Uuid::new_v4(), policy_version);
         self.appender.submit(CommandEnvelope { instance_id, command, context }).await
+    }
+
+    /// Waits for the brokers to apply a revision that is committed, where the caller
+    /// asked for it.
+    async fn wait(
+        &self,
+        call: &Call,
+        id: &InstanceId,
+        revision: u64,
+        wait: Option<WaitFor>,
+    ) -> Option<v1::Propagation> {
+        let WaitFor { target, timeout } = wait?;
+        let until = call.wait_until(timeout);
+        let found = self.fleet.wait(id, revision, target, until, &self.draining).await?;
+        Some(convert::propagation(id, &found))
     }
 }

@@ -50,6 +50,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         store: Arc::new(SqliteEventStore::open(&database, Arc::clone(&clock)).await?),
         key,
         feed: None,
+        receipts: None,
         authenticator: access.clone(),
         authorizer: access,
         clock,

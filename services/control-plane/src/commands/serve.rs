@@ -64,10 +64,16 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
     tracing::info!(key_id = key.key_id(), log_id = %store.log_id(), "signing key loaded");
     let identities_file = config.auth.token_file.as_deref().context("auth.token_file is not set")?;
     let identities = Arc::new(StaticIdentities::load(identities_file)?);
+    let feed = feed(config).await?;
+    let receipts = match &feed {
+        Some(feed) => Some(feed.receipts().await?),
+        None => None,
+    };
     Ok(Parts {
         store,
         key,
-        feed: feed(config).await?,
+        feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),
+        receipts,
         authenticator: identities.clone(),
         authorizer: identities,
         clock,
@@ -75,7 +81,7 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
 }
 
 /// Returns whether NATS is there or not: the publisher waits for it.
-async fn feed(config: &Config) -> anyhow::Result<Option<Arc<dyn TrustFeed>>> {
+async fn feed(config: &Config) -> anyhow::Result<Option<NatsFeed>> {
     let nats = &config.nats;
     let Some(url) = &nats.url else { return Ok(None) };
     let settings = NatsSettings {
@@ -86,5 +92,5 @@ async fn feed(config: &Config) -> anyhow::Result<Option<Arc<dyn TrustFeed>>> {
         replicas: nats.stream_replicas,
         ..NatsSettings::new(url.servers().collect::<Vec<_>>().join(","))
     };
-    Ok(Some(Arc::new(NatsFeed::connect(&settings).await?)))
+    Ok(Some(NatsFeed::connect(&settings).await?))
 }

@@ -14,6 +14,7 @@ mod auth;
 mod database;
 mod database_url;
 mod error;
+mod fleet;
 mod grpc;
 pub mod identities;
 mod lifecycle;
@@ -40,6 +41,7 @@ pub use auth::AuthConfig;
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 pub use error::{ConfigError, Problem};
+pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
 pub use identities::{Identities, Identity};
 pub use lifecycle::LifecycleConfig;
@@ -72,6 +74,8 @@ pub struct Config {
     pub rate_limit: RateLimitConfig,
     /// Bounds of the event log's content and of the appender.
     pub limits: LimitsConfig,
+    /// How long silent brokers are borne.
+    pub fleet: FleetConfig,
     /// Who may call.
     pub auth: AuthConfig,
     /// The server's certificate and the client certificates that it accepts.
@@ -113,6 +117,7 @@ impl Config {
         self.signing.validate(&mut problems);
         self.rate_limit.validate(&mut problems);
         self.limits.validate(&mut problems);
+        self.fleet.validate(&mut problems);
         self.auth.validate(&mut problems);
         self.tls.validate(self.grpc.listen, &mut problems);
         self.telemetry.validate(&mut problems);
@@ -129,6 +134,7 @@ impl Config {
         self.grpc.validate(&mut problems);
         self.rate_limit.validate(&mut problems);
         self.limits.validate(&mut problems);
+        self.fleet.validate(&mut problems);
         self.telemetry.validate(&mut problems);
         self.lifecycle.validate(&mut problems);
         problems.into_result()

@@ -48,6 +48,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(config.limits.appender_queue, 4_096);
     assert_eq!(config.limits.reply_retention_days, 7);
     assert!(!config.limits.cut_with_will);
+    assert_eq!((config.fleet.lost_after_seconds, config.fleet.forget_after_hours), (15, 24));
     assert_eq!(config.lifecycle.shutdown_grace_seconds, 20);
     assert_eq!(config.nats.url, None);
 }
@@ -214,6 +215,8 @@ fn each_bound_is_enforced_and_says_why() {
         ("[limits]\ncertificates_per_instance = 0", "limits.certificates_per_instance: is 0"),
         ("[limits]\nappender_queue = 255", "limits.appender_queue: is 255"),
         ("[limits]\nreply_retention_days = 0", "limits.reply_retention_days: is 0"),
+        ("[fleet]\nlost_after_seconds = 0", "fleet.lost_after_seconds: is 0"),
+        ("[fleet]\nforget_after_hours = 0", "fleet.forget_after_hours: is 0"),
         ("[tls]\ncert_file = \"c\"", "set both tls.cert_file and tls.key_file"),
         ("[tls]\nclient_ca_file = \"c\"", "tls.client_ca_file: needs tls.cert_file"),
         (
@@ -250,7 +253,7 @@ fn files_that_cannot_be_read_are_all_named() {
 fn the_schema_knows_every_section_and_refuses_unknown_keys() {
     let schema = serde_json::to_value(Config::schema()).unwrap();
     let sections = schema["properties"].as_object().unwrap();
-    assert_eq!(sections.len(), 11);
+    assert_eq!(sections.len(), 12);
     assert_eq!(schema["additionalProperties"], false);
     assert!(serde_json::to_string(&schema).unwrap().contains("Requests per second of one user"));
 }

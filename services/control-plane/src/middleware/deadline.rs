@@ -4,13 +4,16 @@
 //! The future is dropped then, which takes a command out of the appender's queue
 //! where it still waits; one that is being committed is committed, and the reply
 //! says that it may have been. Server streams are ended by their handlers, which
-//! find the [`Deadline`] in the extensions: only an explicit one ends a stream.
+//! find the [`Deadline`] in the extensions: only an explicit one ends a stream. A
+//! handler that is asked to wait moves the default by the [`DefaultDeadline`].
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use uuid::Uuid;
@@ -22,6 +25,21 @@ use crate::error::{ApiError, to_status};
 /// When the caller stops waiting; absent where it did not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(pub Instant);
+
+/// The server's own deadline of a call that brings none; there in its place.
+#[derive(Clone, Debug)]
+pub struct DefaultDeadline(Arc<watch::Sender<Instant>>);
+
+impl DefaultDeadline {
+    /// Gives the call time until `limit` at least.
+    pub fn extend_to(&self, limit: Instant) {
+        self.0.send_if_modified(|deadline| {
+            let later = limit > *deadline;
+            *deadline = limit.max(*deadline);
+            later
+        });
+    }
+}
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Copy, Debug)]
@@ -62,18 +80,29 @@ where
         let asked = grpc_timeout(request.headers());
         // A deadline beyond what the clock can hold is no deadline.
         let deadline = asked.and_then(|timeout| Instant::now().checked_add(timeout));
-        if let Some(deadline) = deadline {
-            request.extensions_mut().insert(Deadline(deadline));
+        let limit = Arc::new(watch::Sender::new(deadline.unwrap_or_else(|| Instant::now() + self.default)));
+        match deadline {
+            Some(deadline) => drop(request.extensions_mut().insert(Deadline(deadline))),
+            None => drop(request.extensions_mut().insert(DefaultDeadline(Arc::clone(&limit)))),
         }
         let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
-        let limit = deadline.unwrap_or_else(|| Instant::now() + self.default);
         // The future resolves when the response head is there: for a server stream
         // that is its start, so that the limit does not end streams.
         let reply = self.inner.call(request);
         Box::pin(async move {
-            match tokio::time::timeout_at(limit, reply).await {
-                Ok(reply) => reply,
-                Err(_elapsed) => Ok(to_status(&ApiError::DeadlineExceeded, id).into_http()),
+            let mut limits = limit.subscribe();
+            tokio::pin!(reply);
+            loop {
+                let until = *limits.borrow_and_update();
+                tokio::select! {
+                    biased;
+                    reply = &mut reply => return reply,
+                    // The sender lives in `limit`, as long as this future.
+                    _ = limits.changed() => {}
+                    () = sleep_until(until) => {
+                        return Ok(to_status(&ApiError::DeadlineExceeded, id).into_http());
+                    }
+                }
             }
         })
     }
@@ -119,6 +148,28 @@ mod tests {
         assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
         for malformed in ["", "m", "1", "123456789S", "-1S", "1.5S", "1x"] {
             assert_eq!(parse(malformed), None, "{malformed:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_waits_moves_the_default_and_no_other_deadline() {
+        let handler = |request: Request<Body>| async move {
+            let own = request.extensions().get::<DefaultDeadline>().cloned();
+            if let Some(own) = &own {
+                own.extend_to(Instant::now() + Duration::from_secs(1));
+                own.extend_to(Instant::now() + Duration::from_secs(30));
+            }
+            std::future::pending::<Result<Response<Body>, std::convert::Infallible>>().await
+        };
+        for (grpc_timeout, ended) in [(None, 30), (Some("5S"), 5)] {
+            let service = DeadlineLayer { default: Duration::from_secs(10) }.layer(service_fn(handler));
+            let mut request = Request::new(Body::empty());
+            if let Some(text) = grpc_timeout {
+                request.headers_mut().insert("grpc-timeout", HeaderValue::from_static(text));
+            }
+            let started = Instant::now();
+            service.oneshot(request).await.unwrap();
+            assert_eq!(started.elapsed(), Duration::from_secs(ended));
         }
     }
 

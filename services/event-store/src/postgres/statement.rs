@@ -29,6 +29,7 @@ pub(super) enum Column<'a> {
     OwnedOctets(Vec<Vec<u8>>),
     Uuid(Vec<Uuid>),
     Time(Vec<Timestamp>),
+    OptionalTime(Vec<Option<Timestamp>>),
 }
 
 /// Collects one column from rows.
@@ -87,6 +88,9 @@ impl Statement {
                 Column::OwnedOctets(values) => self.bind(values),
                 Column::Uuid(values) => self.bind(values),
                 Column::Time(values) => self.bind(values.into_iter().map(PgTime).collect::<Vec<_>>()),
+                Column::OptionalTime(values) => {
+                    self.bind(values.into_iter().map(|time| time.map(PgTime)).collect::<Vec<_>>())
+                }
             };
         }
         self.push(") AS u(").push(&names).push(")")

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 
 use catrust_domain::batch::Writes;
 use catrust_domain::command::StoredReply;
-use catrust_domain::{CaCertificate, Instance, RecordedEvent, SerialNumber, Timestamp};
+use catrust_domain::{BrokerState, CaCertificate, Instance, RecordedEvent, SerialNumber, Timestamp};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, SqliteConnection};
 
 use super::error::store_error;
 use crate::StoreError;
-use crate::columns::{edition_text, state_texts, stored};
+use crate::columns::{edition_text, enforcement_text, outcome_text, state_texts, stored};
 use crate::error::BoxError;
-use crate::queries::{certificate_columns, event_columns, instance_columns};
+use crate::queries::{broker_columns, certificate_columns, event_columns, instance_columns};
 
 /// Rows per statement, the largest first. Three sizes, so that each table has three
 /// prepared statements and not one for every size of a batch.
@@ -76,6 +76,17 @@ const REPLIES: Table = Table {
     conflict: "",
 };
 
+const BROKERS: Table = Table {
+    name: "broker_receipts",
+    columns: broker_columns!(""),
+    conflict: " ON CONFLICT (instance_id, broker_id) DO UPDATE SET revision = excluded.revision, \
+        digest = excluded.digest, applied_at = excluded.applied_at, \
+        sessions_cut = excluded.sessions_cut, refused_revision = excluded.refused_revision, \
+        refusal = excluded.refusal, refused_at = excluded.refused_at, outcome = excluded.outcome, \
+        enforcement = excluded.enforcement, sessions_open = excluded.sessions_open, \
+        received_at = excluded.received_at",
+};
+
 /// Writes a batch.
 pub(super) async fn write(
     connection: &mut SqliteConnection,
@@ -116,6 +127,14 @@ pub(super) async fn put_spent_codes(
     rows: &[(&str, &str, u64)],
 ) -> Result<(), StoreError> {
     put(connection, &SPENT_CODES, rows.iter().map(|row| spent_code(*row))).await
+}
+
+/// Inserts or replaces brokers.
+pub(super) async fn put_brokers(
+    connection: &mut SqliteConnection,
+    rows: &[BrokerState],
+) -> Result<(), StoreError> {
+    put(connection, &BROKERS, rows.iter().map(broker)).await
 }
 
 /// Deletes instances.
@@ -284,6 +303,26 @@ fn certificate(c: &CaCertificate) -> Vec<Value<'_>> {
         number(c.revision),
         number(c.position),
         number(c.stream_version),
+    ]
+}
+
+/// In the order of `broker_columns!`.
+fn broker(b: &BrokerState) -> Vec<Value<'_>> {
+    let (applied, refused) = (b.applied.as_ref(), b.refused.as_ref());
+    vec![
+        text(b.instance_id.as_str()),
+        text(b.broker_id.as_str()),
+        applied.map_or(Value::Null, |applied| number(applied.revision)),
+        applied.map_or(Value::Null, |applied| octets(applied.digest.as_bytes())),
+        applied.and_then(|applied| applied.applied_at).map_or(Value::Null, time),
+        applied.map_or(Value::Null, |applied| number(applied.sessions_cut)),
+        refused.map_or(Value::Null, |refused| number(refused.revision)),
+        refused.map_or(Value::Null, |refused| text(&refused.reason)),
+        refused.map_or(Value::Null, |refused| time(refused.refused_at)),
+        text(outcome_text(b.outcome)),
+        text(enforcement_text(b.enforcement)),
+        number(b.sessions_open),
+        time(b.received_at),
     ]
 }
 

@@ -6,6 +6,7 @@
 mod cluster;
 mod faults;
 mod proxy;
+mod receipts;
 mod roles;
 mod schema;
 

@@ -5,6 +5,7 @@ use catrust_event_store::contract::Fixture as _;
 use catrust_event_store::contract::commands::{
     append_all, delete, inactivate, instance, populate, unique_id, with_request_id,
 };
+use catrust_event_store::contract::receipts::receipt;
 use sqlx::error::DatabaseError;
 use sqlx::{Connection as _, PgConnection};
 
@@ -28,6 +29,10 @@ async fn the_application_role_serves_with_least_rights() {
     assert_eq!(store.rebuild().await.unwrap().instances, 1);
     assert!(store.verify().await.unwrap().is_clean());
     assert_eq!(store.prune_replies(fixture.clock.now()).await.unwrap(), 1);
+    let said = receipt(&id, "broker", 1);
+    assert_eq!(store.record_receipts(&[said.clone(), said]).await.unwrap(), 2);
+    assert_eq!(store.list_brokers(&id).await.unwrap().len(), 1);
+    assert_eq!(store.forget_brokers(fixture.clock.now()).await.unwrap(), 1);
     assert!(store.try_lease_publisher().await.unwrap().is_some());
 
     let mut connection = PgConnection::connect(&url).await.unwrap();

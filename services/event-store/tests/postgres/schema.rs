@@ -28,8 +28,8 @@ async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {
     copy(&PgPool::connect(&full.url()).await.unwrap(), &pool).await;
 
     let refused = PgEventStore::connect(&old.url(), old.clock.reader()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: 2 })), "{refused:?}");
-    assert_eq!(migrate(&old.url()).await.unwrap(), MigrationReport { from: 1, to: 2 });
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: 3 })), "{refused:?}");
+    assert_eq!(migrate(&old.url()).await.unwrap(), MigrationReport { from: 1, to: 3 });
     let migrated = old.open().await;
     let report = migrated.verify().await.unwrap();
     assert!(report.is_clean(), "{report:?}");
@@ -55,7 +55,7 @@ async fn newer_unmigrated_and_altered_schemas_are_refused() {
     let fixture = PgFixture::empty().await;
     let connect = async || PgEventStore::connect(&fixture.url(), fixture.clock.reader()).await;
     let refused = connect().await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 0, needed: 2 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 0, needed: 3 })), "{refused:?}");
     migrate(&fixture.url()).await.unwrap();
     let migrated = connect().await.unwrap();
     assert_ne!(migrated.log_id(), PgFixture::create().await.open().await.log_id());
@@ -63,7 +63,7 @@ async fn newer_unmigrated_and_altered_schemas_are_refused() {
                  VALUES (99, 'newer', true, '', 0)";
     fixture.execute(newer).await.unwrap();
     for refused in [connect().await.map(drop), migrate(&fixture.url()).await.map(drop)] {
-        assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 2 })), "{refused:?}");
+        assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 3 })), "{refused:?}");
     }
     let altered = "DELETE FROM _sqlx_migrations WHERE version = 99; \
                    UPDATE _sqlx_migrations SET checksum = '' WHERE version = 1";
@@ -82,5 +82,5 @@ async fn of_several_migrations_at_once_one_does_it() {
     let reports = futures::future::join_all((0..4).map(|_| migrate(&url))).await;
     let mut from: Vec<i64> = reports.into_iter().map(|report| report.unwrap().from).collect();
     from.sort_unstable();
-    assert_eq!(from, [0, 2, 2, 2]);
+    assert_eq!(from, [0, 3, 3, 3]);
 }

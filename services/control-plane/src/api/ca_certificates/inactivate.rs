@@ -17,17 +17,21 @@ pub(super) async fn handle(
     let sn = fields.sn(&request.sn);
     let reason = fields.reason(request.reason.clone());
     let scope = fields.scope(request.scope);
+    // Like the key itself no part of what is asked for: a repetition may wait longer.
+    let wait = fields.wait(request.wait.take().as_ref());
     let key = fields.request_id(&std::mem::take(&mut request.request_id));
-    let (Some(id), Some(sn), Some(reason), Some(scope), Some(key)) = (id, sn, reason, scope, key) else {
+    let (Some(id), Some(sn), Some(reason), Some(scope), Some(wait), Some(key)) =
+        (id, sn, reason, scope, wait, key)
+    else {
         return Err(fields.into_error());
     };
-    Fields::no_wait(request.wait.as_ref())?;
     call.identify_by(key, "InactivateCaCertificate", &request);
 
     let policy_version = api.admit(call, &id, Action::UnregisterCaCertificate).await?;
     let with_will = api.rules.cut_with_will;
     let command = Command::InactivateCaCertificate { sn, scope, with_will, reason };
-    let reply = api.submit(call, id, command, &policy_version).await?;
+    let reply = api.submit(call, id.clone(), command, &policy_version).await?;
+    let propagation = api.wait(call, &id, reply.revision, wait).await;
     let certificate = convert::reply_certificate(&reply.body)?;
     Ok(v1::InactivateCaCertificateResponse {
         request_id: call.request_id.to_string(),
@@ -36,6 +40,6 @@ pub(super) async fn handle(
         ca_certificate: Some(certificate),
         position: reply.position,
         revision: reply.revision,
-        propagation: None,
+        propagation,
     })
 }

@@ -1,6 +1,7 @@
-//! `TrustService`: what brokers read.
+//! `TrustService`: what brokers read, and what they say that they did with it.
 
 mod get_bundle;
+mod report_receipt;
 mod watch;
 
 use std::sync::Arc;
@@ -42,16 +43,8 @@ impl TrustService for Trust {
         &self,
         request: Request<v1::ReportReceiptRequest>,
     ) -> Result<Response<v1::ReportReceiptResponse>, Status> {
-        answer!(&self.0, request, report_receipt)
+        answer!(&self.0, request, report_receipt::handle)
     }
-}
-
-async fn report_receipt(
-    _: &Arc<Api>,
-    _: &mut super::Call,
-    _: v1::ReportReceiptRequest,
-) -> Result<v1::ReportReceiptResponse, ApiError> {
-    Err(ApiError::Unimplemented("receipts are not collected in this version"))
 }
 
 /// The signed bundle of an instance, `None` where there is none at that point.

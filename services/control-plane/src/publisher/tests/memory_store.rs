@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use catrust_domain::{
-    CommandEnvelope, Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber,
-    Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
+    RequestKey, SerialNumber, Timestamp, TrustBundle,
 };
 use catrust_event_store::{
     BundleAt, CertificateView, CommandResults, EventStore, Page, PublisherLease, RebuildReport, StateFilter,
     StoreError, VerifyReport,
 };
 use catrust_trust_feed::contract::SampleLog;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 /// A log that several replicas share.
@@ -222,6 +222,30 @@ impl EventStore for MemoryStore {
 
     async fn prune_replies(&self, _: Timestamp) -> Result<u64, StoreError> {
         not_part_of_this()
+    }
+
+    async fn record_receipts(&self, _: &[Receipt]) -> Result<u64, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn list_brokers(&self, _: &InstanceId) -> Result<Vec<FleetMember>, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn list_all_brokers(
+        &self,
+        _: Option<(&InstanceId, &BrokerId)>,
+        _: u32,
+    ) -> Result<Vec<FleetMember>, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn forget_brokers(&self, _: Timestamp) -> Result<u64, StoreError> {
+        not_part_of_this()
+    }
+
+    fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
+        broadcast::Sender::new(1).subscribe()
     }
 
     async fn verify(&self) -> Result<VerifyReport, StoreError> {

@@ -1,0 +1,23 @@
+//! `ReportReceipt`.
+
+use catrust_proto::v1;
+
+use crate::access::Action;
+use crate::api::{Api, Call};
+use crate::error::ApiError;
+use crate::fleet::statement;
+use crate::metrics::ReceiptVia;
+
+pub(super) async fn handle(
+    api: &Api,
+    call: &mut Call,
+    request: v1::ReportReceiptRequest,
+) -> Result<v1::ReportReceiptResponse, ApiError> {
+    let receipt = statement::receipt(request, api.now()).map_err(|violations| {
+        api.metrics.receipt(ReceiptVia::Grpc, "invalid");
+        ApiError::Fields(violations)
+    })?;
+    api.admit(call, &receipt.instance_id, Action::ReportReceipt).await?;
+    api.receipts.record(receipt).await?;
+    Ok(v1::ReportReceiptResponse { request_id: call.request_id.to_string() })
+}

@@ -1,0 +1,95 @@
+//! Hears receipts on NATS. Nobody is there to be told what is wrong with one, so that it
+//! is counted, and told to the log once for each sender.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use catrust_domain::{InstanceId, Receipt};
+use catrust_event_store::Clock;
+use catrust_trust_feed::{IncomingReceipt, ReceiptStream};
+use futures::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{ReceiptIntake, statement};
+use crate::directory::Directory;
+use crate::metrics::{Metrics, ReceiptVia};
+
+/// Senders of what is no receipt that are told of; more are only counted.
+const MOST_TOLD: usize = 1_000;
+
+/// What hearing needs.
+pub struct Listener {
+    /// Where receipts go.
+    pub intake: ReceiptIntake,
+    /// Knows the instances. Those that it does not know yet are not looked up: the
+    /// name comes from outside, and the broker says it again.
+    pub directory: Arc<Directory>,
+    /// Reads the wall clock.
+    pub clock: Clock,
+    /// Where what is no receipt is counted.
+    pub metrics: Metrics,
+}
+
+impl Listener {
+    /// Hears until `stop`.
+    pub async fn run(self, mut receipts: ReceiptStream, stop: CancellationToken) {
+        let mut told = Told::default();
+        while let Some(Some(incoming)) = stop.run_until_cancelled(receipts.next()).await {
+            let sender = (incoming.instance.clone(), incoming.broker.clone());
+            match self.read(incoming) {
+                Ok(receipt) => self.intake.offer(receipt),
+                Err(problem) => {
+                    self.metrics.receipt(ReceiptVia::Nats, "invalid");
+                    told.tell(sender, &problem);
+                }
+            }
+        }
+        // The stream ends with its feed, which lives as long as the server.
+        stop.cancelled().await;
+    }
+
+    fn read(&self, incoming: IncomingReceipt) -> Result<Receipt, String> {
+        let message = incoming.receipt.map_err(|error| error.to_string())?;
+        let receipt = statement::receipt(message, (self.clock)()).map_err(|violations| {
+            let texts: Vec<_> = violations.iter().map(|(field, text)| format!("{field} {text}")).collect();
+            texts.join("; ")
+        })?;
+        self.check_instance(&receipt.instance_id)?;
+        Ok(receipt)
+    }
+
+    fn check_instance(&self, id: &InstanceId) -> Result<(), String> {
+        self.directory.find(id).map(drop).ok_or_else(|| "no such MQTT instance".to_owned())
+    }
+}
+
+/// Who has been told of.
+#[derive(Default)]
+struct Told(HashSet<(String, String)>);
+
+impl Told {
+    fn tell(&mut self, sender: (String, String), problem: &str) -> bool {
+        if self.0.len() >= MOST_TOLD || self.0.contains(&sender) {
+            return false;
+        }
+        // Names from outside: as Debug, which escapes what would forge lines.
+        let (instance, broker) = &sender;
+        tracing::warn!(?instance, ?broker, ?problem, "not a receipt; told once for each broker");
+        self.0.insert(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sender_is_told_of_once_and_only_so_many() {
+        let mut told = Told::default();
+        let sender = |number: usize| ("i".to_owned(), number.to_string());
+        assert!(told.tell(sender(0), "garbage"));
+        assert!(!told.tell(sender(0), "garbage again"));
+        let more = (1..2 * MOST_TOLD).filter(|number| told.tell(sender(*number), "garbage")).count();
+        assert_eq!(more, MOST_TOLD - 1);
+    }
+}

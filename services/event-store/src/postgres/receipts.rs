@@ -1,0 +1,135 @@
+//! Taking receipts in: one statement for a round of receipts, in which each broker
+//! speaks once.
+//!
+//! The statement folds each receipt into what is stored by the rule of
+//! `BrokerState::take`, spelled in SQL, since another replica may be at the same row;
+//! the contract suite compares the two on random receipts. It also finds out which
+//! instances have news, and notifies of those alone: a fleet's signs of life would
+//! wake every replica all the time.
+
+use catrust_domain::{BrokerState, Receipt};
+use sqlx::PgConnection;
+use sqlx::Row as _;
+use tokio::time::timeout;
+
+use super::PgEventStore;
+use super::error::store_error;
+use super::statement::{Statement, column};
+use super::write::WRITE_TIMEOUT;
+use crate::columns::{enforcement_text, outcome_text, stored};
+use crate::queries::broker_columns;
+use crate::{MAX_BROKERS, StoreError, receipts};
+
+/// Channel of the hint that a fleet has news; the payload is the instance.
+pub(super) const RECEIPTS_CHANNEL: &str = "catrust_receipts";
+
+/// After `WITH said AS (SELECT * FROM unnest(…) AS u(…)), put AS (INSERT INTO
+/// broker_receipts AS b (…) SELECT … FROM said`. Only a broker that is not known yet is
+/// worth a count.
+const WITH_ROOM: &str = " WHERE CASE WHEN EXISTS (SELECT FROM broker_receipts AS k \
+     WHERE k.instance_id = said.instance_id AND k.broker_id = said.broker_id) THEN true \
+     ELSE (SELECT count(*) FROM broker_receipts AS k WHERE k.instance_id = said.instance_id) < ";
+
+/// `success`: the receipt is one, and not late. `refusal`: likewise, unless it would
+/// cover an outstanding refusal of a later revision.
+const FOLD: &str = " END ORDER BY said.instance_id COLLATE \"C\", said.broker_id COLLATE \"C\" \
+     ON CONFLICT (instance_id, broker_id) DO UPDATE SET (revision, digest, applied_at, sessions_cut, \
+     refused_revision, refusal, refused_at, outcome, enforcement, sessions_open, received_at) = (SELECT \
+     CASE WHEN take.success THEN excluded.revision ELSE b.revision END, \
+     CASE WHEN take.success THEN excluded.digest ELSE b.digest END, \
+     CASE WHEN take.success THEN excluded.applied_at ELSE b.applied_at END, \
+     CASE WHEN take.success AND b.revision = excluded.revision \
+          THEN greatest(b.sessions_cut, excluded.sessions_cut) \
+          WHEN take.success THEN excluded.sessions_cut ELSE b.sessions_cut END, \
+     CASE WHEN take.refusal THEN excluded.refused_revision ELSE b.refused_revision END, \
+     CASE WHEN take.refusal THEN excluded.refusal ELSE b.refusal END, \
+     CASE WHEN take.refusal THEN excluded.refused_at ELSE b.refused_at END, \
+     CASE WHEN take.success OR take.refusal THEN excluded.outcome ELSE b.outcome END, \
+     CASE WHEN take.success OR take.refusal THEN excluded.enforcement ELSE b.enforcement END, \
+     CASE WHEN take.success OR take.refusal THEN excluded.sessions_open ELSE b.sessions_open END, \
+     greatest(b.received_at, excluded.received_at) \
+     FROM (SELECT \
+     excluded.revision IS NOT NULL AND (b.revision IS NULL OR excluded.revision >= b.revision) AS success, \
+     excluded.refused_revision IS NOT NULL AND NOT (b.refused_revision IS NOT NULL \
+       AND excluded.refused_revision < b.refused_revision \
+       AND (b.revision IS NULL OR b.refused_revision > b.revision \
+         OR (b.refused_revision = b.revision AND b.outcome = 'REFUSED'))) AS refusal) AS take) \
+     RETURNING b.instance_id, b.broker_id, b.revision, b.digest, b.refused_revision, b.outcome)";
+
+/// What was before is read from the statement's snapshot. As `BrokerState::is_news`.
+const TELL: &str = ", news AS (SELECT DISTINCT put.instance_id FROM put LEFT JOIN broker_receipts AS b \
+     ON b.instance_id = put.instance_id AND b.broker_id = put.broker_id \
+     WHERE (b.revision, b.digest, b.refused_revision, b.outcome) IS DISTINCT FROM \
+     (put.revision, put.digest, put.refused_revision, put.outcome)) \
+     SELECT (SELECT count(*) FROM put), CASE WHEN news.instance_id IS NOT NULL \
+       THEN pg_notify('catrust_receipts', news.instance_id)::text END \
+     FROM (VALUES (1)) AS one LEFT JOIN news ON true";
+
+impl PgEventStore {
+    pub(super) async fn take_receipts(&self, batch: &[Receipt]) -> Result<u64, StoreError> {
+        let rounds = receipts::rounds(batch)?;
+        if rounds.is_empty() {
+            return Ok(0);
+        }
+        let mut connection = self.reader().await?;
+        let mut taken = 0;
+        for round in rounds {
+            let taking = timeout(WRITE_TIMEOUT, take_round(&mut connection, &round)).await;
+            taken += taking.map_err(|late| StoreError::Unavailable(late.into()))??;
+        }
+        Ok(taken)
+    }
+}
+
+async fn take_round(connection: &mut PgConnection, round: &[&Receipt]) -> Result<u64, StoreError> {
+    let brokers: Vec<BrokerState> = round.iter().map(|receipt| BrokerState::first(receipt)).collect();
+    let mut statement = Statement::default();
+    statement.push("WITH said AS (SELECT * FROM ");
+    unnest(&mut statement, &brokers);
+    statement.push("), put AS (INSERT INTO broker_receipts AS b (").push(broker_columns!(""));
+    statement.push(") SELECT ").push(broker_columns!("said.")).push(" FROM said").push(WITH_ROOM);
+    statement.bind(i64::try_from(MAX_BROKERS).unwrap_or(i64::MAX)).push(FOLD).push(TELL);
+    let rows = statement.fetch(connection).await?;
+    let row = rows.first().ok_or_else(|| StoreError::Internal("taking receipts gave no row".into()))?;
+    let taken: i64 = row.try_get(0).map_err(store_error)?;
+    Ok(u64::try_from(taken).unwrap_or(0))
+}
+
+/// The brokers as they are after these receipts alone.
+fn unnest(statement: &mut Statement, brokers: &[BrokerState]) {
+    statement.unnest(vec![
+        ("instance_id", column!(Text, brokers, b => b.instance_id.as_str())),
+        ("broker_id", column!(Text, brokers, b => b.broker_id.as_str())),
+        ("revision", column!(OptionalNumber, brokers, b => b.applied.map(|a| stored(a.revision)))),
+        (
+            "digest",
+            column!(OptionalOctets, brokers, b => {
+                b.applied.as_ref().map(|a| a.digest.as_bytes().as_slice())
+            }),
+        ),
+        ("applied_at", column!(OptionalTime, brokers, b => b.applied.and_then(|a| a.applied_at))),
+        ("sessions_cut", column!(OptionalNumber, brokers, b => b.applied.map(|a| stored(a.sessions_cut)))),
+        (
+            "refused_revision",
+            column!(OptionalNumber, brokers, b => {
+                b.refused.as_ref().map(|refused| stored(refused.revision))
+            }),
+        ),
+        (
+            "refusal",
+            column!(OptionalText, brokers, b => {
+                b.refused.as_ref().map(|refused| refused.reason.as_str())
+            }),
+        ),
+        (
+            "refused_at",
+            column!(OptionalTime, brokers, b => {
+                b.refused.as_ref().map(|refused| refused.refused_at)
+            }),
+        ),
+        ("outcome", column!(Text, brokers, b => outcome_text(b.outcome))),
+        ("enforcement", column!(Text, brokers, b => enforcement_text(b.enforcement))),
+        ("sessions_open", column!(Number, brokers, b => stored(b.sessions_open))),
+        ("received_at", column!(Time, brokers, b => b.received_at)),
+    ]);
+}

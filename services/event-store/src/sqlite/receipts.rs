@@ -1,0 +1,105 @@
+//! Taking receipts in, under the file's write lock: what is known is read, folded by
+//! the domain's rule, and written back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catrust_domain::{BrokerId, BrokerState, InstanceId, Receipt};
+use sqlx::SqliteConnection;
+
+use super::append::begin;
+use super::error::store_error;
+use super::write::put_brokers;
+use super::{SqliteEventStore, session};
+use crate::columns;
+use crate::queries::broker_columns;
+use crate::rows::{Bind, Rows as _};
+use crate::{MAX_BROKERS, StoreError, reads, receipts};
+
+/// $1 instance, $2 broker.
+const BROKER: &str = concat!(
+    "SELECT ",
+    broker_columns!(""),
+    " FROM broker_receipts WHERE instance_id = $1 AND broker_id = $2"
+);
+
+/// $1 instance.
+const COUNT: &str = "SELECT count(*) FROM broker_receipts WHERE instance_id = $1";
+
+/// What a batch came to.
+#[derive(Default)]
+struct Folded {
+    /// `None` for a broker that there is no room for.
+    brokers: BTreeMap<(InstanceId, BrokerId), Option<BrokerState>>,
+    changed: BTreeSet<InstanceId>,
+    taken: u64,
+}
+
+impl SqliteEventStore {
+    pub(super) async fn take_receipts(&self, batch: &[Receipt]) -> Result<u64, StoreError> {
+        let rounds = receipts::rounds(batch)?;
+        if rounds.is_empty() {
+            return Ok(0);
+        }
+        let mut slot = self.writer.lock().await;
+        // As in `append_batch`: a connection that fails, or is abandoned, is closed.
+        let mut connection = match slot.take() {
+            Some(connection) => connection,
+            None => session::open(&self.options).await?,
+        };
+        begin(&mut connection).await?;
+        let mut folded = Folded::default();
+        for receipt in rounds.into_iter().flatten() {
+            folded.take(&mut connection, receipt).await?;
+        }
+        let brokers: Vec<BrokerState> = folded.brokers.into_values().flatten().collect();
+        put_brokers(&mut connection, &brokers).await?;
+        sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(store_error)?;
+        *slot = Some(connection);
+        folded.changed.into_iter().for_each(|id| self.fleet.tell(id));
+        Ok(folded.taken)
+    }
+}
+
+impl Folded {
+    async fn take(&mut self, connection: &mut SqliteConnection, receipt: &Receipt) -> Result<(), StoreError> {
+        let key = (receipt.instance_id.clone(), receipt.broker_id.clone());
+        let known = match self.brokers.get(&key) {
+            Some(None) => return Ok(()),
+            Some(known) => known.clone(),
+            None => find(connection, receipt).await?,
+        };
+        let next = match &known {
+            Some(broker) => {
+                let mut next = broker.clone();
+                next.take(receipt);
+                Some(next)
+            }
+            None if self.has_room(connection, &key.0).await? => Some(BrokerState::first(receipt)),
+            None => None,
+        };
+        let news = match (&known, &next) {
+            (Some(known), Some(next)) => known.is_news(next),
+            (_, next) => next.is_some(),
+        };
+        if news {
+            self.changed.insert(key.0.clone());
+        }
+        self.taken += u64::from(next.is_some());
+        self.brokers.insert(key, next);
+        Ok(())
+    }
+
+    async fn has_room(&self, connection: &mut SqliteConnection, id: &InstanceId) -> Result<bool, StoreError> {
+        let stored = reads::number(connection, COUNT, &[Bind::Text(id.as_str())]).await?.unwrap_or(0);
+        Ok(usize::try_from(stored).is_ok_and(|stored| stored < MAX_BROKERS))
+    }
+}
+
+async fn find(
+    connection: &mut SqliteConnection,
+    receipt: &Receipt,
+) -> Result<Option<BrokerState>, StoreError> {
+    let binds = [Bind::Text(receipt.instance_id.as_str()), Bind::Text(receipt.broker_id.as_str())];
+    let row = connection.row(BROKER, &binds).await?;
+    row.map(|row| columns::broker(&row, 0)).transpose()
+}

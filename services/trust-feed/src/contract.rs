@@ -2,6 +2,7 @@
 //! it with. Behind the feature `contract`, so that implementations elsewhere can run
 //! it too.
 
+mod certificate;
 mod nats_server;
 mod sample_log;
 

@@ -3,11 +3,13 @@
 //! [`message`] says what each row of the log looks like to brokers, [`canonical`]
 //! and [`signing`] how it is signed and verified; [`feed`] is the port that carries
 //! it, with two implementations, [`nats`] and [`in_process`], that both run the
-//! suite in `contract`; [`parse`] and [`bundle`] are the reading side, where signed
-//! messages are folded into the trust of an instance.
+//! suite in `contract`; [`parse`] and [`bundle`] fold signed messages into the trust
+//! of an instance, and [`agent`] is the whole reading side around them: order, staleness,
+//! persistence, receipts, for whatever enforces trust.
 //!
 //! The crate knows nothing of SQL, of gRPC servers, or of what enforces trust.
 
+pub mod agent;
 pub mod bundle;
 pub mod canonical;
 pub mod feed;

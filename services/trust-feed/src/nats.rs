@@ -10,6 +10,7 @@
 //! start.
 
 mod publish;
+mod receipt;
 mod receipts_in;
 mod settings;
 mod stream;
@@ -110,9 +111,14 @@ impl NatsFeed {
         })
     }
 
+    /// Whether there is a connection. A server that hangs shows after two pings.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
     /// Fails while there is no connection, instead of queueing for later.
     fn check_connected(&self) -> Result<(), FeedError> {
-        if self.client.connection_state() == State::Connected {
+        if self.is_connected() {
             Ok(())
         } else {
             Err(FeedError::unavailable("there is no connection to NATS"))

@@ -1,9 +1,8 @@
 //! From the wire back to the domain, with every claim checked that can be checked
 //! without the state of the reader.
 //!
-//! `sha256` is checked against the certificate. `spki_sha256` is not: that takes an
-//! X.509 parser, which the enforcing side has and this crate has not; agents MUST
-//! check it there.
+//! `sha256` and `spki_sha256` are checked against the certificate itself, so that
+//! whoever enforces may rely on both.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,6 +13,8 @@ use catrust_domain::{
 };
 use catrust_proto::v1 as proto;
 use uuid::Uuid;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use crate::{canonical, pem};
 
@@ -176,6 +177,14 @@ fn certificate(entry: &proto::TrustEntry) -> Result<CertificateFacts, InvalidMes
         .ok_or(InvalidMessage { field: "ca_content", reason: "is not one PEM certificate" })?;
     if Sha256::of(&der) != facts.sha256 {
         return Err(InvalidMessage { field: "sha256", reason: "is not that of ca_content" });
+    }
+    match X509Certificate::from_der(&der) {
+        Ok(([], certificate)) => {
+            if Sha256::of(certificate.public_key().raw) != facts.spki_sha256 {
+                return Err(InvalidMessage { field: "spki_sha256", reason: "is not that of ca_content" });
+            }
+        }
+        _ => return Err(InvalidMessage { field: "ca_content", reason: "is not an X.509 certificate" }),
     }
     Ok(facts)
 }

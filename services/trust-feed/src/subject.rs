@@ -1,7 +1,7 @@
 //! NATS subjects of the feed. Their tokens are validated where they enter the
 //! system (see `catrust_domain::identifiers`), so nothing is escaped here.
 
-use catrust_domain::{InstanceId, Sha256};
+use catrust_domain::{BrokerId, InstanceId, Sha256};
 
 /// Every subject that the stream holds.
 pub const STREAM_SUBJECTS: [&str; 2] = ["catrust.v1.trust.>", "catrust.v1.log.>"];
@@ -28,4 +28,10 @@ pub fn log(instance_id: &InstanceId, event_type: &str) -> String {
 #[must_use]
 pub fn head(instance_id: &InstanceId) -> String {
     format!("catrust.v1.head.{instance_id}")
+}
+
+/// Subject of the receipts of a broker: core NATS, not in the stream.
+#[must_use]
+pub fn receipt(instance_id: &InstanceId, broker_id: &BrokerId) -> String {
+    format!("catrust.v1.receipt.{instance_id}.{broker_id}")
 }

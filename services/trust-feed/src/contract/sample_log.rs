@@ -12,6 +12,7 @@ use catrust_domain::{
 };
 use uuid::Uuid;
 
+use super::certificate;
 use crate::message::FeedMessage;
 use crate::pem;
 use crate::signing::SigningKey;
@@ -52,6 +53,18 @@ impl SampleLog {
             model: ReadModel::new(),
             drawn: 0,
             given: 0,
+        }
+    }
+
+    /// The same log once more: both may grow apart.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            log_id: self.log_id,
+            events: self.events.clone(),
+            model: self.model.clone(),
+            drawn: self.drawn,
+            given: self.given,
         }
     }
 
@@ -131,24 +144,26 @@ impl SampleLog {
         id
     }
 
-    /// Registers a CA certificate, active; two events. Its DER is made up.
+    /// Registers a CA certificate, active; two events. Nobody signed it.
     ///
     /// # Panics
     /// Where the rules refuse it.
     pub fn register_certificate(&mut self, instance: &InstanceId) -> SerialNumber {
         let number = self.draw();
-        let der = format!("the DER of certificate {number} of {instance} in {}", self.log_id);
+        let key = Sha256::of(format!("key {number} of {instance} in {}", self.log_id).as_bytes());
+        let (der, spki) =
+            certificate::made_up(&number.to_be_bytes(), &format!("CA {number}"), key.as_bytes());
         let sn = SerialNumber::from_octets(&number.to_be_bytes()).expect("a serial number");
         let facts = CertificateFacts {
             sn: sn.clone(),
-            sha256: Sha256::of(der.as_bytes()),
-            spki_sha256: Sha256::of(format!("key {der}").as_bytes()),
+            sha256: Sha256::of(&der),
+            spki_sha256: Sha256::of(&spki),
             subject: format!("CN=CA {number}"),
             subject_key_id: format!("{number:040x}"),
             issuer: format!("CN=CA {number}"),
             not_before: Timestamp::from_micros(1_700_000_000_000_000),
             not_after: Timestamp::from_micros(2_000_000_000_000_000),
-            ca_content: pem::encode("CERTIFICATE", der.as_bytes()),
+            ca_content: pem::encode("CERTIFICATE", &der),
         };
         let register_code = format!("code-{number}");
         self.run(instance, Command::IssueRegisterCode { register_code: register_code.clone() });

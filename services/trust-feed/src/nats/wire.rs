@@ -55,7 +55,7 @@ fn token(text: &str) -> Option<&str> {
 
 /// Whether a text has the form `00-<trace id>-<span id>-<flags>`. It came from a caller,
 /// and a line break in a header would be another header.
-fn is_traceparent(text: &str) -> bool {
+pub fn is_traceparent(text: &str) -> bool {
     let hexadecimal = |part: &str, length| {
         part.len() == length
             && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))

@@ -1,0 +1,518 @@
+//! The reading side without I/O, clock or randomness: what an agent believes, and what
+//! follows from it.
+//!
+//! ```text
+//! message ─▶ signature ─▶ instance, log ─▶ order, digest ─▶ state
+//!                                                            │
+//!    Apply ─▶ Enforced ─▶ Persist ─▶ Persisted ─▶ Receipt ◀──┘
+//! ```
+//!
+//! The driver hands an [`Input`] to [`Core::handle`], and then MUST take each
+//! [`Output`] from [`Core::poll`] and carry it out, in order, until there is none: the
+//! result of an [`Output::Apply`] and of an [`Output::Persist`] goes back as an input
+//! before the next output is taken.
+//!
+//! Three things the core never does, whatever comes in whatever order: hold a state that
+//! the log did not have, go back to an older one, or call it fresh without a head.
+
+mod head_clock;
+mod held;
+mod io;
+mod refusal;
+mod snapshot;
+mod source_choice;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_domain::{Sha256, Timestamp, TrustBundle};
+use catrust_proto::v1 as proto;
+use uuid::Uuid;
+
+use super::enforcer::{AgentTrust, Applied, Freshness, NotApplied};
+use crate::bundle::{self, HeadVerdict, TrustError, TrustState};
+use crate::canonical::{Signed as _, Verified};
+use crate::message::HEAD_VALIDITY_SECONDS;
+use crate::parse;
+use head_clock::HeadClock;
+use held::{Held, SavedHead};
+use refusal::Throttle;
+use snapshot::Snapshot;
+use source_choice::SourceChoice;
+
+pub use head_clock::HeadRefusal;
+pub use io::{Cause, CoreSettings, Input, Message, Now, Output, Record, Saved, Statement};
+pub use refusal::{MAX_REFUSAL_LENGTH, Refusal, Refused};
+pub use source_choice::SourceKind;
+
+/// How long a change may come after the head that tells of it, before it is lost.
+const BEHIND_GRACE: Duration = Duration::from_secs(1);
+/// Pause before an enforcer or a disk that failed is asked again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Changes kept that came before the ones that they follow.
+const EARLY_CHANGES: usize = 256;
+/// Changes after a saved bundle, after which another bundle is asked for, so that a
+/// start does not have to verify ever more of them.
+const MAX_SAVED_CHANGES: u64 = 1_000;
+/// Longest time between two saved heads: what a restart without contact may lose of the
+/// hard budget.
+const HEAD_SAVED_EVERY: Duration = Duration::from_secs(30);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Core {
+    settings: CoreSettings,
+    held: Option<Held>,
+    clock: HeadClock,
+    choice: SourceChoice,
+    snapshot: Snapshot,
+    throttle: Throttle,
+    /// Verified changes that came before the ones that they follow.
+    early: BTreeMap<u64, Verified<proto::TrustChange>>,
+    /// Newest head that tells of more than the state has, its source, and since when.
+    behind: Option<(SourceKind, Verified<proto::Head>, Duration)>,
+    /// As the enforcer was told.
+    freshness: Freshness,
+    ready: bool,
+    head_saved_at: Option<Duration>,
+    enforce_again_at: Option<Duration>,
+    persist_again_at: Option<Duration>,
+    outputs: VecDeque<Output>,
+}
+
+impl Core {
+    /// An agent that knows nothing yet.
+    #[must_use]
+    pub fn new(settings: CoreSettings) -> Self {
+        let CoreSettings { soft_budget, hard_budget, clock_skew, .. } = settings;
+        Self {
+            settings,
+            held: None,
+            clock: HeadClock::new(clock_skew, soft_budget, hard_budget),
+            choice: SourceChoice::new(soft_budget),
+            snapshot: Snapshot::default(),
+            throttle: Throttle::default(),
+            early: BTreeMap::new(),
+            behind: None,
+            freshness: Freshness::HardStale,
+            ready: false,
+            head_saved_at: None,
+            enforce_again_at: None,
+            persist_again_at: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Revision of the state; `None` before the first bundle.
+    #[must_use]
+    pub fn revision(&self) -> Option<u64> {
+        self.held.as_ref().map(|held| held.state.revision())
+    }
+
+    /// The state as a bundle; `None` before the first one.
+    #[must_use]
+    pub fn bundle(&self) -> Option<&Arc<TrustBundle>> {
+        self.held.as_ref().map(|held| &held.bundle)
+    }
+
+    /// Log that the state comes from, pinned by the first bundle.
+    #[must_use]
+    pub fn log_id(&self) -> Option<Uuid> {
+        self.held.as_ref().map(|held| held.state.log_id())
+    }
+
+    /// How well the state is known to be current, as the enforcer was told.
+    #[must_use]
+    pub const fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+
+    /// How long ago the state was proved to be current; `None` for never.
+    #[must_use]
+    pub fn age(&self, now: Now) -> Option<Duration> {
+        self.held.as_ref().and_then(|_| self.clock.age(now))
+    }
+
+    /// Whether trust that admits somebody has been enforced since the start.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Source that is leaned on.
+    #[must_use]
+    pub const fn active_source(&self) -> SourceKind {
+        self.choice.active()
+    }
+
+    /// Takes what happened.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Loaded(saved) => self.load(now, saved),
+            Input::Message(source, message) => self.message(now, source, message),
+            Input::Unreadable(_) => {
+                self.refuse(now, 0, Refusal::Unreadable);
+                self.want_snapshot(now);
+            }
+            Input::SourceUp(SourceKind::Nats) => self.choice.nats_up(),
+            Input::SourceLost(SourceKind::Nats) => self.choice.nats_lost(now.monotonic),
+            // The gRPC source connects again by itself.
+            Input::SourceUp(SourceKind::Grpc) | Input::SourceLost(SourceKind::Grpc) => {}
+            Input::SnapshotFailed => self.snapshot.failed(now.monotonic),
+            Input::Enforced { revision, result } => self.enforced(now, revision, result),
+            Input::Persisted { revision, result } => self.persisted(now, revision, result),
+            Input::Tick => self.tick(now),
+        }
+        self.refresh(now);
+        self.choose(now);
+    }
+
+    /// Takes the next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    // What comes.
+
+    fn message(&mut self, now: Now, source: SourceKind, message: Message) {
+        let keys = &self.settings.keys;
+        let (revision, refusal) = match message {
+            Message::Bundle(bundle) => {
+                let revision = bundle.revision;
+                match bundle.verified(keys) {
+                    Ok(bundle) => return self.take_bundle(now, bundle),
+                    Err(error) => {
+                        self.snapshot.failed(now.monotonic);
+                        (revision, error)
+                    }
+                }
+            }
+            Message::Change(change) => {
+                let revision = change.revision;
+                match change.verified(keys) {
+                    Ok(change) => return self.take_change(now, change),
+                    Err(error) => (revision, error),
+                }
+            }
+            Message::Head(head) => {
+                let revision = head.revision;
+                match head.verified(keys) {
+                    Ok(head) => return self.take_head(now, source, head),
+                    Err(error) => (revision, error),
+                }
+            }
+        };
+        self.refuse(now, revision, refusal.into());
+    }
+
+    fn take_bundle(&mut self, now: Now, bundle: Verified<proto::TrustBundle>) {
+        let revision = bundle.revision;
+        let taken = match &mut self.held {
+            Some(held) => held.state.replace(&bundle),
+            None => TrustState::new(&self.settings.instance_id, &bundle).map(|state| {
+                self.held = Some(Held::new(state, Timestamp::default()));
+                true
+            }),
+        };
+        let moved = match taken {
+            Ok(moved) => moved,
+            Err(error) => {
+                // A server that answers with this one may have a better one later.
+                self.snapshot.failed(now.monotonic);
+                return self.refuse(now, revision, error.into());
+            }
+        };
+        self.snapshot.came(now.monotonic);
+        let Some(held) = &mut self.held else { return };
+        if moved {
+            // Signed, so that it has a time.
+            held.moved_by_bundle(parse::time("issued_at", bundle.issued_at.as_ref()).unwrap_or_default());
+            self.apply(Cause::Bundle);
+        }
+        if moved || self.held.as_ref().is_some_and(|held| held.saved_changes > 0) {
+            self.persist(Record::Bundle(Box::new(bundle.into_inner())));
+        }
+        self.take_early(now);
+    }
+
+    fn take_change(&mut self, now: Now, change: Verified<proto::TrustChange>) {
+        self.take_one_change(now, change);
+        self.take_early(now);
+    }
+
+    fn take_one_change(&mut self, now: Now, change: Verified<proto::TrustChange>) {
+        let revision = change.revision;
+        let Some(held) = &mut self.held else {
+            self.keep_early(change);
+            return self.want_snapshot(now);
+        };
+        match held.state.apply(&change) {
+            Ok(bundle::Applied::Known) => {}
+            Ok(bundle::Applied::Changed(parsed)) => {
+                held.moved_by(&parsed);
+                self.apply(Cause::Change);
+                self.persist(Record::Change(Box::new(change.into_inner())));
+                if self.held.as_ref().is_some_and(|held| held.saved_changes > MAX_SAVED_CHANGES) {
+                    self.want_snapshot(now);
+                }
+            }
+            Err(TrustError::Gap { .. }) => {
+                self.keep_early(change);
+                self.want_snapshot(now);
+            }
+            Err(error) => {
+                if matches!(error, TrustError::DigestMismatch { .. }) {
+                    self.want_snapshot(now);
+                }
+                self.refuse(now, revision, error.into());
+            }
+        }
+    }
+
+    /// Keeps a change for later. Only verified ones get here, and the farthest go first,
+    /// so that memory has a bound.
+    fn keep_early(&mut self, change: Verified<proto::TrustChange>) {
+        self.early.insert(change.revision, change);
+        if self.early.len() > EARLY_CHANGES {
+            self.early.pop_last();
+        }
+    }
+
+    /// Applies what was kept, as far as it follows now; and looks again at a head that was
+    /// ahead.
+    fn take_early(&mut self, now: Now) {
+        while let Some(revision) = self.revision() {
+            self.early = self.early.split_off(&(revision + 1));
+            let Some(next) = self.early.remove(&(revision + 1)) else { break };
+            self.take_one_change(now, next);
+            if self.revision() == Some(revision) {
+                break;
+            }
+        }
+        let reached = self.behind.take_if(|(_, head, _)| {
+            self.held.as_ref().is_some_and(|held| head.revision <= held.state.revision())
+        });
+        if let Some((source, head, _)) = reached {
+            self.take_head(now, source, head);
+        }
+    }
+
+    fn take_head(&mut self, now: Now, source: SourceKind, head: Verified<proto::Head>) {
+        let Some(held) = &self.held else { return self.want_snapshot(now) };
+        let revision = head.revision;
+        let verdict = match held.state.compare(&head) {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                if matches!(error, TrustError::DigestMismatch { .. }) {
+                    self.want_snapshot(now);
+                }
+                return self.refuse(now, revision, error.into());
+            }
+        };
+        if matches!(verdict, HeadVerdict::Behind { .. }) {
+            // True whenever it was said, so that its time does not matter here.
+            let since = self.behind.as_ref().map_or(now.monotonic, |(_, _, since)| *since);
+            self.behind = Some((source, head, since));
+            return;
+        }
+        if let Err(refusal) = self.prove(now, source, &head) {
+            self.refuse(now, revision, refusal);
+        }
+    }
+
+    /// Takes a head at or below the state's revision as proof that nothing that was
+    /// committed before its issue is missing.
+    fn prove(&mut self, now: Now, source: SourceKind, head: &Verified<proto::Head>) -> Result<(), Refusal> {
+        let Some(held) = &self.held else { return Ok(()) };
+        let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
+        let valid_until = parse::time("valid_until", head.valid_until.as_ref())?;
+        self.clock.check(issued_at, valid_until, now)?;
+        // A head may have been made just before the change that the state has already; one
+        // that was made long after it tells that the log has lost it.
+        let enforced = held.state.revision();
+        if head.revision < enforced && issued_at > held.existed_at.plus_seconds(HEAD_VALIDITY_SECONDS) {
+            return Err(Refusal::LogRolledBack { revision: head.revision, enforced });
+        }
+        if self.clock.prove(issued_at, now) {
+            self.save_head(now, head);
+        }
+        if source == SourceKind::Nats {
+            self.choice.nats_head(issued_at, now.monotonic);
+        }
+        Ok(())
+    }
+
+    fn save_head(&mut self, now: Now, head: &Verified<proto::Head>) {
+        let every = HEAD_SAVED_EVERY.min(self.settings.hard_budget / 20);
+        if self.head_saved_at.is_none_or(|at| now.monotonic.saturating_sub(at) >= every) {
+            self.head_saved_at = Some(now.monotonic);
+            self.persist(Record::Head(Box::new((**head).clone())));
+        }
+    }
+
+    // What was on disk.
+
+    fn load(&mut self, now: Now, saved: Option<Box<Saved>>) {
+        let Some(saved) = saved else { return };
+        let (held, head) = match Held::from_saved(*saved, &self.settings) {
+            Ok(verified) => verified,
+            Err(refusal) => return self.outputs.push_back(Output::Discard(refusal)),
+        };
+        if let Some(SavedHead { head, issued_at }) = head {
+            match held.state.compare(&head) {
+                Ok(HeadVerdict::Current | HeadVerdict::Older) => self.clock.restore(issued_at, now),
+                // What is there is sound, and less than what there was: it stays the floor,
+                // and proves nothing.
+                Ok(HeadVerdict::Behind { revision }) => {
+                    self.refuse_as(
+                        now,
+                        revision,
+                        held.state.digest(),
+                        Refusal::SavedStateTruncated { revision },
+                    );
+                }
+                Err(error) => return self.outputs.push_back(Output::Discard(error.into())),
+            }
+        }
+        self.held = Some(held);
+        self.freshness = self.clock.freshness(now);
+        self.apply(Cause::Saved);
+    }
+
+    // What follows.
+
+    fn apply(&mut self, cause: Cause) {
+        let Some(held) = &mut self.held else { return };
+        held.asked = Some(held.state.revision());
+        let trust = AgentTrust {
+            bundle: Arc::clone(&held.bundle),
+            freshness: self.freshness,
+            with_will: held.with_will,
+            reason: held.reason.clone(),
+        };
+        self.enforce_again_at = None;
+        self.outputs.push_back(Output::Apply { trust, cause });
+    }
+
+    fn enforced(&mut self, now: Now, revision: u64, result: Result<Applied, NotApplied>) {
+        let Some(held) = &mut self.held else { return };
+        match result {
+            Ok(applied) => {
+                held.enforced = Some((revision, applied));
+                if !self.ready && self.freshness.admits() {
+                    self.ready = true;
+                    self.outputs.push_back(Output::Ready);
+                }
+                self.state_if_done();
+            }
+            Err(NotApplied { reason }) => {
+                held.asked = None;
+                self.enforce_again_at = Some(now.monotonic + RETRY_PAUSE);
+                self.refuse(now, revision, Refusal::NotApplied { reason });
+            }
+        }
+    }
+
+    fn persist(&mut self, record: Record) {
+        let Some(held) = &mut self.held else { return };
+        match &record {
+            Record::Bundle(_) => held.saved_changes = 0,
+            Record::Change(_) => held.saved_changes += 1,
+            Record::Head(_) => {}
+        }
+        self.outputs.push_back(Output::Persist { revision: held.state.revision(), record });
+    }
+
+    fn persisted(&mut self, now: Now, revision: u64, result: Result<(), String>) {
+        let Some(held) = &mut self.held else { return };
+        match result {
+            Ok(()) => {
+                held.persisted = Some(revision);
+                self.persist_again_at = None;
+                self.state_if_done();
+            }
+            Err(reason) => {
+                self.persist_again_at = Some(now.monotonic + RETRY_PAUSE);
+                self.refuse(now, revision, Refusal::NotPersisted { reason });
+            }
+        }
+    }
+
+    /// States a revision once, when it is both enforced and on disk.
+    fn state_if_done(&mut self) {
+        let Some(held) = &mut self.held else { return };
+        let Some((revision, applied)) = held.enforced else { return };
+        let current = revision == held.state.revision() && held.persisted == Some(revision);
+        if !current || held.stated == Some(revision) {
+            return;
+        }
+        held.stated = Some(revision);
+        self.outputs.push_back(Output::Receipt(Statement {
+            revision,
+            digest: held.state.digest(),
+            outcome: Ok(applied),
+            traceparent: held.traceparent.clone(),
+        }));
+    }
+
+    fn refuse(&mut self, now: Now, revision: u64, refusal: Refusal) {
+        let digest =
+            self.held.as_ref().map_or_else(|| TrustBundle::compute_digest(&[]), |held| held.state.digest());
+        self.refuse_as(now, revision, digest, refusal);
+    }
+
+    fn refuse_as(&mut self, now: Now, revision: u64, digest: Sha256, refusal: Refusal) {
+        if let Some(untold) = self.throttle.pass(refusal.kind(), now.monotonic) {
+            self.outputs.push_back(Output::Refused(Refused { refusal, revision, digest, untold }));
+        }
+    }
+
+    fn want_snapshot(&mut self, now: Now) {
+        if self.snapshot.want(now.monotonic) {
+            self.outputs.push_back(Output::NeedSnapshot);
+        }
+    }
+
+    fn tick(&mut self, now: Now) {
+        let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.monotonic);
+        if due(self.enforce_again_at) {
+            self.apply(Cause::Retry);
+        }
+        if due(self.persist_again_at)
+            && let Some(revision) = self.revision()
+        {
+            self.persist_again_at = None;
+            self.outputs.push_back(Output::PersistAgain { revision });
+        }
+        let lost = |(_, _, since): &(_, _, Duration)| now.monotonic.saturating_sub(*since) >= BEHIND_GRACE;
+        if self.behind.as_ref().is_some_and(lost) {
+            self.want_snapshot(now);
+        }
+        if self.snapshot.due(now.monotonic) {
+            self.outputs.push_back(Output::NeedSnapshot);
+        }
+    }
+
+    /// Tells the enforcer when the bundle becomes fresh, or stale.
+    fn refresh(&mut self, now: Now) {
+        if self.held.is_none() {
+            return;
+        }
+        let freshness = self.clock.freshness(now);
+        if freshness == self.freshness {
+            return;
+        }
+        self.freshness = freshness;
+        self.apply(Cause::Freshness);
+    }
+
+    fn choose(&mut self, now: Now) {
+        if let Some(source) = self.choice.decide(self.freshness == Freshness::Fresh, now.monotonic) {
+            self.outputs.push_back(Output::SwitchTo(source));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

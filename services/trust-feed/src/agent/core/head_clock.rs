@@ -1,0 +1,245 @@
+//! How long ago the feed proved that the bundle is current.
+//!
+//! Age is counted by the monotonic clock. The wall clock can only make things older:
+//! a step forward (or a machine that slept) counts, a step back does not. Whether a
+//! head is still valid is asked of two clocks, the wall clock and the one that earlier
+//! heads have set, and the later one decides.
+
+use std::time::Duration;
+
+use catrust_domain::Timestamp;
+
+use super::Now;
+use crate::agent::Freshness;
+
+/// Why a head proves nothing. The bundle stays; its age goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeadRefusal {
+    /// It was held back, or this machine's clock is ahead.
+    #[error("the head expired {late:?} ago: it was held back, or the clock of this machine is ahead")]
+    Expired {
+        /// How long before.
+        late: Duration,
+    },
+    /// The server's clock is ahead, or this machine's clock is behind.
+    #[error(
+        "the head is from {ahead:?} in the future: the clock of this machine is behind, or the server's ahead"
+    )]
+    Future {
+        /// How far ahead.
+        ahead: Duration,
+    },
+}
+
+/// The last head that counted.
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    issued_at: Timestamp,
+    /// When it was taken.
+    at: Now,
+    /// How old it was already: 0, but for a head from the disk.
+    age_then: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct HeadClock {
+    skew: Duration,
+    soft_budget: Duration,
+    hard_budget: Duration,
+    proof: Option<Proof>,
+    /// Highest difference of a head's time and the monotonic clock at its coming, in
+    /// microseconds: what the server's clock shows at least.
+    offset: Option<i64>,
+}
+
+impl HeadClock {
+    /// A clock that has seen no head. `skew` is how far the clocks of server and agent may
+    /// differ.
+    pub const fn new(skew: Duration, soft_budget: Duration, hard_budget: Duration) -> Self {
+        Self { skew, soft_budget, hard_budget, proof: None, offset: None }
+    }
+
+    /// Checks the times of a head, whatever it says.
+    ///
+    /// # Errors
+    /// [`HeadRefusal`].
+    pub fn check(&self, issued_at: Timestamp, valid_until: Timestamp, now: Now) -> Result<(), HeadRefusal> {
+        let skew = micros(self.skew);
+        let ahead = issued_at.micros().saturating_sub(now.wall.micros().saturating_add(skew));
+        if ahead > 0 {
+            return Err(HeadRefusal::Future { ahead: duration(ahead) });
+        }
+        let by_heads = self.offset.map(|offset| offset.saturating_add(micros(now.monotonic)));
+        let time = by_heads.map_or(now.wall.micros(), |time| time.max(now.wall.micros()));
+        let late = time.saturating_sub(valid_until.micros().saturating_add(skew));
+        if late > 0 {
+            return Err(HeadRefusal::Expired { late: duration(late) });
+        }
+        Ok(())
+    }
+
+    /// Takes a checked head as proof that the bundle is current. One that is not newer
+    /// than the last proves nothing more: it may be a replay. Gives whether it counted.
+    pub fn prove(&mut self, issued_at: Timestamp, now: Now) -> bool {
+        if self.proof.is_some_and(|proof| issued_at <= proof.issued_at) {
+            return false;
+        }
+        self.proof = Some(Proof { issued_at, at: now, age_then: Duration::ZERO });
+        let offset = issued_at.micros().saturating_sub(micros(now.monotonic));
+        self.offset = self.offset.max(Some(offset));
+        true
+    }
+
+    /// Takes a head from the disk: its age can only be told by the wall clock, and not at
+    /// all where that is before the head.
+    pub fn restore(&mut self, issued_at: Timestamp, now: Now) {
+        let age = now.wall.micros().saturating_sub(issued_at.micros());
+        let age_then = if age < -micros(self.skew) { Duration::MAX } else { duration(age) };
+        self.proof = Some(Proof { issued_at, at: now, age_then });
+    }
+
+    /// How long ago the bundle was proved to be current; `None` for never.
+    pub fn age(&self, now: Now) -> Option<Duration> {
+        let proof = self.proof?;
+        let monotonic = now.monotonic.saturating_sub(proof.at.monotonic);
+        let wall = duration(now.wall.micros().saturating_sub(proof.at.wall.micros()));
+        Some(proof.age_then.saturating_add(monotonic.max(wall)))
+    }
+
+    /// What the age means.
+    pub fn freshness(&self, now: Now) -> Freshness {
+        match self.age(now) {
+            Some(age) if age <= self.soft_budget => Freshness::Fresh,
+            Some(age) if age <= self.hard_budget => Freshness::SoftStale,
+            _ => Freshness::HardStale,
+        }
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Zero for what is negative.
+fn duration(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SKEW: Duration = Duration::from_secs(30);
+    const SOFT: Duration = Duration::from_secs(6);
+    const HARD: Duration = Duration::from_secs(600);
+
+    /// Monotonic seconds, and wall seconds on the server's scale.
+    fn at(monotonic: u64, wall: i64) -> Now {
+        Now { monotonic: Duration::from_secs(monotonic), wall: time(wall) }
+    }
+
+    fn time(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(0).plus_seconds(seconds)
+    }
+
+    fn clock() -> HeadClock {
+        HeadClock::new(SKEW, SOFT, HARD)
+    }
+
+    fn check(clock: &HeadClock, issued: i64, now: Now) -> Result<(), HeadRefusal> {
+        clock.check(time(issued), time(issued + 10), now)
+    }
+
+    #[test]
+    fn trust_ages_from_fresh_over_soft_to_hard_stale() {
+        let mut clock = clock();
+        assert_eq!(clock.freshness(at(0, 1_000)), Freshness::HardStale);
+        assert!(clock.prove(time(1_000), at(0, 1_000)));
+        for (after, expected) in [
+            (6, Freshness::Fresh),
+            (7, Freshness::SoftStale),
+            (600, Freshness::SoftStale),
+            (601, Freshness::HardStale),
+        ] {
+            assert_eq!(
+                clock.freshness(at(after, 1_000 + i64::try_from(after).unwrap())),
+                expected,
+                "{after} s"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_stepping_back_does_not_extend_trust() {
+        let mut clock = clock();
+        clock.prove(time(1_000), at(0, 1_000));
+        assert_eq!(clock.freshness(at(601, -50_000)), Freshness::HardStale);
+        // Nor does it make an expired head valid again: heads have set a clock themselves.
+        assert!(check(&clock, 1_002, at(42, 1_042)).is_ok());
+        assert!(matches!(check(&clock, 1_002, at(43, 980)), Err(HeadRefusal::Expired { .. })));
+    }
+
+    #[test]
+    fn a_wall_clock_stepping_forward_ends_trust_until_the_next_head() {
+        let mut clock = clock();
+        clock.prove(time(1_000), at(0, 1_000));
+        // A machine that slept: its monotonic clock stood still.
+        assert_eq!(clock.freshness(at(1, 5_000)), Freshness::HardStale);
+        assert!(clock.prove(time(4_999), at(2, 5_000)));
+        assert_eq!(clock.freshness(at(2, 5_000)), Freshness::Fresh);
+    }
+
+    #[test]
+    fn a_head_counts_once_and_only_when_newer() {
+        let mut clock = clock();
+        assert!(clock.prove(time(1_000), at(0, 1_000)));
+        assert!(!clock.prove(time(1_000), at(5, 1_005)), "a replay");
+        assert!(!clock.prove(time(999), at(5, 1_005)), "an older one");
+        assert_eq!(clock.age(at(5, 1_005)), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn heads_beyond_the_skew_are_refused_on_both_sides() {
+        let clock = clock();
+        assert!(check(&clock, 1_030, at(0, 1_000)).is_ok());
+        let ahead = Duration::from_secs(1);
+        assert_eq!(check(&clock, 1_031, at(0, 1_000)), Err(HeadRefusal::Future { ahead }));
+        assert!(check(&clock, 1_000, at(0, 1_040)).is_ok());
+        let late = Duration::from_secs(1);
+        assert_eq!(check(&clock, 1_000, at(0, 1_041)), Err(HeadRefusal::Expired { late }));
+    }
+
+    #[test]
+    fn heads_that_come_ever_later_are_refused_in_the_end() {
+        let mut clock = clock();
+        clock.prove(time(1_000), at(0, 1_000));
+        // Somebody holds the heads back and turns the wall clock back as well.
+        let mut refused_at = None;
+        for round in 1..60 {
+            let (issued, now) = (1_000 + round, at(2 * u64::try_from(round).unwrap(), 1_000 + round));
+            if check(&clock, issued, now).is_err() {
+                refused_at = Some(round);
+                break;
+            }
+            assert!(clock.prove(time(issued), now));
+        }
+        assert_eq!(refused_at, Some(41), "10 s of validity and 30 s of skew");
+    }
+
+    #[test]
+    fn a_head_from_the_disk_is_as_old_as_the_wall_clock_says() {
+        let mut clock = clock();
+        clock.restore(time(1_000), at(0, 1_300));
+        assert_eq!(clock.freshness(at(0, 1_300)), Freshness::SoftStale);
+        assert_eq!(clock.freshness(at(300, 1_300)), Freshness::SoftStale);
+        assert_eq!(clock.freshness(at(301, 1_300)), Freshness::HardStale);
+        // A clock that was set back since: the age is unknown.
+        clock.restore(time(1_000), at(0, 969));
+        assert_eq!(clock.freshness(at(0, 969)), Freshness::HardStale);
+        // Within the skew, it is new.
+        clock.restore(time(1_000), at(0, 971));
+        assert_eq!(clock.freshness(at(0, 971)), Freshness::Fresh);
+        assert!(!clock.prove(time(1_000), at(1, 972)), "a replay of the saved one");
+    }
+}

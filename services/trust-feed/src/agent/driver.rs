@@ -1,0 +1,269 @@
+//! Runs the core: hands it what comes, and carries out what it says, one thing after
+//! another, so that a receipt never overtakes what it states.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use catrust_domain::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::core::{Cause, Core, Input, Message, Now, Output, Refusal, Refused, SourceKind, Statement};
+use super::enforcer::{AgentTrust, Enforcer, Freshness};
+use super::handle::AgentStatus;
+use super::receipt::{Receipt, Speaker};
+use super::source::{Servers, snapshot};
+use super::store::{Store, StoreError};
+
+/// Time between two looks at the clock.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Everything that the core's outputs are carried out with.
+pub struct Driver {
+    pub core: Core,
+    pub enforcer: Arc<dyn Enforcer>,
+    /// `None` where nothing is kept, and while a blocking task has it.
+    pub store: Option<Store>,
+    pub speaker: Speaker,
+    pub servers: Arc<Servers>,
+    pub receipt_interval: Duration,
+    /// Where the sources put what comes.
+    pub inputs: mpsc::Sender<Input>,
+    pub receipts: mpsc::Sender<Receipt>,
+    /// Whether `WatchTrust` is wanted.
+    pub wanted: watch::Sender<bool>,
+    pub active: watch::Sender<SourceKind>,
+    pub revision: watch::Sender<Option<u64>>,
+    pub status: watch::Sender<AgentStatus>,
+    /// Sources, and questions on their way; they end with the driver.
+    pub tasks: JoinSet<()>,
+    pub started: Instant,
+    /// The receipt that is repeated as the sign of life.
+    pub last: Option<Receipt>,
+}
+
+impl Driver {
+    /// Runs until it is stopped.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stop: oneshot::Receiver<()>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut life = tokio::time::interval(self.receipt_interval);
+        life.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = &mut stop => return,
+                Some(input) = inputs.recv() => self.handle(input).await,
+                _ = tick.tick() => {
+                    while self.tasks.try_join_next().is_some() {}
+                    self.handle(Input::Tick).await;
+                }
+                _ = life.tick() => self.repeat(),
+            }
+        }
+    }
+
+    /// Hands an input in, and carries everything out that follows.
+    pub async fn handle(&mut self, input: Input) {
+        self.core.handle(self.now(), input);
+        while let Some(output) = self.core.poll() {
+            if let Some(result) = self.carry_out(output).await {
+                self.core.handle(self.now(), result);
+            }
+        }
+        self.publish();
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.started.elapsed(), wall: wall_clock() }
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Apply { trust, cause } => return Some(self.apply(&trust, cause).await),
+            Output::Persist { revision, record } => {
+                let result = self.with_store(|store| store.write(record)).await;
+                return Some(Input::Persisted { revision, result });
+            }
+            Output::PersistAgain { revision } => {
+                let result = self.with_store(Store::flush).await;
+                return Some(Input::Persisted { revision, result });
+            }
+            Output::Receipt(statement) => self.state(&statement),
+            Output::Refused(refused) => self.refused(refused),
+            Output::Discard(refusal) => self.discard(&refusal.text()).await,
+            Output::NeedSnapshot => self.ask_for_snapshot(),
+            Output::SwitchTo(source) => self.switch(source),
+            Output::Ready => tracing::info!("trust is enforced; devices are admitted"),
+        }
+        None
+    }
+
+    async fn apply(&mut self, trust: &AgentTrust, cause: Cause) -> Input {
+        let revision = trust.bundle.revision;
+        let started = Instant::now();
+        let result = self.enforcer.apply(trust).await;
+        let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        match (&result, cause) {
+            (Ok(_), Cause::Freshness) => tell_freshness(trust.freshness, revision),
+            (Ok(applied), _) => tracing::info!(
+                revision,
+                freshness = trust.freshness.as_str(),
+                sessions_cut = applied.sessions_cut,
+                sessions_open = applied.sessions_open,
+                duration_us,
+                reason = trust.reason,
+                "trust applied"
+            ),
+            (Err(error), _) => tracing::error!(revision, reason = error.reason, "trust was not enforced"),
+        }
+        Input::Enforced { revision, result }
+    }
+
+    /// Works with the store off the runtime's threads: it waits for the disk.
+    async fn with_store(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), String> {
+        let Some(mut store) = self.store.take() else { return Ok(()) };
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut store);
+            (store, result)
+        });
+        match done.await {
+            Ok((store, result)) => {
+                self.store = Some(store);
+                result.map_err(|error| chain(&error))
+            }
+            // A panic in the store: its defect must not pass for success.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Puts the saved state aside, and says so.
+    pub async fn discard(&mut self, reason: &str) {
+        tracing::error!(
+            reason,
+            "the saved state is refused and put aside; starting without it, and without protection \
+             against an older one"
+        );
+        if let Err(error) = self.with_store(Store::discard).await {
+            tracing::error!(error, "the refused state cannot be put aside");
+        }
+    }
+
+    fn state(&mut self, statement: &Statement) {
+        let receipt = self.receipt(statement);
+        self.last = Some(receipt.clone());
+        self.report(receipt);
+    }
+
+    fn refused(&mut self, refused: Refused) {
+        let Refused { refusal, revision, digest, untold } = refused;
+        let reason = refusal.text();
+        tracing::error!(kind = refusal.kind(), revision, untold, reason, "refused");
+        self.status.send_modify(|status| {
+            status.refusals += 1 + untold;
+            status.last_refusal = Some(reason.clone());
+        });
+        let statement = Statement { revision, digest, outcome: Err(reason), traceparent: String::new() };
+        let receipt = self.receipt(&statement);
+        // These hold until a receipt says otherwise; a refused message does not.
+        if matches!(refusal, Refusal::NotApplied { .. } | Refusal::NotPersisted { .. }) {
+            self.last = Some(receipt.clone());
+        }
+        self.report(receipt);
+    }
+
+    fn receipt(&self, statement: &Statement) -> Receipt {
+        let enforcer = &self.enforcer;
+        self.speaker.receipt(statement, enforcer.enforcement(), enforcer.sessions_open(), wall_clock())
+    }
+
+    fn report(&self, receipt: Receipt) {
+        if self.receipts.try_send(receipt).is_err() {
+            tracing::debug!("too many receipts are waiting; the sign of life will say it");
+        }
+    }
+
+    /// The sign of life: the last statement again, with the sessions of now.
+    fn repeat(&mut self) {
+        if let Some(last) = &mut self.last {
+            last.request.sessions_open = self.enforcer.sessions_open();
+            let receipt = last.clone();
+            self.report(receipt);
+        }
+    }
+
+    fn ask_for_snapshot(&mut self) {
+        let servers = Arc::clone(&self.servers);
+        let instance_id = self.speaker.instance_id.clone();
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            let input = match snapshot(&servers, &instance_id).await {
+                Ok(bundle) => Input::Message(SourceKind::Grpc, Message::Bundle(bundle)),
+                Err(error) => {
+                    tracing::warn!(error = error.text(), "cannot get a bundle; trying again");
+                    Input::SnapshotFailed
+                }
+            };
+            // Fails when the agent has gone.
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    fn switch(&self, source: SourceKind) {
+        match source {
+            SourceKind::Nats => tracing::info!("heads come by NATS: leaning on it"),
+            SourceKind::Grpc => tracing::warn!("no heads come by NATS: leaning on gRPC"),
+        }
+        self.active.send_replace(source);
+        self.wanted.send_replace(source == SourceKind::Grpc);
+    }
+
+    /// Tells whoever watches the agent.
+    fn publish(&self) {
+        self.revision.send_if_modified(|revision| {
+            let before = std::mem::replace(revision, self.core.revision());
+            before != *revision
+        });
+        self.status.send_if_modified(|status| {
+            let next = AgentStatus {
+                revision: self.core.revision(),
+                digest: self.core.bundle().map(|bundle| bundle.digest),
+                freshness: self.core.freshness(),
+                source: self.core.active_source(),
+                ready: self.core.is_ready(),
+                ..status.clone()
+            };
+            let changed = *status != next;
+            *status = next;
+            changed
+        });
+    }
+}
+
+fn tell_freshness(freshness: Freshness, revision: u64) {
+    match freshness {
+        Freshness::Fresh => tracing::info!(revision, "trust is fresh"),
+        Freshness::SoftStale => {
+            tracing::warn!(revision, "no head within the soft budget: the last known bundle is served on");
+        }
+        Freshness::HardStale => {
+            tracing::error!(revision, "no head within the hard budget: nobody new is admitted");
+        }
+    }
+}
+
+/// The wall clock; before 1970 is 1970.
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,133 @@
+//! `WatchTrust`, while it is wanted; and `GetTrustBundle`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_domain::{BrokerId, InstanceId};
+use catrust_proto::v1 as proto;
+use catrust_proto::v1::trust_message::Message as Body;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::servers::{ServerError, Servers};
+use super::{AgentGone, Told, pause, send};
+use crate::agent::core::{Input, Message, SourceKind};
+
+/// How long the first octet of an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a whole bundle may take.
+const BUNDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Follows `WatchTrust` and connects again for ever, while it is wanted.
+pub struct GrpcSource {
+    /// The servers.
+    pub servers: Arc<Servers>,
+    /// Instance to follow.
+    pub instance_id: InstanceId,
+    /// Name to give.
+    pub broker_id: BrokerId,
+    /// How long a server may say nothing: heads come more often.
+    pub silence: Duration,
+    /// Whether to follow now.
+    pub wanted: watch::Receiver<bool>,
+    /// Revision of the state, to go on from.
+    pub revision: watch::Receiver<Option<u64>>,
+    /// Where messages go.
+    pub inputs: mpsc::Sender<Input>,
+}
+
+impl GrpcSource {
+    /// Runs until the agent has gone.
+    pub async fn run(mut self) {
+        let mut failures = 0;
+        let mut told = Told::default();
+        while self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            let mut wanted = self.wanted.clone();
+            let outcome = tokio::select! {
+                outcome = self.watch(&mut failures, &mut told) => outcome,
+                _ = wanted.wait_for(|wanted| !*wanted) => {
+                    failures = 0;
+                    continue;
+                }
+            };
+            let Ok(error) = outcome else { return };
+            told.tell("grpc", error.text());
+            if send(&self.inputs, Input::SourceLost(SourceKind::Grpc)).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(pause(failures)).await;
+            failures += 1;
+        }
+    }
+
+    /// One stream, until it fails; tells why it did.
+    async fn watch(&self, failures: &mut u32, told: &mut Told) -> Result<ServerError, AgentGone> {
+        let (number, mut client) = match self.servers.client().await {
+            Ok(connection) => connection,
+            Err(error) => return Ok(error),
+        };
+        let request = proto::WatchTrustRequest {
+            mqtt_instance_id: self.instance_id.to_string(),
+            broker_id: self.broker_id.to_string(),
+            after_revision: *self.revision.borrow(),
+        };
+        let error = match timeout(ANSWER_TIMEOUT, client.watch_trust(request)).await {
+            Ok(Ok(response)) => {
+                send(&self.inputs, Input::SourceUp(SourceKind::Grpc)).await?;
+                told.forget();
+                self.follow(response.into_inner(), failures).await?
+            }
+            Ok(Err(status)) => status.into(),
+            Err(_) => ServerError::Silent(ANSWER_TIMEOUT),
+        };
+        self.servers.failed(number).await;
+        Ok(error)
+    }
+
+    async fn follow(
+        &self,
+        mut stream: tonic::Streaming<proto::TrustMessage>,
+        failures: &mut u32,
+    ) -> Result<ServerError, AgentGone> {
+        loop {
+            let message = match timeout(self.silence, stream.message()).await {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => return Ok(ServerError::Ended),
+                Ok(Err(status)) => return Ok(status.into()),
+                Err(_) => return Ok(ServerError::Silent(self.silence)),
+            };
+            *failures = 0;
+            let input = match message.message {
+                Some(Body::Bundle(bundle)) => Input::Message(SourceKind::Grpc, Message::Bundle(bundle)),
+                Some(Body::Change(change)) => {
+                    Input::Message(SourceKind::Grpc, Message::Change(Box::new(change)))
+                }
+                Some(Body::Head(head)) => Input::Message(SourceKind::Grpc, Message::Head(head)),
+                None => Input::Unreadable(SourceKind::Grpc),
+            };
+            send(&self.inputs, input).await?;
+        }
+    }
+}
+
+/// Reads the bundle of now.
+///
+/// # Errors
+/// [`ServerError`]; the next attempt goes to the next server.
+pub async fn snapshot(
+    servers: &Servers,
+    instance_id: &InstanceId,
+) -> Result<proto::TrustBundle, ServerError> {
+    let (number, mut client) = servers.client().await?;
+    let request = proto::GetTrustBundleRequest { mqtt_instance_id: instance_id.to_string(), at: None };
+    let error = match timeout(BUNDLE_TIMEOUT, client.get_trust_bundle(request)).await {
+        Ok(Ok(response)) => match response.into_inner().bundle {
+            Some(bundle) => return Ok(bundle),
+            None => ServerError::Empty,
+        },
+        Ok(Err(status)) => status.into(),
+        Err(_) => ServerError::Silent(BUNDLE_TIMEOUT),
+    };
+    servers.failed(number).await;
+    Err(error)
+}

@@ -1,0 +1,109 @@
+//! Where the trust comes from, as arguments.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use catrust_domain::{BrokerId, InstanceId};
+use catrust_trust_feed::agent::{AgentSettings, GrpcSettings};
+use catrust_trust_feed::{NatsSettings, TrustKeys};
+use clap::Args;
+
+/// Where the trust comes from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Feed")]
+pub struct FeedArguments {
+    /// Servers, http://HOST:PORT or https://HOST:PORT, the preferred one first
+    #[arg(
+        long,
+        env = "CATRUST_SERVER",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:50051"
+    )]
+    server: Vec<String>,
+
+    /// Instance whose trust is enforced
+    #[arg(long, value_name = "ID")]
+    instance: InstanceId,
+
+    /// Name of this broker in the fleet; another one for each agent
+    #[arg(long, value_name = "ID")]
+    broker_id: BrokerId,
+
+    /// NATS, nats://HOST:PORT or tls://HOST:PORT; several with commas. Without it the
+    /// trust comes from the server alone
+    #[arg(long, env = "CATRUST_NATS_URL", value_name = "URL")]
+    nats: Option<String>,
+
+    /// Public keys that may sign the trust (PEM); several with commas. The default is
+    /// where `catrust-server dev` lays its key
+    #[arg(long, value_name = "FILE", value_delimiter = ',', default_value = ".catrust/trust.pub.pem")]
+    trust_key: Vec<PathBuf>,
+
+    /// Directory for what is known, of this agent alone. Without it a restart trusts
+    /// nobody until a server is reached, and cannot tell a rollback
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// File with the bearer token for the server
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// CAs to check the server's certificate against (PEM); required with https
+    #[arg(long, env = "CATRUST_TLS_CA_FILE", value_name = "FILE")]
+    tls_ca_file: Option<PathBuf>,
+
+    /// The agent's certificate for the server (PEM), in place of a token
+    #[arg(long, env = "CATRUST_TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
+    tls_cert_file: Option<PathBuf>,
+
+    /// Key of that certificate (PEM)
+    #[arg(long, env = "CATRUST_TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    tls_key_file: Option<PathBuf>,
+
+    /// Credentials file for NATS, as nsc writes it
+    #[arg(long, value_name = "FILE")]
+    nats_credentials_file: Option<PathBuf>,
+
+    /// CAs to check the NATS server's certificate against (PEM)
+    #[arg(long, value_name = "FILE")]
+    nats_tls_ca_file: Option<PathBuf>,
+
+    /// Seconds after the last sign of life in which the trust counts as fresh
+    #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = super::gate::seconds)]
+    soft_budget: std::time::Duration,
+
+    /// Seconds after the last sign of life in which new sessions are admitted
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = super::gate::seconds)]
+    hard_budget: std::time::Duration,
+}
+
+impl FeedArguments {
+    /// Reads the keys and makes the agent's settings.
+    ///
+    /// # Errors
+    /// The public keys cannot be used.
+    pub fn settings(self) -> anyhow::Result<AgentSettings> {
+        let files: Vec<_> = self.trust_key.iter().map(|path| path.display().to_string()).collect();
+        let keys = TrustKeys::load(&self.trust_key)
+            .with_context(|| format!("--trust-key: {} is not the server's public key", files.join(", ")))?;
+        let grpc = GrpcSettings {
+            servers: self.server,
+            token_file: self.token_file,
+            tls_ca_file: self.tls_ca_file,
+            tls_certificate_file: self.tls_cert_file,
+            tls_key_file: self.tls_key_file,
+        };
+        let nats = self.nats.map(|url| NatsSettings {
+            credentials_file: self.nats_credentials_file,
+            tls_ca_file: self.nats_tls_ca_file,
+            ..NatsSettings::new(url)
+        });
+        let mut settings = AgentSettings::new(self.instance, self.broker_id, keys, grpc);
+        settings.nats = nats;
+        settings.state_directory = self.state_dir;
+        settings.soft_budget = self.soft_budget;
+        settings.hard_budget = self.hard_budget;
+        Ok(settings)
+    }
+}

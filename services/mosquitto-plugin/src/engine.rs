@@ -1,0 +1,338 @@
+//! What the plugin decides, without a word of C: the broker's callbacks ask, this
+//! answers.
+//!
+//! ```text
+//! TLS handshake ─ leaf, chain ──▶ handshake ──▶ accepted / refused
+//! CONNECT ─────── leaf ─────────▶ connect ────▶ admitted, registered / refused
+//! $CONTROL ────── request ──────▶ control ────▶ response, sessions to kick
+//! ```
+//! Before the first bundle, and when the agent has not renewed the trust in time,
+//! nobody new is accepted.
+
+use std::time::{Duration, Instant};
+
+use catrust_domain::{InstanceId, Sha256};
+use catrust_mosquitto_control::{Bundle, Outcome, Renewal, Request, RequestBody, Response};
+
+use crate::certificate::Certificate;
+use crate::intermediates::Intermediates;
+use crate::options::{Certificateless, Options, UserName};
+use crate::sessions::{ClientKey, Session, Sessions};
+use crate::trust::{InvalidEntries, Refusal, TrustSet};
+
+/// Longest that a bundle may be relied on: a year, so that no sum overflows.
+const MAX_ADMISSION: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The time, by both clocks: certificates are valid by the calendar, and a bundle is
+/// relied on for a length of time, whatever is done to the calendar.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Seconds since the epoch.
+    pub unix: i64,
+    /// The monotonic clock.
+    pub instant: Instant,
+}
+
+/// A client, as it comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// MQTT client identifier.
+    pub client_id: String,
+    /// User name that it gave, or that it was given before.
+    pub user_name: Option<String>,
+    /// Its certificate, DER.
+    pub certificate: Option<Vec<u8>>,
+    /// Path of the unix socket that it came over, if it did.
+    pub socket: Option<String>,
+}
+
+/// What becomes of a client at CONNECT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A device: accepted, and to be known by the name, if any.
+    Admit(Option<String>),
+    /// The agent: accepted.
+    Agent,
+    /// Not ours to decide.
+    Defer,
+    /// Refused.
+    Deny(Denial),
+}
+
+/// Why a client is refused at CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// Its certificate is not accepted.
+    #[error(transparent)]
+    Certificate(#[from] Refusal),
+    /// It calls itself the agent: by user name, by common name, or by a client identifier
+    /// that begins so.
+    #[error("it has the agent's name, but did not come over the agent's unix socket")]
+    AgentName,
+    /// It has no certificate.
+    #[error("it has no certificate")]
+    NoCertificate,
+}
+
+/// Why a request is refused. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+enum RequestRefusal {
+    #[error("the request is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("the bundle is for the instance {0}")]
+    WrongInstance(InstanceId),
+    #[error("the bundle is empty, and does not say that it is meant to be")]
+    Empty,
+    #[error("revision {0} is older than revision {1}")]
+    Older(u64, u64),
+    #[error("revision {0} is there already, with another digest")]
+    Forked(u64),
+    #[error("the entries make no trust set: {0}")]
+    Entries(#[from] InvalidEntries),
+    #[error("the digest of the entries is {computed}, not {stated}")]
+    Digest { stated: Sha256, computed: Sha256 },
+    #[error("revision {0} is not the one that is in force: send the bundle")]
+    NotInForce(u64),
+}
+
+/// What follows from a request.
+#[derive(Debug)]
+pub struct Controlled {
+    /// The answer, as it stands before anybody is kicked.
+    pub response: Response,
+    /// Sessions that MUST be kicked now, with their client identifiers.
+    pub kick: Vec<(ClientKey, String)>,
+    /// Whether their last wills are published.
+    pub with_will: bool,
+}
+
+/// The state of the plugin.
+#[derive(Debug, Default)]
+pub struct Engine {
+    options: Options,
+    /// Instance, revision and digest of the bundle in force.
+    point: Option<(InstanceId, u64, Sha256)>,
+    trust: TrustSet,
+    admits_until: Option<Instant>,
+    sessions: Sessions,
+    known: Intermediates,
+}
+
+impl Engine {
+    /// Starts with trust in nobody.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, ..Self::default() }
+    }
+
+    /// The options.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Checks the certificate of a full handshake; `presented` is what came with it.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn handshake(&mut self, leaf: &[u8], presented: &[Vec<u8>], now: Now) -> Result<(), Refusal> {
+        self.check_admission(now)?;
+        let path = self.trust.verify(leaf, presented, &self.known, now.unix)?;
+        self.known.learn(path.vouched.anchor, &path.intermediates);
+        Ok(())
+    }
+
+    /// Decides about a client at CONNECT, and again when the broker asks again: on
+    /// SIGHUP it does for every live session.
+    pub fn connect(&mut self, key: ClientKey, client: Client, now: Now) -> Decision {
+        if self.is_agent(&client) {
+            return Decision::Agent;
+        }
+        let Client { client_id, user_name, certificate, socket } = client;
+        // A client of the agent's name would get its access rights, and one of its client
+        // identifier would put it out.
+        let agent = &self.options.agent_user;
+        if user_name.as_ref() == Some(agent) || client_id.starts_with(agent.as_str()) {
+            return Decision::Deny(Denial::AgentName);
+        }
+        let Some(certificate) = certificate else {
+            let defer = socket.is_some() || self.options.certificateless == Certificateless::Defer;
+            return if defer { Decision::Defer } else { Decision::Deny(Denial::NoCertificate) };
+        };
+        match self.connect_device(key, client_id, &certificate, now) {
+            Ok(user_name) => Decision::Admit(user_name),
+            Err(denial) => Decision::Deny(denial),
+        }
+    }
+
+    fn connect_device(
+        &mut self,
+        key: ClientKey,
+        client_id: String,
+        leaf: &[u8],
+        now: Now,
+    ) -> Result<Option<String>, Denial> {
+        let facts = Certificate::parse(leaf).map_err(|_| Refusal::Malformed)?;
+        if facts.common_name.as_ref() == Some(&self.options.agent_user) {
+            return Err(Denial::AgentName);
+        }
+        let sha256 = facts.link.sha256;
+        let is_known = self.sessions.find(key).is_some_and(|session| {
+            session.leaf == sha256
+                && session.client_id == client_id
+                && self.trust.still_holds(&session.vouched, now.unix)
+        });
+        // A live session outlives the trust's currency: only new ones need it.
+        if !is_known {
+            self.check_admission(now)?;
+            let vouched = self.trust.verify(leaf, &[], &self.known, now.unix)?.vouched;
+            self.sessions.insert(key, Session { client_id, leaf: sha256, vouched });
+        }
+        Ok(match self.options.user_name {
+            UserName::CommonName => Some(facts.common_name.unwrap_or_else(|| format!("sha256-{sha256}"))),
+            UserName::Keep => None,
+        })
+    }
+
+    fn check_admission(&self, now: Now) -> Result<(), Refusal> {
+        if self.admits_until.is_some_and(|until| now.instant < until) {
+            Ok(())
+        } else {
+            Err(Refusal::NotCurrent)
+        }
+    }
+
+    /// Takes note that a client is gone.
+    pub fn disconnected(&mut self, key: ClientKey) {
+        self.sessions.remove(key);
+    }
+
+    /// Whether a client may send requests.
+    #[must_use]
+    pub fn is_agent(&self, client: &Client) -> bool {
+        let permitted = self.options.control_socket.as_ref();
+        client.certificate.is_none()
+            && client.user_name.as_ref() == Some(&self.options.agent_user)
+            && client.socket.as_ref().is_some_and(|socket| permitted.is_none_or(|path| path == socket))
+    }
+
+    /// Carries a request out. `leaf_of` gives the certificate, DER, of a live client.
+    pub fn control(
+        &mut self,
+        payload: &[u8],
+        now: Now,
+        leaf_of: impl Fn(ClientKey) -> Option<Vec<u8>>,
+    ) -> Controlled {
+        let request = serde_json::from_slice::<Request>(payload);
+        let id = request.as_ref().map_or(0, |request| request.id);
+        let with_will = match &request {
+            Ok(Request { body: RequestBody::Bundle(bundle), .. }) => bundle.with_will,
+            _ => false,
+        };
+        let result = request.map_err(RequestRefusal::from).and_then(|request| match request.body {
+            RequestBody::Bundle(bundle) => self.replace(bundle, now),
+            RequestBody::Renewal(renewal) => self.renew(&renewal, now),
+        });
+        let kick = if result.is_ok() { self.losers(now, leaf_of) } else { Vec::new() };
+        Controlled { response: self.response(id, result), kick, with_will }
+    }
+
+    fn response(&self, id: u64, result: Result<(), RequestRefusal>) -> Response {
+        let (outcome, reason) = match result {
+            Ok(()) => (Outcome::Applied, String::new()),
+            Err(refusal) => (Outcome::Refused, refusal.to_string()),
+        };
+        Response {
+            id,
+            outcome,
+            reason,
+            revision: self.point.as_ref().map_or(0, |(_, revision, _)| *revision),
+            digest: self.point.as_ref().map(|(_, _, digest)| *digest),
+            kicked: 0,
+            open: self.open(),
+            ms: 0.0,
+        }
+    }
+
+    fn replace(&mut self, bundle: Bundle, now: Now) -> Result<(), RequestRefusal> {
+        self.check_instance(&bundle.instance_id)?;
+        if bundle.entries.is_empty() && !bundle.explicit_empty {
+            return Err(RequestRefusal::Empty);
+        }
+        if let Some((_, revision, digest)) = &self.point {
+            if bundle.revision < *revision {
+                return Err(RequestRefusal::Older(bundle.revision, *revision));
+            }
+            if bundle.revision == *revision && bundle.digest != *digest {
+                return Err(RequestRefusal::Forked(*revision));
+            }
+        }
+        let (trust, computed) = TrustSet::new(&bundle.entries)?;
+        if computed != bundle.digest {
+            return Err(RequestRefusal::Digest { stated: bundle.digest, computed });
+        }
+        self.known.retain(|anchor| trust.is_registered(anchor));
+        self.trust = trust;
+        self.point = Some((bundle.instance_id, bundle.revision, bundle.digest));
+        self.admit_for(bundle.admit_for_ms, now);
+        Ok(())
+    }
+
+    fn renew(&mut self, renewal: &Renewal, now: Now) -> Result<(), RequestRefusal> {
+        let in_force = self.point.as_ref().map(|(_, revision, digest)| (*revision, *digest));
+        if in_force != Some((renewal.revision, renewal.digest)) {
+            return Err(RequestRefusal::NotInForce(renewal.revision));
+        }
+        self.admit_for(renewal.admit_for_ms, now);
+        Ok(())
+    }
+
+    fn check_instance(&self, instance_id: &InstanceId) -> Result<(), RequestRefusal> {
+        let bound = self.options.instance_id.as_ref().or(self.point.as_ref().map(|(id, _, _)| id));
+        match bound {
+            Some(bound) if bound != instance_id => Err(RequestRefusal::WrongInstance(instance_id.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn admit_for(&mut self, milliseconds: u64, now: Now) {
+        let span = Duration::from_millis(milliseconds).min(MAX_ADMISSION);
+        self.admits_until = (!span.is_zero()).then(|| now.instant + span);
+    }
+
+    /// The sessions that the trust does not vouch for. Those whose path fell are tried
+    /// once more, since another CA certificate may vouch: the twin of a superseded one.
+    fn losers(
+        &mut self,
+        now: Now,
+        leaf_of: impl Fn(ClientKey) -> Option<Vec<u8>>,
+    ) -> Vec<(ClientKey, String)> {
+        let mut losers = Vec::new();
+        for key in self.sessions.shaken(|vouched| self.trust.still_holds(vouched, now.unix)) {
+            let path = leaf_of(key).map(|leaf| self.trust.verify(&leaf, &[], &self.known, now.unix));
+            match path {
+                Some(Ok(path)) => self.sessions.vouch_again(key, path.vouched),
+                Some(Err(_)) | None => {
+                    let client_id = self.sessions.find(key).map(|session| session.client_id.clone());
+                    losers.extend(client_id.map(|client_id| (key, client_id)));
+                }
+            }
+        }
+        losers
+    }
+
+    /// Number of live sessions.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.sessions.len()
+    }
+
+    /// How many of `clients` are still connected.
+    #[must_use]
+    pub fn still_open(&self, clients: &[(ClientKey, String)]) -> usize {
+        clients.iter().filter(|(key, _)| self.sessions.find(*key).is_some()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use catrust_domain::CaState;
+use catrust_mosquitto_control::Entry;
+
+use super::*;
+use crate::testing::{Authority, Device};
+
+const KEY: ClientKey = ClientKey(1);
+const OTHER: ClientKey = ClientKey(2);
+
+fn now() -> Now {
+    Now { unix: 1_700_000_000, instant: Instant::now() }
+}
+
+fn later(now: Now, milliseconds: u64) -> Now {
+    Now { instant: now.instant + Duration::from_millis(milliseconds), ..now }
+}
+
+fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -> Vec<u8> {
+    let entries: Vec<_> = states.iter().map(|(ca, state)| Entry::new(&ca.der, *state)).collect();
+    let digest = TrustSet::new(&entries).unwrap().1;
+    let bundle = Bundle {
+        instance_id: "factory".parse().unwrap(),
+        revision,
+        digest,
+        explicit_empty: entries.is_empty(),
+        entries,
+        admit_for_ms,
+        with_will: true,
+    };
+    serde_json::to_vec(&Request { id: 7, body: RequestBody::Bundle(bundle) }).unwrap()
+}
+
+fn apply(engine: &mut Engine, request: &[u8], now: Now) -> Controlled {
+    let controlled = engine.control(request, now, |_| None);
+    assert_eq!((controlled.response.outcome, controlled.response.reason.as_str()), (Outcome::Applied, ""));
+    assert_eq!(controlled.response.id, 7);
+    controlled
+}
+
+fn client(device: &Device, id: &str) -> Client {
+    Client { client_id: id.to_owned(), certificate: Some(device.der.clone()), ..Client::default() }
+}
+
+fn local(user_name: Option<&str>) -> Client {
+    Client {
+        client_id: "x".to_owned(),
+        user_name: user_name.map(str::to_owned),
+        socket: Some("admin.sock".to_owned()),
+        certificate: None,
+    }
+}
+
+const NOT_CURRENT: Decision = Decision::Deny(Denial::Certificate(Refusal::NotCurrent));
+
+#[test]
+fn without_a_bundle_nobody_is_accepted_but_the_agent() {
+    let a = Authority::new("A");
+    let mut engine = Engine::default();
+    let device = a.device("d");
+    assert_eq!(engine.handshake(&device.der, &[], now()), Err(Refusal::NotCurrent));
+    assert_eq!(engine.connect(KEY, client(&device, "d"), now()), NOT_CURRENT);
+    assert_eq!(engine.connect(KEY, local(Some("catrust-agent")), now()), Decision::Agent);
+    assert_eq!(engine.open(), 0);
+}
+
+#[test]
+fn clients_without_certificates_are_sorted_by_where_they_come_from() {
+    let remote = |name: Option<&str>| Client { socket: None, ..local(name) };
+    let mut engine = Engine::default();
+    assert_eq!(engine.connect(KEY, local(None), now()), Decision::Defer);
+    assert_eq!(engine.connect(KEY, remote(None), now()), Decision::Deny(Denial::NoCertificate));
+    let claim = remote(Some("catrust-agent"));
+    assert_eq!(engine.connect(KEY, claim.clone(), now()), Decision::Deny(Denial::AgentName));
+    assert!(!engine.is_agent(&claim));
+    let mut open = Engine::new(Options { certificateless: Certificateless::Defer, ..Options::default() });
+    assert_eq!(open.connect(KEY, remote(None), now()), Decision::Defer);
+    assert_eq!(open.connect(KEY, claim, now()), Decision::Deny(Denial::AgentName));
+    let elsewhere = Some("other.sock".to_owned());
+    let mut strict = Engine::new(Options { control_socket: elsewhere, ..Options::default() });
+    let agent = local(Some("catrust-agent"));
+    assert_eq!(strict.connect(KEY, agent.clone(), now()), Decision::Deny(Denial::AgentName));
+    assert!(!strict.is_agent(&agent));
+}
+
+#[test]
+fn a_device_gets_its_common_name_or_its_fingerprint_as_user_name() {
+    let a = Authority::new("A");
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active)], 1000), now());
+    let named = a.device("d1");
+    let admitted = Decision::Admit(Some("d1".to_owned()));
+    assert_eq!(engine.connect(KEY, client(&named, "x"), now()), admitted);
+    let nameless = a.device("");
+    let name = format!("sha256-{}", Sha256::of(&nameless.der));
+    assert_eq!(engine.connect(OTHER, client(&nameless, "y"), now()), Decision::Admit(Some(name)));
+    let mut keeps = Engine::new(Options { user_name: UserName::Keep, ..Options::default() });
+    apply(&mut keeps, &request(1, &[(&a, CaState::Active)], 1000), now());
+    assert_eq!(keeps.connect(KEY, client(&named, "x"), now()), Decision::Admit(None));
+}
+
+#[test]
+fn the_trust_lapses_for_new_sessions_and_not_for_live_ones() {
+    let a = Authority::new("A");
+    let (device, begin) = (a.device("d"), now());
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active)], 1000), begin);
+    assert!(engine.handshake(&device.der, &[], later(begin, 999)).is_ok());
+    let admitted = engine.connect(KEY, client(&device, "d"), later(begin, 999));
+    assert!(matches!(admitted, Decision::Admit(_)));
+    let lapsed = later(begin, 1000);
+    assert_eq!(engine.handshake(&device.der, &[], lapsed), Err(Refusal::NotCurrent));
+    assert_eq!(engine.connect(OTHER, client(&device, "e"), lapsed), NOT_CURRENT);
+    // As the broker asks again on SIGHUP.
+    assert_eq!(engine.connect(KEY, client(&device, "d"), lapsed), admitted);
+    // Another device at the same address is not that session.
+    assert_eq!(engine.connect(KEY, client(&a.device("f"), "d"), lapsed), NOT_CURRENT);
+}
+
+#[test]
+fn a_change_names_the_sessions_to_kick_and_a_refused_one_names_none() {
+    let (a, b) = (Authority::new("A"), Authority::new("B"));
+    let inactive = CaState::Inactive(catrust_domain::InactivationScope::Key);
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active), (&b, CaState::Active)], 1000), now());
+    engine.connect(KEY, client(&a.device("a"), "a"), now());
+    engine.connect(OTHER, client(&b.device("b"), "b"), now());
+    let older = engine.control(&request(0, &[(&a, inactive)], 1000), now(), |_| None);
+    assert_eq!((older.response.outcome, older.response.revision), (Outcome::Refused, 1));
+    assert!(older.kick.is_empty());
+    let change = request(2, &[(&a, inactive), (&b, CaState::Active)], 1000);
+    let controlled = apply(&mut engine, &change, now());
+    assert_eq!(controlled.kick, [(KEY, "a".to_owned())]);
+    assert!(controlled.with_will);
+    assert_eq!(engine.still_open(&controlled.kick), 1);
+    engine.disconnected(KEY);
+    assert_eq!((engine.still_open(&controlled.kick), engine.open()), (0, 1));
+}
+
+#[test]
+fn another_active_ca_may_take_over_a_session() {
+    let a = Authority::new("A");
+    let twin = a.renewed();
+    let device = a.device("a");
+    let superseded = CaState::Inactive(catrust_domain::InactivationScope::Certificate);
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active)], 1000), now());
+    engine.connect(KEY, client(&device, "a"), now());
+    let change = request(2, &[(&a, superseded), (&twin, CaState::Active)], 1000);
+    let controlled = engine.control(&change, now(), |_| Some(device.der.clone()));
+    assert!(controlled.kick.is_empty());
+    // Where the broker does not give the certificate any more, the session goes.
+    let change = request(3, &[(&twin, superseded), (&a, CaState::Active)], 1000);
+    assert_eq!(apply(&mut engine, &change, now()).kick, [(KEY, "a".to_owned())]);
+}
+
+#[test]
+fn no_admission_is_too_long_to_be_counted() {
+    let a = Authority::new("A");
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active)], u64::MAX), now());
+    assert!(engine.handshake(&a.device("d").der, &[], now()).is_ok());
+}

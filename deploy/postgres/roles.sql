@@ -6,7 +6,9 @@
 --
 -- Then let the servers log in as catrust_app (give it a password, or a client
 -- certificate, or a pg_hba rule), and keep the owner's credentials for migrations.
--- Running it twice changes nothing.
+-- One transaction, so that running it again does not disturb servers at work.
+
+BEGIN;
 
 DO $$
 BEGIN
@@ -32,3 +34,5 @@ GRANT SELECT, INSERT, DELETE ON replies TO catrust_app;
 
 -- What brokers say: one row per broker, forgotten by age.
 GRANT SELECT, INSERT, UPDATE, DELETE ON broker_receipts TO catrust_app;
+
+COMMIT;

@@ -140,6 +140,34 @@ async fn another_account_is_refused_after_permission_and_before_edition() -> any
     Ok(())
 }
 
+/// An owner could make itself Platinum, or give its instance to somebody unasked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_operators_register_change_and_list_instances() -> anyhow::Result<()> {
+    let deployment = Plan { nats: None, ..Plan::default() }.deploy().await?;
+    let replica = deployment.replica("a").await?;
+    let instance = replica.instance().await?;
+    let mut owner = replica.owner()?.instances;
+    let update = catrust_proto::v1::UpdateInstanceRequest {
+        mqtt_instance_id: instance.id.clone(),
+        edition: catrust_proto::v1::Edition::Platinum.into(),
+        ..Default::default()
+    };
+    refused(owner.update_instance(update).await, Code::PermissionDenied, "PermissionCheckFailed")?;
+    let register = catrust_proto::v1::RegisterInstanceRequest {
+        mqtt_instance_id: "another".to_owned(),
+        region_id: "r".to_owned(),
+        owner_account_id: catrust_tests::deployment::ACCOUNT.to_owned(),
+        edition: catrust_proto::v1::Edition::Platinum.into(),
+        ..Default::default()
+    };
+    refused(owner.register_instance(register).await, Code::PermissionDenied, "PermissionCheckFailed")?;
+    let list = owner.list_instances(ListInstancesRequest::default()).await;
+    refused(list, Code::PermissionDenied, "PermissionCheckFailed")?;
+    let get = catrust_proto::v1::GetInstanceRequest { mqtt_instance_id: instance.id.clone() };
+    owner.get_instance(get).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_certificate_is_an_identity() -> anyhow::Result<()> {
     let files = tempfile::tempdir()?;

@@ -96,6 +96,27 @@ async fn the_grace_period_begins_after_the_drain_delay() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A load balancer's connection in advance, a probe that said half a sentence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_on_which_nothing_goes_on_do_not_delay_leaving() -> anyhow::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    let plan = Plan { nats: None, ..Plan::default() }
+        .set("lifecycle.drain_delay_seconds", "0")
+        .set("lifecycle.shutdown_grace_seconds", "20");
+    let deployment = plan.deploy().await?;
+    let replica = deployment.replica("a").await?;
+    let _mute = tokio::net::TcpStream::connect(replica.server.authority()).await?;
+    let mut half = tokio::net::TcpStream::connect(&replica.admin).await?;
+    half.write_all(b"GET /healthz HT").await?;
+    replica.operator()?.instances.list_instances(catrust_proto::v1::ListInstancesRequest::default()).await?;
+    let started = Instant::now();
+    replica.server.signal(Signal::TERM);
+    let status = replica.server.ended(Duration::from_secs(10)).await?;
+    assert!(status.success(), "{status}");
+    println!("left in {:?}", started.elapsed());
+    Ok(())
+}
+
 async fn unmigrated() -> anyhow::Result<Deployment> {
     Plan { nats: None, migrated: false, ..Plan::default() }.deploy().await
 }

@@ -63,6 +63,17 @@ impl Queue {
         pending
     }
 
+    /// Drops the commands whose callers have gone: they hold places that others need.
+    fn forget_the_gone(&mut self) {
+        for waiting in self.by_account.values_mut() {
+            waiting.retain(|pending| !pending.answer.is_closed());
+        }
+        self.by_account.retain(|_, waiting| !waiting.is_empty());
+        let by_account = &self.by_account;
+        self.turns.retain(|account| by_account.contains_key(account));
+        self.length = by_account.values().map(VecDeque::len).sum();
+    }
+
     /// Up to [`MAX_BATCH`] commands whose callers still wait.
     fn take_batch(&mut self) -> Vec<Pending> {
         let mut batch = Vec::with_capacity(self.length.min(MAX_BATCH));
@@ -127,6 +138,9 @@ impl Appender {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if queue.closed {
                 return Err(ApiError::Draining);
+            }
+            if queue.length >= places {
+                queue.forget_the_gone();
             }
             if queue.length >= places {
                 return Err(ApiError::Overloaded);
@@ -292,6 +306,8 @@ mod tests {
         let (gone, outcome) = pending("a", 1);
         queue.push(gone);
         drop(outcome);
+        queue.forget_the_gone();
+        assert!(queue.length == 0 && queue.by_account.is_empty() && queue.turns.is_empty());
         let (stays, _outcome) = pending("a", 2);
         queue.push(stays);
         assert_eq!(order(&queue.take_batch()), [2]);

@@ -17,8 +17,9 @@ use catrust_proto::v1::trust_service_server::TrustServiceServer;
 use catrust_trust_feed::{ReceiptStream, SigningKey, TrustFeed};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::LayerExt as _;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tower::ServiceBuilder;
 
@@ -37,11 +38,14 @@ use crate::fleet::wire::Listener;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::follower::Follower;
 use crate::lifecycle::{Stages, Tasks};
+use crate::listener::connections;
 use crate::metrics::Metrics;
 use crate::middleware::deadline::DeadlineLayer;
 use crate::middleware::identity::IdentityLayer;
+use crate::middleware::in_flight::InFlightLayer;
 use crate::middleware::load_shed::LoadShedLayer;
 use crate::middleware::rate_limit::{RateLimitLayer, UserLimiter};
+use crate::middleware::request_body::RequestBodyLayer;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::publisher;
@@ -49,6 +53,13 @@ use crate::telemetry::Telemetry;
 
 /// Time between two heads of an instance.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long calls in progress may take to end when the server drains: longer than the
+/// default deadline of a call.
+const LAST_CALL: Duration = Duration::from_secs(12);
+
+/// How long the last octets of replies may take to reach the socket.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Services that health knows by name.
 const SERVICES: &[&str] = &[
@@ -147,17 +158,23 @@ pub async fn assemble(
     let routes = crate::admin::routes(telemetry.registry.clone(), ready);
     let stopping = stages.stopping.clone();
     tasks.spawn("admin listener", async move {
-        axum::serve(admin, routes).with_graceful_shutdown(stopping.cancelled_owned()).await?;
-        Ok(())
+        tokio::select! {
+            served = axum::serve(admin, routes).into_future() => Ok(served?),
+            // A probe that is cut off finds another replica.
+            () = stopping.cancelled() => Ok(()),
+        }
     });
 
     let per_service = ServiceBuilder::new()
-        .layer(LoadShedLayer::new(config.grpc.max_concurrent_requests))
         .layer(IdentityLayer { authenticator: Arc::clone(&parts.authenticator) })
-        .layer(RateLimitLayer { limiter, metrics: metrics.clone() });
+        .layer(LoadShedLayer::new(config.grpc.max_concurrent_requests))
+        .layer(RateLimitLayer { limiter, metrics: metrics.clone() })
+        .layer(RequestBodyLayer);
     let limit = config.grpc.max_message_bytes;
+    let calls = TaskTracker::new();
     let router =
         server_builder(config)?
+            .layer(InFlightLayer(calls.clone()))
             .layer(RequestIdLayer)
             .layer(TraceContextLayer::new(metrics, &DESCRIPTORS)?)
             .layer(DeadlineLayer { default: Duration::from_millis(config.grpc.default_deadline_ms) })
@@ -179,11 +196,16 @@ pub async fn assemble(
             .add_service(per_service.named_layer(
                 FleetServiceServer::new(Fleet(Arc::clone(&api))).max_decoding_message_size(limit),
             ));
-    let incoming = TcpIncoming::from(grpc).with_nodelay(Some(true));
+    let incoming = connections(grpc, config.grpc.max_connections);
     let stages = stages.clone();
     tasks.spawn("gRPC listener", async move {
-        let served =
-            router.serve_with_incoming_shutdown(incoming, stages.draining.clone().cancelled_owned()).await;
+        let serving =
+            router.serve_with_incoming_shutdown(incoming, stages.draining.clone().cancelled_owned());
+        let served = tokio::select! {
+            served = serving => served,
+            // A connection on which nothing goes on is no reason to stay.
+            () = last_call(&calls, &stages.draining) => Ok(()),
+        };
         stages.stopping.cancel();
         served.context("the gRPC listener failed")
     });
@@ -324,6 +346,18 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Waits until the server drains and its calls have ended. Those that only hang on
+/// (a reflection stream of a terminal left open) have a few seconds.
+async fn last_call(calls: &TaskTracker, draining: &CancellationToken) {
+    draining.cancelled().await;
+    calls.close();
+    if tokio::time::timeout(LAST_CALL, calls.wait()).await.is_err() {
+        tracing::warn!(calls = calls.len(), "leaving although calls are still in progress");
+    }
+    // What the last replies said may still be on its way to the socket.
+    tokio::time::sleep(LAST_WORDS).await;
 }
 
 async fn ok(task: impl Future<Output = ()>) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //! RFC 5280 for the fields, RFC 7468 for the PEM. Everything here is a function of
 //! its arguments; the time is one of them.
 
+mod algorithm;
 mod distinguished_name;
 
 use catrust_domain::{CertificateFacts, SerialNumber, Sha256, Timestamp};
@@ -128,9 +129,13 @@ fn ca_facts(ca: &X509Certificate<'_>, der: &[u8], now: Timestamp) -> Result<Cert
         ));
     }
     let (not_before, not_after) = check_validity(CA_FIELD, ca, now)?;
+    algorithm::check_key(CA_FIELD, ca)?;
     // A self-issued certificate carries its own proof; others cannot be checked here.
-    if ca.subject().as_raw() == ca.issuer().as_raw() && ca.verify_signature(None).is_err() {
-        return Err(unusable(CA_FIELD, "is self-signed, but the signature does not match its key"));
+    if ca.subject().as_raw() == ca.issuer().as_raw() {
+        algorithm::check_signature(CA_FIELD, ca)?;
+        if ca.verify_signature(None).is_err() {
+            return Err(unusable(CA_FIELD, "is self-signed, but the signature does not match its key"));
+        }
     }
     Ok(CertificateFacts {
         sn: serial_number(ca)?,
@@ -205,19 +210,10 @@ fn proven_code(
             "was not issued by the CA: its issuer is not the CA's subject",
         ));
     }
-    verification.verify_signature(Some(ca.public_key())).map_err(|error| {
-        use x509_parser::error::X509Error;
-        unusable(
-            VERIFICATION_FIELD,
-            match error {
-                X509Error::SignatureUnsupportedAlgorithm => {
-                    "is signed with an algorithm that is not supported; use RSA (2,048 bits or more), ECDSA on \
-                     P-256 or P-384 with SHA-256 or better, or Ed25519"
-                }
-                _ => "is not signed with the CA's key",
-            },
-        )
-    })?;
+    algorithm::check_signature(VERIFICATION_FIELD, verification)?;
+    verification
+        .verify_signature(Some(ca.public_key()))
+        .map_err(|_| unusable(VERIFICATION_FIELD, "is not signed with the CA's key"))?;
     let mut names = verification.subject().iter_common_name();
     match (names.next().map(AttributeTypeAndValue::as_str), names.next()) {
         (Some(Ok(code)), None) => Ok(code.to_owned()),

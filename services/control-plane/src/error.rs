@@ -49,8 +49,11 @@ pub enum ApiError {
     PermissionDenied {
         /// The action that no policy allows.
         action: &'static str,
-        /// On which resource.
-        resource: String,
+    },
+    /// Only operators of catrust itself may do this.
+    OperatorsOnly {
+        /// What.
+        action: &'static str,
     },
     /// A rule said no.
     Rejected(Rejection),
@@ -84,7 +87,9 @@ impl ApiError {
             Self::RateLimited { .. } => (Code::ResourceExhausted, "RateLimitExceeded"),
             Self::Fields(_) => (Code::InvalidArgument, "ParameterFieldCheckFailed"),
             Self::CertificateContent { .. } => (Code::InvalidArgument, "CertificateContentError"),
-            Self::PermissionDenied { .. } => (Code::PermissionDenied, "PermissionCheckFailed"),
+            Self::PermissionDenied { .. } | Self::OperatorsOnly { .. } => {
+                (Code::PermissionDenied, "PermissionCheckFailed")
+            }
             Self::Rejected(rejection) => rejection_codes(rejection),
             Self::RevisionNotFound(_) => (Code::OutOfRange, "RevisionNotFound"),
             Self::Overloaded | Self::Draining => (Code::Unavailable, "SystemOverFlow"),
@@ -110,8 +115,12 @@ impl ApiError {
                 texts.join("; ")
             }
             Self::CertificateContent { field, problem } => format!("{field}: {problem}"),
-            Self::PermissionDenied { action, resource } => {
-                format!("no policy allows {action} on {resource}; ask for that permission")
+            // The resource has the region and the owner in it: a stranger must not learn them.
+            Self::PermissionDenied { action } => {
+                format!("no policy allows {action} on this instance; ask for that permission")
+            }
+            Self::OperatorsOnly { action } => {
+                format!("{action} is for operators of catrust; use an identity with `operator = true`")
             }
             Self::Rejected(rejection) => rejection_message(rejection),
             Self::RevisionNotFound(problem) => problem.clone(),
@@ -296,6 +305,7 @@ pub fn complete_bare_status(code: Code, message: &str, request_id: Uuid) -> Stat
             let hint = "no such method; `grpcurl -plaintext ADDRESS list` names them".to_owned();
             (code, "Unimplemented", if message.is_empty() { hint } else { message.to_owned() })
         }
+        Code::NotFound => (code, "NotFound", message.to_owned()),
         Code::Cancelled => (code, "Cancelled", message.to_owned()),
         Code::DeadlineExceeded => (code, "DeadlineExceeded", message.to_owned()),
         _ => (code, "InternalError", message.to_owned()),

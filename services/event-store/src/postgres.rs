@@ -44,8 +44,8 @@ use crate::{
     StateFilter, StoreError, VerifyReport, bundle, reads, rebuild, verify,
 };
 
-/// Connections for reading. Reads are short; a replica's share of the usual limit
-/// of 100 has to leave room for nine others.
+/// Connections for reading where nobody says. Reads are short; a replica's share of the
+/// usual limit of 100 has to leave room for nine others.
 const READ_CONNECTIONS: u32 = 8;
 
 /// How long a read waits for a connection.
@@ -80,6 +80,15 @@ impl PgEventStore {
     /// first, or update the program. [`StoreError::Unsuitable`]: an older server, a
     /// standby, a pooler in transaction mode, a login that may not read the tables.
     pub async fn connect(url: &str, clock: Clock) -> Result<Self, StoreError> {
+        Self::connect_with(url, clock, READ_CONNECTIONS).await
+    }
+
+    /// As [`PgEventStore::connect`], with at most `read_connections` for reading, beside
+    /// those for appending, for the hint, and for the publisher's lease.
+    ///
+    /// # Errors
+    /// As [`PgEventStore::connect`].
+    pub async fn connect_with(url: &str, clock: Clock, read_connections: u32) -> Result<Self, StoreError> {
         let options = session::options(url)?;
         let mut appender = session::open_appender(&options).await?;
         session::refuse_pooler(&mut appender, &options).await?;
@@ -88,7 +97,7 @@ impl PgEventStore {
         let log_id = reads::log_id(&mut appender).await?;
         let head = reads::head(&mut appender).await?;
         let readers = PgPoolOptions::new()
-            .max_connections(READ_CONNECTIONS)
+            .max_connections(read_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| Box::pin(session::set_up(connection)))
             .connect_lazy_with(options.clone());

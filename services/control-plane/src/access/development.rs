@@ -21,7 +21,8 @@ impl Development {
     /// The identity of `account_id`.
     #[must_use]
     pub fn new(account_id: AccountId) -> Self {
-        let identity = Identity { principal: Arc::from(DEVELOPMENT_ACCOUNT), account_id, operator: true };
+        let identity =
+            Identity { principal: Arc::from(DEVELOPMENT_ACCOUNT), account_id, operator: true, entry: 0 };
         Self { identity, policy_version: Arc::from("development") }
     }
 }

@@ -33,8 +33,11 @@ pub struct Identity {
     /// Account of the principal.
     pub account_id: AccountId,
     /// Whether the principal operates catrust itself: the owner check of instances
-    /// does not apply to `InstanceService`.
+    /// does not apply to `InstanceService`, which only operators may change with.
     pub operator: bool,
+    /// Which of its entries the authenticator recognised: what one credential may do
+    /// is not what another one of the same principal may. 0 where there is only one.
+    pub entry: usize,
 }
 
 /// An MQTT instance as policies name it: `acs:mq:{region}:{account}:{instance}`.

@@ -2,7 +2,6 @@
 //! bearer token or by the name in the client certificate; what they may do is what
 //! their entries allow.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,13 +12,12 @@ use x509_parser::prelude::FromDer as _;
 
 use super::{Action, Authenticator, Authorizer, Credentials, Denied, Identity, Resource};
 use crate::certificate::rfc4514;
-use crate::config::{self, ConfigError, Identities};
+use crate::config::{ConfigError, Identities};
 
 /// The identities of one file, as read at the start.
 #[derive(Debug)]
 pub struct StaticIdentities {
     identities: Identities,
-    by_principal: HashMap<String, Vec<config::Identity>>,
     version: Arc<str>,
 }
 
@@ -35,17 +33,12 @@ impl StaticIdentities {
 
     fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let identities = Identities::parse(text, path)?;
-        let mut by_principal: HashMap<String, Vec<config::Identity>> = HashMap::new();
-        for entry in identities.entries() {
-            by_principal.entry(entry.principal.clone()).or_default().push(entry.clone());
-        }
         let hash = Sha256::of(text.as_bytes()).to_string();
-        Ok(Self { identities, by_principal, version: format!("static-{}", &hash[..16]).into() })
+        Ok(Self { identities, version: format!("static-{}", &hash[..16]).into() })
     }
-}
 
-impl Authenticator for StaticIdentities {
-    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, &'static str> {
+    fn entry_of(&self, credentials: &Credentials<'_>) -> Result<usize, &'static str> {
+        let entries = self.identities.entries();
         let by_token = credentials.bearer_token.map(|token| self.identities.by_token(token));
         let by_certificate = credentials
             .client_certificate
@@ -56,17 +49,26 @@ impl Authenticator for StaticIdentities {
             }
             // A certificate that is no identity may still secure the connection of
             // one that brings a token. Two identities at once are a mistake.
-            (Some(Some(token)), Some(Some(certificate))) if token.principal != certificate.principal => {
+            (Some(Some(token)), Some(Some(certificate)))
+                if entries[token].principal != entries[certificate].principal =>
+            {
                 return Err("the token and the client certificate belong to different principals");
             }
-            (Some(entry), _) => entry,
-            (None, Some(entry)) => entry,
+            (Some(entry), _) | (None, Some(entry)) => entry,
         };
-        let entry = entry.ok_or("the credentials are not valid here")?;
+        entry.ok_or("the credentials are not valid here")
+    }
+}
+
+impl Authenticator for StaticIdentities {
+    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, &'static str> {
+        let index = self.entry_of(credentials)?;
+        let entry = &self.identities.entries()[index];
         Ok(Identity {
             principal: Arc::from(entry.principal.as_str()),
             account_id: entry.account_id.clone(),
             operator: entry.operator,
+            entry: index,
         })
     }
 }
@@ -78,9 +80,8 @@ impl Authorizer for StaticIdentities {
         action: Action,
         resource: &Resource<'_>,
     ) -> Result<Arc<str>, Denied> {
-        let resource = resource.to_string();
-        let entries = self.by_principal.get(&*identity.principal).ok_or(Denied)?;
-        if entries.iter().any(|entry| entry.allows(action.name(), &resource)) {
+        let entry = self.identities.entries().get(identity.entry).ok_or(Denied)?;
+        if entry.allows(action.name(), &resource.to_string()) {
             Ok(Arc::clone(&self.version))
         } else {
             Err(Denied)
@@ -161,6 +162,27 @@ mod tests {
         assert!(by(None, Some(&stranger)).is_err());
         assert!(by(None, Some(b"no certificate")).is_err());
         assert!(by(None, None).is_err());
+    }
+
+    #[test]
+    fn a_credential_has_the_grants_of_its_own_entry_only() {
+        let entry = |token: &[u8], allow: &str| {
+            let hash = Sha256::of(token);
+            format!(
+                "[[identity]]\nprincipal = \"p\"\naccount_id = \"1\"\ntoken_sha256 = \"{hash}\"\nallow = \
+                 [\"{allow}\"]\nresources = [\"acs:mq:*:*:*\"]\n"
+            )
+        };
+        let text = entry(b"old", "mq:*") + &entry(b"new", "mq:GetCaCertificate");
+        let identities = StaticIdentities::parse(&text, Path::new("i.toml")).unwrap();
+        let everything = Resource { region_id: None, account_id: None, instance_id: None };
+        let may = |token, action| {
+            let credentials = Credentials { bearer_token: Some(token), client_certificate: None };
+            let identity = identities.authenticate(&credentials).unwrap();
+            identities.authorize(&identity, action, &everything).is_ok()
+        };
+        assert!(may("old", Action::UpdateInstance) && may("new", Action::GetCaCertificate));
+        assert!(!may("new", Action::UpdateInstance));
     }
 
     #[test]

@@ -118,7 +118,9 @@ impl Api {
     ) -> Result<Arc<str>, ApiError> {
         let allowed = |action: Action| {
             self.authorizer.authorize(identity, action, resource).map_err(|_denied| {
-                ApiError::PermissionDenied { action: action.name(), resource: resource.to_string() }
+                let (principal, action) = (&*identity.principal, action.name());
+                tracing::info!(principal, action, %resource, "no policy allows it");
+                ApiError::PermissionDenied { action }
             })
         };
         let version = allowed(action)?;

@@ -152,3 +152,35 @@ fn missing_and_endless_texts_are_field_errors() {
 fn pem_of(der: &[u8]) -> String {
     encode_pem(der)
 }
+
+/// Made with `openssl req -x509 -newkey rsa:BITS -HASH`: rcgen makes no weak ones.
+#[test]
+fn weak_keys_and_signatures_are_refused_with_their_reason() {
+    let ca = ca();
+    let openssl = |newkey: &str, hash: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let (key, certificate) = (directory.path().join("key"), directory.path().join("ca"));
+        let output = std::process::Command::new("openssl")
+            .args(["req", "-x509", "-nodes", "-days", "36500", "-subj", "/CN=weak", hash, "-newkey", newkey])
+            .args(["-addext", "keyUsage=keyCertSign", "-keyout"])
+            .arg(key)
+            .arg("-out")
+            .arg(&certificate)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        std::fs::read_to_string(certificate).unwrap()
+    };
+    let at = Timestamp::from_micros(
+        i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap(),
+    );
+    for (newkey, hash, reason) in
+        [("rsa:1024", "-sha256", "RSA key of 1024 bits"), ("rsa:2048", "-sha1", "too weak or not supported")]
+    {
+        let refusal = prove_possession(&openssl(newkey, hash), &ca.sign(|_| {}), at).unwrap_err();
+        let ApiError::CertificateContent { field: "ca_content", problem } = refusal else {
+            panic!("{refusal:?}")
+        };
+        assert!(problem.contains(reason), "{problem}");
+    }
+}

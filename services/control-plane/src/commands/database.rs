@@ -20,7 +20,9 @@ pub(super) const DEV_DATABASE: &str = "catrust.db";
 pub(super) async fn open(config: &DatabaseConfig, clock: Clock) -> anyhow::Result<Arc<dyn EventStore>> {
     Ok(match target(config)? {
         Target::Sqlite(path) => Arc::new(SqliteEventStore::open(&path, clock).await.map_err(explain)?),
-        Target::Postgres(url) => Arc::new(PgEventStore::connect(&url, clock).await.map_err(explain)?),
+        Target::Postgres(url) => {
+            Arc::new(PgEventStore::connect_with(&url, clock, config.read_connections).await.map_err(explain)?)
+        }
     })
 }
 

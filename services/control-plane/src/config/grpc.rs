@@ -24,6 +24,9 @@ pub struct GrpcConfig {
     /// `WatchTrust` holds one for as long as it runs: a proxy that carries many
     /// brokers over one connection needs more.
     pub max_concurrent_streams: u32,
+    /// Connections open at once, 1 to 1,000,000; more wait to be accepted. Default 10,000.
+    /// Each needs a file descriptor: `ulimit -n` must be well above.
+    pub max_connections: usize,
     /// Seconds without traffic before the server asks a connection whether it is alive,
     /// 1 to 7,200. Default 30. Longer than the idle limit of a load balancer in between, and
     /// watches are cut off in quiet times.
@@ -46,6 +49,7 @@ impl Default for GrpcConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_051)),
             max_message_bytes: 256 * 1_024,
             max_concurrent_streams: 1_024,
+            max_connections: 10_000,
             keepalive_interval_seconds: 30,
             keepalive_timeout_seconds: 10,
             default_deadline_ms: 10_000,
@@ -67,6 +71,12 @@ impl GrpcConfig {
             self.max_concurrent_streams.into(),
             1..=100_000,
             "calls open at once on one connection",
+        );
+        problems.within(
+            "grpc.max_connections",
+            self.max_connections as u64,
+            1..=1_000_000,
+            "connections open at once",
         );
         problems.within(
             "grpc.keepalive_interval_seconds",

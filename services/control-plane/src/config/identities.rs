@@ -38,7 +38,8 @@ pub struct Identity {
     pub allow: Vec<Pattern>,
     /// Resources that it may take them on.
     pub resources: Vec<Pattern>,
-    /// Whether the owner check is waived: for the operators of catrust itself.
+    /// Whether it operates catrust itself: registers and changes instances, of every
+    /// account. CA certificates are their owners' all the same.
     pub operator: bool,
 }
 
@@ -88,20 +89,18 @@ impl Identities {
         Ok(identities)
     }
 
-    /// The identity that a bearer token belongs to. The token is hashed first, so that the
+    /// The entry that a bearer token belongs to, as an index of [`Identities::entries`]. The token is hashed first, so that the
     /// time of the look-up tells nothing about it.
     #[must_use]
-    pub fn by_token(&self, token: &str) -> Option<&Identity> {
-        let at = self.by_token.get(&Sha256::of(token.as_bytes()))?;
-        self.entries.get(*at)
+    pub fn by_token(&self, token: &str) -> Option<usize> {
+        self.by_token.get(&Sha256::of(token.as_bytes())).copied()
     }
 
-    /// The identity of a client certificate, by its SPIFFE id or its subject. The
+    /// The entry of a client certificate, by its SPIFFE id or its subject. The
     /// certificate MUST have been verified.
     #[must_use]
-    pub fn by_certificate(&self, name: &str) -> Option<&Identity> {
-        let at = self.by_certificate.get(name)?;
-        self.entries.get(*at)
+    pub fn by_certificate(&self, name: &str) -> Option<usize> {
+        self.by_certificate.get(name).copied()
     }
 
     /// Every entry, in the order of the file.
@@ -308,7 +307,7 @@ resources = ["acs:mq:*:1234567890:*"]
     #[test]
     fn a_token_is_found_by_its_hash_and_no_other_is() {
         let identities = parse(&alice()).unwrap();
-        let identity = identities.by_token("alice's token").unwrap();
+        let identity = &identities.entries()[identities.by_token("alice's token").unwrap()];
         assert_eq!(identity.principal, "ops-alice");
         assert!(!identity.operator, "nobody is an operator by default");
         assert_eq!(identities.by_token("another"), None);
@@ -323,14 +322,16 @@ resources = ["acs:mq:*:1234567890:*"]
             "certificate = \"spiffe://example.org/ops\"\noperator = true",
         );
         let identities = parse(&text).unwrap();
-        assert!(identities.by_certificate("spiffe://example.org/ops").unwrap().operator);
+        assert!(
+            identities.entries()[identities.by_certificate("spiffe://example.org/ops").unwrap()].operator
+        );
         assert_eq!(identities.by_certificate("spiffe://example.org/op"), None);
     }
 
     #[test]
     fn both_action_and_resource_must_be_allowed() {
         let identities = parse(&alice()).unwrap();
-        let identity = identities.by_token("alice's token").unwrap();
+        let identity = &identities.entries()[identities.by_token("alice's token").unwrap()];
         assert!(identity.allows("mq:RegisterCa", "acs:mq:cn-hangzhou:1234567890:fleet-a"));
         assert!(!identity.allows("mq:RegisterCa", "acs:mq:cn-hangzhou:99:fleet-a"));
         assert!(!identity.allows("oss:PutObject", "acs:mq:cn-hangzhou:1234567890:fleet-a"));
@@ -350,7 +351,8 @@ resources = ["acs:mq:*:1234567890:*"]
         );
         let identities = parse(&format!("{}{next}", alice())).unwrap();
         assert_eq!(identities.len(), 2);
-        assert_eq!(identities.by_token("alice's token"), identities.by_token("alice's next token"));
+        assert_eq!(identities.by_token("alice's next token"), Some(1));
+        assert_eq!(identities.entries()[0], identities.entries()[1]);
         let other = next.replace("account_id = \"1234567890\"", "account_id = \"77\"");
         refused(&format!("{}{other}", alice()), "belongs to account 1234567890");
     }

@@ -80,7 +80,9 @@ where
         let asked = grpc_timeout(request.headers());
         // A deadline beyond what the clock can hold is no deadline.
         let deadline = asked.and_then(|timeout| Instant::now().checked_add(timeout));
-        let limit = Arc::new(watch::Sender::new(deadline.unwrap_or_else(|| Instant::now() + self.default)));
+        let latest = Instant::now() + self.default.max(LONGEST_CALL);
+        let until = deadline.map_or_else(|| Instant::now() + self.default, |asked| asked.min(latest));
+        let limit = Arc::new(watch::Sender::new(until));
         match deadline {
             Some(deadline) => drop(request.extensions_mut().insert(Deadline(deadline))),
             None => drop(request.extensions_mut().insert(DefaultDeadline(Arc::clone(&limit)))),
@@ -107,6 +109,10 @@ where
         })
     }
 }
+
+/// Longest that a unary call may last, whatever its caller asks for: a wait for the
+/// brokers takes 60 s at most.
+const LONGEST_CALL: Duration = Duration::from_secs(65);
 
 /// Parses `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
 /// A malformed one is ignored, as other servers do.

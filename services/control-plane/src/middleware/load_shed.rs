@@ -2,7 +2,8 @@
 //!
 //! Turning trust off is what callers need most when things go wrong, so one fifth
 //! of the places is kept for `InactivateCaCertificate`. Streams hold no place:
-//! their number has its own limit, per connection.
+//! their number has its own limits. One user may hold half of the places: who
+//! opens calls and lets them hang must not stop the others.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +16,9 @@ use uuid::Uuid;
 
 use super::BoxFuture;
 use super::request_id::RequestId;
+use crate::access::Identity;
 use crate::error::{ApiError, to_status};
+use crate::per_user::{PerUser, Share};
 
 const SHED_LAST: &str = "/catrust.v1.CaCertificateService/InactivateCaCertificate";
 
@@ -24,6 +27,7 @@ const SHED_LAST: &str = "/catrust.v1.CaCertificateService/InactivateCaCertificat
 pub struct LoadShedLayer {
     all: Arc<Semaphore>,
     most: Arc<Semaphore>,
+    of_users: PerUser,
 }
 
 impl LoadShedLayer {
@@ -35,18 +39,20 @@ impl LoadShedLayer {
         Self {
             all: Arc::new(Semaphore::new(places)),
             most: Arc::new(Semaphore::new((places - places / 5).max(1))),
+            of_users: PerUser::new(places / 2),
         }
     }
 }
 
-/// A place, and a share of the four fifths; given back when dropped.
-type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+/// A place, a share of the four fifths, and of the user's half; given back when dropped.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, Option<Share>);
 
 impl LoadShedLayer {
-    fn take(&self, shed_last: bool) -> Option<Place> {
+    fn take(&self, user: Option<&Arc<str>>, shed_last: bool) -> Option<Place> {
         let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
         let shared = if shed_last { None } else { Some(take(&self.most)?) };
-        Some((take(&self.all)?, shared))
+        let share = user.map(|user| self.of_users.take(user).ok_or(())).transpose().ok()?;
+        Some((take(&self.all)?, shared, share))
     }
 }
 
@@ -79,7 +85,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Some(place) = self.places.take(request.uri().path() == SHED_LAST) else {
+        let user = request.extensions().get::<Identity>().map(|identity| &identity.principal);
+        let Some(place) = self.places.take(user, request.uri().path() == SHED_LAST) else {
             let response = refuse(&request);
             return Box::pin(async move { Ok(response) });
         };

@@ -2,21 +2,25 @@
 //!
 //! | layer | around | does |
 //! |---|---|---|
+//! | [`in_flight`] | everything | knows the calls in progress, for a server that leaves |
 //! | [`request_id`] | everything | names the request; completes errors that tonic makes itself |
 //! | [`trace_context`] | everything | opens the server span under the caller's trace |
 //! | [`deadline`] | everything | ends a unary call at its deadline |
-//! | [`load_shed`] | the services of the contract | bounds the work in progress, inactivations last |
 //! | [`identity`] | the services of the contract | finds out who calls |
+//! | [`load_shed`] | the services of the contract | bounds the work in progress, each user's too, inactivations last |
 //! | [`rate_limit`] | the services of the contract | GCRA per user |
+//! | [`request_body`] | the services of the contract | ends a request whose message does not arrive |
 //!
-//! Health and reflection pass the first three only: they stay free. tonic's own
+//! Health and reflection pass the first four only: they stay free. tonic's own
 //! timeout, load shedding and limits are not used, because they sit outside the
 //! layers of `Server::layer` and would answer without a request id.
 
 pub mod deadline;
 pub mod identity;
+pub mod in_flight;
 pub mod load_shed;
 pub mod rate_limit;
+pub mod request_body;
 pub mod request_id;
 pub mod trace_context;
 

@@ -3,9 +3,10 @@
 //! GCRA (ITU-T I.371, the "virtual scheduling" form) keeps one time per user: when
 //! the user's bucket will be empty. A time in the past carries no information, so
 //! such users are forgotten every second; the memory is bounded by those who
-//! called within the last `burst / rate` seconds, and by `max_users` in any case:
-//! users beyond it share the buckets of a fixed table, which is strict with
-//! strangers but never lets more through.
+//! called within the last `burst / rate` seconds, and by `max_users` in any case: once
+//! as many calls came within a second, users share the buckets of a fixed table for
+//! the rest of it. That is strict with those who share; a user that had a bucket of
+//! its own before may spend one more burst there.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroU32;
@@ -14,8 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use governor::clock::{Clock as _, QuantaClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::clock::{Clock as _, MonotonicClock};
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
 use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -30,12 +32,16 @@ use crate::metrics::Metrics;
 /// Buckets that users beyond `max_users` share.
 const OVERFLOW_BUCKETS: u64 = 1024;
 
+/// By the operating system's clock: reading the processor's counter is cheaper, but
+/// the counters of a virtual machine's processors may differ by a millisecond, and
+/// who waited as long as told would be refused again.
+type Buckets<K> = RateLimiter<K, DashMapStateStore<K>, MonotonicClock>;
+
 /// The buckets of all users.
 pub struct UserLimiter {
-    users: DefaultKeyedRateLimiter<Arc<str>>,
-    overflow: DefaultKeyedRateLimiter<u64>,
+    users: Buckets<Arc<str>>,
+    overflow: Buckets<u64>,
     overflow_hash: RandomState,
-    clock: QuantaClock,
     per_second: NonZeroU32,
     max_users: usize,
     /// Upper bound of the users with a bucket: those at the last sweep plus the calls
@@ -49,10 +55,9 @@ impl UserLimiter {
     pub fn new(per_second: NonZeroU32, burst: NonZeroU32, max_users: usize) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
-            users: RateLimiter::keyed(quota),
-            overflow: RateLimiter::keyed(quota),
+            users: RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock),
+            overflow: RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock),
             overflow_hash: RandomState::new(),
-            clock: QuantaClock::default(),
             per_second,
             max_users,
             known: AtomicUsize::new(0),
@@ -71,7 +76,7 @@ impl UserLimiter {
             let bucket = self.overflow_hash.hash_one(user) % OVERFLOW_BUCKETS;
             self.overflow.check_key(&bucket).err()
         };
-        refused.map_or(Ok(()), |not_until| Err(not_until.wait_time_from(self.clock.now())))
+        refused.map_or(Ok(()), |not_until| Err(not_until.wait_time_from(MonotonicClock.now())))
     }
 
     /// Forgets users whose bucket is empty. To be called about once per second.

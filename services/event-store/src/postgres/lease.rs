@@ -26,7 +26,8 @@ pub(super) async fn try_lease(
 ) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
     let mut connection = session::open(options).await?;
     let question = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(PUBLISHER_LOCK);
-    let row = question.fetch_one(&mut connection).await.map_err(store_error)?;
+    let answer = timeout(PING_TIMEOUT, question.fetch_one(&mut connection)).await;
+    let row = answer.map_err(|late| StoreError::Unavailable(late.into()))?.map_err(store_error)?;
     if row.try_get(0).map_err(store_error)? {
         return Ok(Some(Box::new(PgLease(Some(connection)))));
     }

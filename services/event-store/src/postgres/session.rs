@@ -48,9 +48,11 @@ const APPEND_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_
      WHERE s.name <> 'synchronous_commit' OR s.setting NOT LIKE 'remote%'";
 
 /// Settings of a session that rebuilds: it holds the append lock for as long as the
-/// rows that differ take to write.
-const REPAIR_SESSION: &str = "SELECT set_config(s.name, '0', false) FROM pg_settings AS s \
-     WHERE s.name IN ('transaction_timeout', 'idle_in_transaction_session_timeout')";
+/// rows that differ take to write. It may think for longer between two statements, but
+/// one that was stopped gives the lock back.
+const REPAIR_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
+     ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '60000')) \
+     AS v(name, value) ON v.name = s.name";
 
 /// Reads an address; `sslmode`, `sslrootcert` and the like are parts of it.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
@@ -63,24 +65,47 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
 
 /// Opens a connection for reading.
 pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let opened = timeout(CONNECT_TIMEOUT, options.connect()).await;
-    let mut connection = opened.map_err(|late| StoreError::Unavailable(late.into()))?.map_err(store_error)?;
-    set_up(&mut connection).await.map_err(store_error)?;
-    Ok(connection)
+    within_connect_timeout(async {
+        let mut connection = options.connect().await?;
+        set_up(&mut connection).await?;
+        Ok(connection)
+    })
+    .await
 }
 
 /// Opens a connection for appending.
 pub(super) async fn open_appender(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let mut connection = open(options).await?;
-    sqlx::raw_sql(APPEND_SESSION).execute(&mut connection).await.map_err(store_error)?;
-    Ok(connection)
+    open_with(options, &[APPEND_SESSION]).await
 }
 
 /// Opens a connection for a rebuild.
 pub(super) async fn open_repairer(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let mut connection = open_appender(options).await?;
-    sqlx::raw_sql(REPAIR_SESSION).execute(&mut connection).await.map_err(store_error)?;
-    Ok(connection)
+    open_with(options, &[APPEND_SESSION, REPAIR_SESSION]).await
+}
+
+async fn open_with(
+    options: &PgConnectOptions,
+    settings: &[&'static str],
+) -> Result<PgConnection, StoreError> {
+    let mut connection = open(options).await?;
+    within_connect_timeout(async {
+        for setting in settings {
+            sqlx::raw_sql(*setting).execute(&mut connection).await?;
+        }
+        Ok(connection)
+    })
+    .await
+}
+
+/// A network that is cut between two steps of the set-up would otherwise be waited for
+/// until the kernel gives up: a quarter of an hour.
+async fn within_connect_timeout<T>(
+    steps: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    timeout(CONNECT_TIMEOUT, steps)
+        .await
+        .map_err(|late| StoreError::Unavailable(late.into()))?
+        .map_err(store_error)
 }
 
 /// Sets up any session.

@@ -29,3 +29,23 @@ pub(super) async fn handle(
         _ => Err(convert::unexpected_reply()),
     }
 }
+
+/// Whether a text looks like the codes that are given out: 32 lower-case hexadecimal digits.
+pub(super) fn is_register_code(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_given_out_is_a_code() {
+        assert!(is_register_code(&Uuid::new_v4().simple().to_string()));
+        for text in
+            ["", "x", &"a".repeat(31), &"A".repeat(32), &"a".repeat(33), "\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+        {
+            assert!(!is_register_code(text), "{text:?}");
+        }
+    }
+}

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use catrust_domain::Command;
+use catrust_domain::{Command, Rejection};
 use catrust_proto::v1;
 
+use super::get_register_code::is_register_code;
 use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::certificate::prove_possession;
@@ -24,6 +25,10 @@ pub(super) async fn handle(
     let proven = prove_possession(&request.ca_content, &request.verification_content, api.now())?;
 
     let policy_version = api.admit(call, &id, Action::RegisterCa).await?;
+    // Codes have one shape; any other text was never one, and need not reach the store.
+    if !is_register_code(&proven.register_code) {
+        return Err(Rejection::RegisterCodeUnknown.into());
+    }
     let command = Command::RegisterCaCertificate {
         facts: Arc::new(proven.facts),
         ca_name,

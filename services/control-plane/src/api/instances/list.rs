@@ -1,8 +1,8 @@
 //! `ListInstances`.
 
-use catrust_domain::Rejection;
 use catrust_proto::v1;
 
+use super::check_operator;
 use crate::access::{Action, Resource};
 use crate::api::{Api, Call, Fields, convert, paging};
 use crate::error::ApiError;
@@ -20,10 +20,8 @@ pub(super) async fn handle(
 
     let everything = Resource { region_id: None, account_id: None, instance_id: None };
     api.authorize(&call.identity, Action::ListInstances, &everything)?;
-    // The list runs over every account: for operators only.
-    if !call.identity.operator {
-        return Err(Rejection::NotOwner.into());
-    }
+    // The list runs over every account.
+    check_operator(call, Action::ListInstances)?;
     let mut page = api.store.list_instances(after, page_size + 1).await?;
     let more = page.items.len() > page_size as usize;
     page.items.truncate(page_size as usize);

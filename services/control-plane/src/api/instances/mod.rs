@@ -1,7 +1,7 @@
 //! `InstanceService`, for the operators of catrust itself.
 //!
-//! Permission is needed as everywhere; the owner check does not apply to
-//! operators, who register instances for others. Others see their own.
+//! Permission is needed as everywhere. Only operators register, change and list
+//! instances, of every account; others see their own.
 
 mod get;
 mod list;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::call::answer;
 use super::{Api, Call};
+use crate::access::Action;
 use crate::error::ApiError;
 
 /// The service, over what every handler needs.
@@ -54,7 +55,12 @@ impl InstanceService for Instances {
     }
 }
 
-/// Operators may touch every instance, others their own.
+/// What changes instances is for operators: an owner could make itself Platinum.
+fn check_operator(call: &Call, action: Action) -> Result<(), ApiError> {
+    if call.identity.operator { Ok(()) } else { Err(ApiError::OperatorsOnly { action: action.name() }) }
+}
+
+/// Operators may see every instance, others their own.
 fn check_owner(call: &Call, owner: &AccountId) -> Result<(), ApiError> {
     if call.identity.operator || call.identity.account_id == *owner {
         Ok(())

@@ -4,7 +4,7 @@ use catrust_domain::Command;
 use catrust_domain::event::InstanceRegistered;
 use catrust_proto::v1;
 
-use super::check_owner;
+use super::check_operator;
 use crate::access::{Action, Resource};
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
@@ -30,7 +30,7 @@ pub(super) async fn handle(
     let resource =
         Resource { region_id: Some(&region_id), account_id: Some(&owner_account_id), instance_id: Some(&id) };
     let policy_version = api.authorize(&call.identity, Action::RegisterInstance, &resource)?;
-    check_owner(call, &owner_account_id)?;
+    check_operator(call, Action::RegisterInstance)?;
     let command = Command::RegisterInstance(InstanceRegistered { region_id, owner_account_id, edition });
     let reply = api.submit(call, id, command, &policy_version).await?;
     Ok(v1::RegisterInstanceResponse {

@@ -3,7 +3,7 @@
 use catrust_domain::Command;
 use catrust_proto::v1;
 
-use super::check_owner;
+use super::check_operator;
 use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
@@ -28,7 +28,7 @@ pub(super) async fn handle(
 
     let instance = api.load_instance(&id).await?;
     let policy_version = api.authorize_on(&call.identity, &instance, Action::UpdateInstance)?;
-    check_owner(call, &instance.owner_account_id)?;
+    check_operator(call, Action::UpdateInstance)?;
     let command = Command::UpdateInstance { owner_account_id, edition };
     let reply = api.submit(call, id, command, &policy_version).await?;
     Ok(v1::UpdateInstanceResponse {

@@ -53,8 +53,10 @@ async fn signed_bundle(
     id: &InstanceId,
     at: BundleAt,
 ) -> Result<Option<v1::TrustBundle>, ApiError> {
+    // Before the bundle is loaded: a pause in between must not make it look younger.
+    let issued_at = api.now();
     let Some(bundle) = api.store.load_bundle(id, at).await? else { return Ok(None) };
-    let mut message = message::trust_bundle(api.store.log_id(), &bundle, api.now());
+    let mut message = message::trust_bundle(api.store.log_id(), &bundle, issued_at);
     message.sign(&api.key).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(Some(message))
 }

@@ -181,6 +181,8 @@ impl Watcher {
     /// Sends a head, if the current revision is known to be the one that was sent.
     /// Behind the directory for a whole interval means that a message was missed.
     async fn send_head(&mut self) -> Result<bool, ApiError> {
+        // Before the state is looked at: what the head says held at this time.
+        let issued_at = self.api.now();
         if !self.api.directory.is_fresh(HEAD_FRESHNESS) {
             return Ok(true);
         }
@@ -199,7 +201,7 @@ impl Watcher {
             position: known.trust_position,
             digest: known.bundle_digest,
         };
-        let mut head = message::head(self.api.store.log_id(), &point, self.api.now());
+        let mut head = message::head(self.api.store.log_id(), &point, issued_at);
         head.sign(&self.api.key).map_err(|error| ApiError::Internal(error.to_string()))?;
         Ok(self.send(Message::Head(head)).await)
     }

@@ -1,0 +1,85 @@
+//! Knows which calls are in progress, to the last octet of their replies, so that a
+//! server that leaves waits for those and for nothing else: an idle connection, or
+//! one that never said anything, is no reason to stay.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use super::BoxFuture;
+
+/// Adds the layer described in the module's documentation.
+#[derive(Clone, Debug)]
+pub struct InFlightLayer(pub TaskTracker);
+
+/// Service of [`InFlightLayer`].
+#[derive(Clone, Debug)]
+pub struct InFlightService<S> {
+    inner: S,
+    calls: TaskTracker,
+}
+
+impl<S> Layer<S> for InFlightLayer {
+    type Service = InFlightService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        InFlightService { inner, calls: self.0.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for InFlightService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = BoxFuture<Result<S::Response, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let call = self.calls.token();
+        let reply = self.inner.call(request);
+        Box::pin(async move {
+            let reply = reply.await?;
+            Ok(reply.map(|body| Body::new(Tracked { body, _call: call })))
+        })
+    }
+}
+
+/// A reply's body, and the call that lasts until it is gone.
+struct Tracked {
+    body: Body,
+    _call: TaskTrackerToken,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

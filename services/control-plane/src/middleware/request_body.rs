@@ -1,0 +1,103 @@
+//! Ends a request whose message does not arrive: it holds a place of the load shedding,
+//! and headers alone cost a caller nothing.
+//!
+//! For the services of the contract only, whose requests are one message each.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body::{Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// How long a request's message may take to arrive.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Adds the layer described in the module's documentation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RequestBodyLayer;
+
+/// Service of [`RequestBodyLayer`].
+#[derive(Clone, Debug)]
+pub struct RequestBodyService<S>(S);
+
+impl<S> Layer<S> for RequestBodyLayer {
+    type Service = RequestBodyService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RequestBodyService(inner)
+    }
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for RequestBodyService<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request.map(|body| Body::new(Timed { body, late: None })))
+    }
+}
+
+/// A body that is an error once it is late. The clock starts at the first wait, so
+/// that a message that is there already costs no timer.
+struct Timed {
+    body: Body,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl http_body::Body for Timed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame);
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(TIMEOUT)));
+        match late.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(Status::deadline_exceeded(
+                "the request's message did not arrive in time",
+            )))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_come_ends_the_call() {
+        let never =
+            http_body_util::StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Status>>());
+        let mut body = Timed { body: Body::new(never), late: None };
+        let started = Instant::now();
+        let status = body.frame().await.unwrap().unwrap_err();
+        assert_eq!((status.code(), started.elapsed()), (tonic::Code::DeadlineExceeded, TIMEOUT));
+    }
+}

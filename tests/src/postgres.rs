@@ -109,8 +109,18 @@ impl Postgres {
         if let Some(process) = self.process.take() {
             // Stopped first, so that it starts no new backend meanwhile.
             process.signal(Signal::STOP);
-            self.signal_backends(&process, Signal::KILL);
+            let backends = children_of(process.pid());
+            for backend in &backends {
+                let _ = kill_process(*backend, Signal::KILL);
+            }
             process.kill();
+            // Until the last has ended, the shared memory is in use, and a restart refused.
+            for _ in 0..500 {
+                if !backends.iter().any(|backend| is_running(*backend)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 
@@ -190,6 +200,13 @@ impl Drop for Postgres {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Whether a process has not ended: one that only waits to be reaped has.
+fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let state = stat.ok().and_then(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
 }
 
 fn children_of(parent: i32) -> Vec<Pid> {

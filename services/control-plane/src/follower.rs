@@ -97,36 +97,56 @@ impl Follower {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FollowerError> {
         let mut appended = self.store.appended();
         let mut store_is_away = false;
+        let mut polled: Option<Instant> = None;
         loop {
-            let asked = Instant::now();
-            match self.store.read(self.position, CHUNK).await {
-                Ok(events) => {
-                    store_is_away = false;
-                    for event in &events {
-                        self.take(event).await?;
+            self.take_recent().await?;
+            let hinted = *appended.borrow_and_update() > self.position;
+            let due = polled.is_none_or(|polled| polled.elapsed() >= POLL_INTERVAL);
+            if due || (hinted && !store_is_away) {
+                let asked = Instant::now();
+                polled = Some(asked);
+                match self.store.read(self.position, CHUNK).await {
+                    Ok(events) => {
+                        store_is_away = false;
+                        for event in &events {
+                            self.take(event).await?;
+                        }
+                        self.metrics.log_head(self.position);
+                        if events.len() == CHUNK as usize {
+                            continue;
+                        }
+                        self.directory.confirm(asked);
                     }
-                    self.metrics.log_head(self.position);
-                    if events.len() == CHUNK as usize {
-                        continue;
+                    Err(error) => {
+                        if !store_is_away {
+                            tracing::warn!(error = chain(&error), "the log cannot be read; trying again");
+                        }
+                        store_is_away = true;
                     }
-                    self.directory.confirm(asked);
-                }
-                Err(error) => {
-                    if !store_is_away {
-                        tracing::warn!(error = chain(&error), "the log cannot be read; trying again");
-                    }
-                    store_is_away = true;
                 }
             }
+            let until_poll =
+                POLL_INTERVAL.saturating_sub(polled.map_or(POLL_INTERVAL, |polled| polled.elapsed()));
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = appended.changed(), if !store_is_away => {
                     // The sender lives as long as the store.
                     let _ = changed;
                 }
-                () = tokio::time::sleep(POLL_INTERVAL) => {}
+                () = tokio::time::sleep(until_poll) => {}
             }
         }
+    }
+
+    /// Takes what this process committed itself: it need not be read back.
+    async fn take_recent(&mut self) -> Result<(), FollowerError> {
+        while let Some(batch) = self.store.recent(self.position) {
+            for event in &*batch {
+                self.take(event).await?;
+            }
+            self.metrics.log_head(self.position);
+        }
+        Ok(())
     }
 
     async fn take(&mut self, recorded: &catrust_domain::RecordedEvent) -> Result<(), FollowerError> {

@@ -101,6 +101,8 @@ impl Publisher {
             seen: None,
             conflict: None,
             checked_at: Instant::now(),
+            read_at: Instant::now(),
+            appended: self.store.appended(),
             rebuild_pause: FIRST_REBUILD_PAUSE,
             rebuilt_at: None,
             trouble: Trouble::default(),
@@ -162,6 +164,9 @@ struct Work<'a> {
     /// the feed was created that holds it: it stays until that feed is emptied.
     conflict: Option<(u64, Timestamp)>,
     checked_at: Instant,
+    /// When the log itself was read last: what this process committed comes without.
+    read_at: Instant,
+    appended: watch::Receiver<u64>,
     rebuild_pause: Duration,
     rebuilt_at: Option<Instant>,
     trouble: Trouble,
@@ -231,7 +236,18 @@ impl Work<'_> {
     /// Publishes up to a chunk of the log after position `after`.
     async fn publish_after(&mut self, after: u64) -> Result<Progress, PublishError> {
         let publisher = self.publisher;
-        let events: Arc<[RecordedEvent]> = publisher.store.read(after, CHUNK).await?.into();
+        let recent = publisher.store.recent(after);
+        let may_be_more = recent.is_some();
+        let events = match recent {
+            Some(batch) => batch,
+            None if self.read_at.elapsed() < POLL_INTERVAL && *self.appended.borrow() <= after => {
+                return Ok(Progress::CaughtUp);
+            }
+            None => {
+                self.read_at = Instant::now();
+                publisher.store.read(after, CHUNK).await?.into()
+            }
+        };
         if let Some(first) = events.first()
             && first.position != after + 1
         {
@@ -262,7 +278,7 @@ impl Work<'_> {
         self.note_success(published, head);
         match stopped {
             Some(error) => Err(error.into()),
-            None if events.len() == CHUNK as usize => Ok(Progress::More),
+            None if may_be_more || events.len() == CHUNK as usize => Ok(Progress::More),
             None => Ok(Progress::CaughtUp),
         }
     }

@@ -138,6 +138,7 @@ macro_rules! contract_suite {
             reading::history_includes_deleted_and_re_registered_certificates,
             reading::trust_changes_are_read_by_revision,
             reading::twins_with_the_same_key_are_named,
+            reading::what_was_just_committed_is_there_without_a_query,
             reading::old_replies_are_pruned,
             reading::the_publisher_lease_has_one_holder,
             reading::the_log_has_one_identity,

@@ -17,6 +17,7 @@ mod queries;
 mod reads;
 mod rebuild;
 mod receipts;
+mod recent;
 pub mod report;
 mod rows;
 mod schema;
@@ -130,6 +131,13 @@ pub trait EventStore: Send + Sync + 'static {
     /// A hint that the log has grown: the highest position known to this process.
     /// It may lag or skip; a reader MUST also poll.
     fn appended(&self) -> watch::Receiver<u64>;
+
+    /// The batch of events right after position `after`, where this process committed
+    /// it itself a moment ago and still has it. Costs no query, and says nothing of what
+    /// comes after: `None` means that [`EventStore::read`] knows.
+    fn recent(&self, _after: u64) -> Option<Arc<[RecordedEvent]>> {
+        None
+    }
 
     /// The end of the log.
     async fn head(&self) -> Result<LogHead, StoreError>;

@@ -19,6 +19,7 @@ mod statement;
 mod write;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,6 +40,7 @@ use self::repair::Repairer;
 use self::row::PgTime;
 pub use self::schema::migrate;
 use crate::faults::Faults;
+use crate::recent::Recent;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
     StateFilter, StoreError, VerifyReport, bundle, reads, rebuild, verify,
@@ -66,6 +68,7 @@ pub struct PgEventStore {
     appender: Mutex<Option<PgConnection>>,
     readers: PgPool,
     hint: Hint,
+    recent: Recent,
     faults: Faults,
 }
 
@@ -103,7 +106,16 @@ impl PgEventStore {
             .connect_lazy_with(options.clone());
         let hint = Hint::listen(&options, head.position);
         let appender = Mutex::new(Some(appender));
-        Ok(Self { options, log_id, clock, appender, readers, hint, faults: Faults::default() })
+        Ok(Self {
+            options,
+            log_id,
+            clock,
+            appender,
+            readers,
+            hint,
+            recent: Recent::default(),
+            faults: Faults::default(),
+        })
     }
 
     /// Lets the next commit die at `step`, as if the process were killed there.
@@ -139,6 +151,10 @@ impl EventStore for PgEventStore {
 
     async fn append(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
         self.append_batch(commands).await
+    }
+
+    fn recent(&self, after: u64) -> Option<Arc<[RecordedEvent]>> {
+        self.recent.after(after)
     }
 
     fn appended(&self) -> watch::Receiver<u64> {

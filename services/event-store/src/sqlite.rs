@@ -19,6 +19,7 @@ mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use catrust_domain::{
@@ -36,6 +37,7 @@ use self::repair::Repairer;
 pub use self::schema::migrate;
 use crate::faults::Faults;
 use crate::receipts::FleetChanges;
+use crate::recent::Recent;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
     StateFilter, StoreError, VerifyReport, bundle, reads, rebuild, verify,
@@ -60,6 +62,7 @@ pub struct SqliteEventStore {
     hint: watch::Sender<u64>,
     /// Knows the receipts that this process took; those of others are found by reading.
     fleet: FleetChanges,
+    recent: Recent,
     faults: Faults,
 }
 
@@ -90,6 +93,7 @@ impl SqliteEventStore {
             readers,
             hint: watch::Sender::new(head.position),
             fleet: FleetChanges::new(),
+            recent: Recent::default(),
             faults: Faults::default(),
         })
     }
@@ -136,6 +140,10 @@ impl EventStore for SqliteEventStore {
 
     async fn append(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
         self.append_batch(commands).await
+    }
+
+    fn recent(&self, after: u64) -> Option<Arc<[RecordedEvent]>> {
+        self.recent.after(after)
     }
 
     fn appended(&self) -> watch::Receiver<u64> {

@@ -234,3 +234,20 @@ pub async fn the_log_has_one_identity<F: Fixture>(fixture: &F) {
     assert_eq!(one.log_id().get_version_num(), 4);
     one.ping().await.expect("the database is there");
 }
+
+/// Batch by batch, exactly as the log has it, and only on the store that committed it.
+pub async fn what_was_just_committed_is_there_without_a_query<F: Fixture>(fixture: &F) {
+    let (store, other) = (fixture.open().await, fixture.open().await);
+    let id = instance("recent");
+    let before = store.head().await.expect("a head").position;
+    let sns = populate(&store, &id, &["a", "b"]).await;
+    append_all(&store, &[inactivate(&id, &sns[0]), inactivate(&id, &sns[1])]).await;
+    let logged = store.read(before, 1_000).await.expect("a read");
+    let mut recent = Vec::new();
+    while let Some(batch) = store.recent(before + recent.len() as u64) {
+        recent.extend(batch.iter().cloned());
+    }
+    assert_eq!(recent, logged);
+    assert!(other.recent(before).is_none());
+    assert!(store.recent(logged.len() as u64 + before).is_none(), "nothing comes after the last");
+}

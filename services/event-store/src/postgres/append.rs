@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use catrust_domain::batch::Needs;
-use catrust_domain::{CommandEnvelope, LogHead};
+use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -55,6 +55,7 @@ struct Done {
     connection: PgConnection,
     results: CommandResults,
     head: LogHead,
+    events: Vec<RecordedEvent>,
 }
 
 impl PgEventStore {
@@ -82,6 +83,7 @@ impl PgEventStore {
             match self.attempt(connection, commands).await {
                 Ok(done) => {
                     *slot = Some(done.connection);
+                    self.recent.push(done.events);
                     self.hint.raise(done.head.position);
                     return Ok(done.results);
                 }
@@ -120,7 +122,7 @@ impl PgEventStore {
         if writes.is_empty() {
             let ended = timeout(LOAD_TIMEOUT, sqlx::raw_sql("ROLLBACK").execute(&mut connection)).await;
             ended.map_err(unavailable)?.map_err(store_error)?;
-            return Ok(Done { connection, results, head });
+            return Ok(Done { connection, results, head, events: writes.events });
         }
         let written = write(&mut connection, &writes, &before, &head, now);
         let xid = timeout(WRITE_TIMEOUT, written).await.map_err(unavailable)??;
@@ -134,7 +136,7 @@ impl PgEventStore {
         self.faults
             .reach(CommitStep::Committed)
             .map_err(|crash| Failure::Final(StoreError::Ambiguous(crash.into())))?;
-        Ok(Done { connection, results, head })
+        Ok(Done { connection, results, head, events: writes.events })
     }
 
     /// Commits; where the answer is lost, finds out what became of it.

@@ -2,7 +2,7 @@
 //! what is loaded is what is written on. Other processes wait their turn.
 
 use catrust_domain::batch::Needs;
-use catrust_domain::{CommandEnvelope, LogHead, RequestKey, Sha256};
+use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent, RequestKey, Sha256};
 use sqlx::SqliteConnection;
 
 use super::error::store_error;
@@ -14,7 +14,7 @@ use crate::faults::{CommitStep, Crash};
 use crate::{CommandResults, MAX_BATCH, StoreError, reads};
 
 /// An attempt that came to its end, and the connection to use again.
-type Done = (SqliteConnection, CommandResults, LogHead);
+type Done = (SqliteConnection, CommandResults, LogHead, Vec<RecordedEvent>);
 
 impl SqliteEventStore {
     pub(super) async fn append_batch(
@@ -35,8 +35,9 @@ impl SqliteEventStore {
             Some(connection) => connection,
             None => session::open(&self.options).await?,
         };
-        let (connection, results, head) = self.attempt(connection, commands).await?;
+        let (connection, results, head, events) = self.attempt(connection, commands).await?;
         *slot = Some(connection);
+        self.recent.push(events);
         self.raise(head.position);
         Ok(results)
     }
@@ -62,7 +63,7 @@ impl SqliteEventStore {
         let (head, writes) = set.finish();
         if writes.is_empty() {
             sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.map_err(store_error)?;
-            return Ok((connection, results, head));
+            return Ok((connection, results, head, writes.events));
         }
         write(&mut connection, &writes, now).await?;
         self.faults.reach(CommitStep::Written)?;
@@ -71,7 +72,7 @@ impl SqliteEventStore {
         let connection = self.commit(connection, event, reply).await?;
         let survived = self.faults.reach(CommitStep::Committed);
         survived.map_err(|crash| StoreError::Ambiguous(crash.into()))?;
-        Ok((connection, results, head))
+        Ok((connection, results, head, writes.events))
     }
 
     /// Commits. An error may come before or after the point of no return (a disk that

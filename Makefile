@@ -8,8 +8,8 @@ SHELL := /bin/bash
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-demo: ## the whole path in a minute: embedded server, a real CA, off and on again
-	@tests/bin/tools build openssl
+demo: ## the whole path: embedded server, real CAs, live MQTT devices cut and let in again
+	@tests/bin/tools build openssl mosquitto
 	@tests/bin/demo
 
 test: ## format, lints, contract, tests, doc tests, documentation

@@ -5,6 +5,7 @@
 
 mod contract;
 mod crash;
+mod demo;
 mod errors;
 mod feed;
 mod fleet;

@@ -25,7 +25,7 @@ use crate::metrics::{Metrics, ReceiptVia};
 /// Receipts that may wait: some 10 MB, or a second of 80,000 brokers.
 const CAPACITY: usize = 16_384;
 /// Shortest time from one batch to the next.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(5);
 /// How often a batch is tried, and the pause in between: a failover of the database
 /// should cost no receipt.
 const ATTEMPTS: u32 = 4;

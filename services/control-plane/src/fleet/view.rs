@@ -18,7 +18,7 @@ use crate::appender::chain;
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two looks of one reader, so that a fleet of a thousand
 /// brokers that report one after another costs some looks, and not a thousand.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Answers for the fleet from the store. Cheap to clone.
 #[derive(Clone)]

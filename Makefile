@@ -17,7 +17,7 @@ test: ## format, lints, contract, tests, doc tests, documentation
 	@tests/bin/test
 
 bench: ## first readings next to pgbench and the floors of this machine
-	@tests/bin/tools build postgres nats
+	@tests/bin/tools build postgres nats mosquitto
 	@tests/bin/bench
 
 fmt: ## format the Rust code

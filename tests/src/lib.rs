@@ -6,6 +6,7 @@
 //! knows the inside of the server: it is used as a customer uses it, by its
 //! commands, its settings and `proto/`.
 
+pub mod broker;
 pub mod certificates;
 pub mod client;
 pub mod deployment;

@@ -1,6 +1,7 @@
 //! First readings: throughput, latency, reads and rebuild, each beside its floor
 //! in the same run on the same machine, ratios first.
 
+mod cut;
 mod load;
 mod machine;
 mod pgbench;
@@ -41,6 +42,8 @@ async fn main() -> anyhow::Result<()> {
     let round_trip = machine::loopback_round_trip().await?;
     let floor = Floor::prepare(&deployment.postgres, &instances[0]).await?;
 
+    println!("cutting sessions ...");
+    let [gate, plugin] = cut::call_to_closed(&deployment, &replica).await?;
     let mut rounds = Rounds::default();
     for round in 1..=ROUNDS {
         println!("round {round} of {ROUNDS} ...");
@@ -62,6 +65,13 @@ async fn main() -> anyhow::Result<()> {
     report.at_least("GetCaCertificate/s", &rounds.reads, "Health.Check/s on the same server", 0.0, 0.5);
     let rebuilt = Pairs::of(events as f64 / rebuilding.as_secs_f64(), 100_000.0);
     report.at_least("events/s of rebuild", &rebuilt, "target", 0.0, 1.0);
+    for (name, cut) in [("gate", gate), ("Mosquitto plugin", plugin)] {
+        report.line(format!(
+            "call to the device's session closed, {name}: p50 {:.2} ms, p99 {:.2} ms (targets: 3 and 10 ms)",
+            cut.p50(),
+            cut.p99()
+        ));
+    }
     report.line(format!(
         "one caller: p99 {:.2} ms, beside pgbench's {:.2} ms",
         rounds.tail.median().0,

@@ -23,8 +23,9 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM catrust_app;
 -- The log: append and read. No UPDATE, DELETE or TRUNCATE, whatever the trigger says.
 GRANT SELECT, INSERT ON events TO catrust_app;
 
--- Which log this is, and which schema version; read at start.
+-- Which log this is, and which schema version, read at start; a rebuild counts itself.
 GRANT SELECT ON log_identity, _sqlx_migrations TO catrust_app;
+GRANT UPDATE (read_model_generation) ON log_identity TO catrust_app;
 
 -- The read model: kept in step with the log, rebuilt by `catrust-server rebuild`.
 GRANT SELECT, INSERT, UPDATE, DELETE ON instances, ca_certificates, spent_register_codes TO catrust_app;

@@ -65,6 +65,26 @@ impl Needs {
         }
         needs
     }
+
+    /// What `model` cannot tell. It MUST hold every other CA certificate of the same key
+    /// with each that it holds, as it does when it was loaded by [`Needs`] and evolved.
+    /// What does not exist is not in it either, and is always missing.
+    #[must_use]
+    pub fn missing_from(mut self, model: &ReadModel) -> Self {
+        self.instances.retain(|id| model.instance(id).is_none());
+        self.certificates.retain(|(id, sn)| model.certificate(id, sn).is_none());
+        self
+    }
+
+    /// Whether nothing is asked for but stored replies.
+    #[must_use]
+    pub fn is_replies_alone(&self) -> bool {
+        self.instances.is_empty()
+            && self.certificates.is_empty()
+            && self.keys.is_empty()
+            && self.register_codes.is_empty()
+            && self.streams.is_empty()
+    }
 }
 
 /// The rows to write, each table's in one statement.
@@ -167,7 +187,14 @@ impl WorkingSet {
 
     /// Ends the batch: the head after it, and the rows to write.
     #[must_use]
-    pub fn finish(mut self) -> (LogHead, Writes) {
+    pub fn finish(self) -> (LogHead, Writes) {
+        let (head, writes, _) = self.finish_and_keep();
+        (head, writes)
+    }
+
+    /// As [`WorkingSet::finish`], with the rows as they are once the batch is written.
+    #[must_use]
+    pub fn finish_and_keep(mut self) -> (LogHead, Writes, ReadModel) {
         for id in &self.dirty_instances {
             self.writes.instances.extend(self.model.instance(id).cloned());
         }
@@ -177,7 +204,7 @@ impl WorkingSet {
                 None => self.writes.deleted_certificates.push((id, sn)),
             }
         }
-        (self.head, self.writes)
+        (self.head, self.writes, self.model)
     }
 
     fn decide(&self, envelope: &CommandEnvelope) -> Result<Option<Event>, Rejection> {

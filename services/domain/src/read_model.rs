@@ -130,6 +130,14 @@ impl ReadModel {
             .collect()
     }
 
+    /// Number of rows: instances, CA certificates and spent register codes.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.instances.len()
+            + self.certificates.values().map(BTreeMap::len).sum::<usize>()
+            + self.spent_register_codes.values().map(BTreeMap::len).sum::<usize>()
+    }
+
     /// All instances, in no order.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.instances.values()

@@ -1,14 +1,16 @@
 //! [`EventStore`] on Postgres 15 or later.
 //!
 //! One connection appends, a pool reads (and takes receipts in), one connection listens
-//! for the hints that the log has grown and that the fleet has changed. Nothing is kept in memory that another replica could make
-//! wrong: every batch loads what it decides on.
+//! for the hints that the log has grown and that the fleet has changed. What is kept in memory
+//! between two batches is used only where it is certain, under the lock, that no other
+//! replica has made it wrong.
 
 mod append;
 mod error;
 mod hint;
 mod lease;
 mod load;
+mod memory;
 mod receipts;
 mod repair;
 mod row;
@@ -34,6 +36,7 @@ use tokio::sync::{Mutex, broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use self::append::Appender;
 use self::error::store_error;
 use self::hint::Hint;
 use self::repair::Repairer;
@@ -65,7 +68,7 @@ pub struct PgEventStore {
     log_id: Uuid,
     clock: Clock,
     /// `None` after a failure, until the next batch.
-    appender: Mutex<Option<PgConnection>>,
+    appender: Mutex<Option<Appender>>,
     readers: PgPool,
     hint: Hint,
     recent: Recent,
@@ -105,7 +108,7 @@ impl PgEventStore {
             .after_connect(|connection, _| Box::pin(session::set_up(connection)))
             .connect_lazy_with(options.clone());
         let hint = Hint::listen(&options, head.position);
-        let appender = Mutex::new(Some(appender));
+        let appender = Mutex::new(Some(appender.into()));
         Ok(Self {
             options,
             log_id,

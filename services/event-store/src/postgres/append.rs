@@ -1,23 +1,30 @@
-//! The append transaction: lock, load, decide, write, commit. Four round trips.
+//! The append transaction: lock, load, decide, write, commit. Four round trips, or
+//! three where the rows are in memory from the batch before.
 //!
 //! The lock is only a queue. What makes positions dense and ordered is the primary
 //! key: a transaction writes `head + 1`, and its snapshot saw `head` committed. The
 //! lock is taken in a statement of its own, since under READ COMMITTED the snapshot
 //! of the next statement is younger than the wait; one statement that locks and
 //! loads would load what was there before it waited.
+//!
+//! Stored replies are never in memory. A batch whose rows all are is run as if no
+//! request were a repeat; the write tells when one was, since its reply is there
+//! already, and the batch is run again with what it did not load.
 
 use std::time::Duration;
 
-use catrust_domain::batch::Needs;
-use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent};
+use catrust_domain::batch::{Needs, WorkingSet, Writes};
+use catrust_domain::read_model::ReadModel;
+use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent, Timestamp};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::error::{is_lock_timeout, store_error};
 use super::load::load;
+use super::memory::{LogEnd, Memory, log_end};
 use super::settle::{self, Evidence, Outcome};
-use super::write::{WRITE_TIMEOUT, write};
+use super::write::{WRITE_TIMEOUT, Written, write};
 use super::{PgEventStore, session};
 use crate::columns::corrupt;
 use crate::faults::{CommitStep, Crash};
@@ -25,8 +32,11 @@ use crate::{CommandResults, MAX_BATCH, StoreError};
 
 /// Begins, and queues for the log: two statements in one round trip. The number
 /// spells `catrustA`.
-const BEGIN_AND_LOCK: &str =
-    "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(7161132917441393729)";
+macro_rules! begin_and_lock {
+    () => {
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(7161132917441393729)"
+    };
+}
 
 /// The server gives up the wait after 2 s; this only bounds a server that is gone.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
@@ -50,12 +60,35 @@ pub(super) enum Failure {
     Final(StoreError),
 }
 
-/// An attempt that came to its end, and the connection to use again.
-struct Done {
+/// What appends: a connection, and what its last batch left in memory.
+pub(super) struct Appender {
     connection: PgConnection,
+    memory: Option<Memory>,
+}
+
+/// An attempt that came to its end, and the appender to use again.
+struct Done {
+    appender: Appender,
     results: CommandResults,
     head: LogHead,
     events: Vec<RecordedEvent>,
+}
+
+/// A batch that is decided, and not yet written.
+struct Decided {
+    results: CommandResults,
+    before: LogHead,
+    after: LogHead,
+    writes: Writes,
+    model: ReadModel,
+    /// Whether requests that may be repeats were run without looking.
+    unseen_replies: bool,
+}
+
+impl From<PgConnection> for Appender {
+    fn from(connection: PgConnection) -> Self {
+        Self { connection, memory: None }
+    }
 }
 
 impl PgEventStore {
@@ -76,13 +109,13 @@ impl PgEventStore {
             // The connection is taken out, and comes back only from a finished
             // attempt: one that fails, or whose caller goes away, is closed, and
             // the server rolls back.
-            let connection = match slot.take() {
-                Some(connection) => connection,
-                None => session::open_appender(&self.options).await?,
+            let appender = match slot.take() {
+                Some(appender) => appender,
+                None => session::open_appender(&self.options).await?.into(),
             };
-            match self.attempt(connection, commands).await {
+            match self.attempt(appender, commands).await {
                 Ok(done) => {
-                    *slot = Some(done.connection);
+                    *slot = Some(done.appender);
                     self.recent.push(done.events);
                     self.hint.raise(done.head.position);
                     return Ok(done.results);
@@ -97,46 +130,77 @@ impl PgEventStore {
         Err(last.unwrap_or_else(|| StoreError::Internal("no attempt was made".into())))
     }
 
-    async fn attempt(
+    async fn attempt(&self, appender: Appender, commands: &[CommandEnvelope]) -> Result<Done, Failure> {
+        let Appender { mut connection, mut memory } = appender;
+        loop {
+            let end = lock_and_look(&mut connection).await?;
+            self.faults.reach(CommitStep::Locked)?;
+            // Read under the lock: along the log, time follows the order of the commits.
+            let now = (self.clock)();
+            let known = memory.take().filter(|memory| memory.holds(&end));
+            let decided = self.decide(&mut connection, known, commands, now).await?;
+            self.faults.reach(CommitStep::Decided)?;
+            let Decided { results, before, after, writes, model, unseen_replies } = decided;
+            if writes.is_empty() {
+                roll_back(&mut connection).await?;
+                let memory = Memory::of(end, after, model);
+                let appender = Appender { connection, memory };
+                return Ok(Done { appender, results, head: after, events: writes.events });
+            }
+            let written = write(&mut connection, &writes, &before, &after, now);
+            let Written { xid, replies } = timeout(WRITE_TIMEOUT, written).await.map_err(unavailable)??;
+            if replies < writes.replies.len() && unseen_replies {
+                roll_back(&mut connection).await?;
+                continue;
+            }
+            self.faults.reach(CommitStep::Written)?;
+            let evidence = Evidence {
+                xid,
+                event: writes.events.last().map(|event| (event.position, event.hash)),
+                reply: writes.replies.last().map(|stored| stored.key.clone()),
+            };
+            let connection = self.commit(connection, &evidence).await?;
+            self.faults
+                .reach(CommitStep::Committed)
+                .map_err(|crash| Failure::Final(StoreError::Ambiguous(crash.into())))?;
+            let appender = Appender { connection, memory: Memory::of(end, after, model) };
+            return Ok(Done { appender, results, head: after, events: writes.events });
+        }
+    }
+
+    /// Runs the commands on what is in memory, or on that and what is loaded besides.
+    async fn decide(
         &self,
-        mut connection: PgConnection,
+        connection: &mut PgConnection,
+        known: Option<Memory>,
         commands: &[CommandEnvelope],
-    ) -> Result<Done, Failure> {
-        lock(&mut connection).await?;
-        self.faults.reach(CommitStep::Locked)?;
-        // Read under the lock: along the log, time follows the order of the commits.
-        let now = (self.clock)();
-        let loaded = timeout(LOAD_TIMEOUT, load(&mut connection, &Needs::of(commands), now)).await;
-        let (before, mut set) = loaded.map_err(unavailable)??;
-        self.faults.reach(CommitStep::Loaded)?;
-        let mut results = Vec::with_capacity(commands.len());
-        for command in commands {
-            let result = set.run(command).map_err(|error| {
-                let row = Ok(command.instance_id.to_string());
-                Failure::Final(corrupt("instances", &[row], error.to_string()))
-            })?;
-            results.push(result);
-        }
-        self.faults.reach(CommitStep::Decided)?;
-        let (head, writes) = set.finish();
-        if writes.is_empty() {
-            let ended = timeout(LOAD_TIMEOUT, sqlx::raw_sql("ROLLBACK").execute(&mut connection)).await;
-            ended.map_err(unavailable)?.map_err(store_error)?;
-            return Ok(Done { connection, results, head, events: writes.events });
-        }
-        let written = write(&mut connection, &writes, &before, &head, now);
-        let xid = timeout(WRITE_TIMEOUT, written).await.map_err(unavailable)??;
-        self.faults.reach(CommitStep::Written)?;
-        let evidence = Evidence {
-            xid,
-            event: writes.events.last().map(|event| (event.position, event.hash)),
-            reply: writes.replies.last().map(|stored| stored.key.clone()),
+        now: Timestamp,
+    ) -> Result<Decided, Failure> {
+        let needs = Needs::of(commands);
+        let (missing, model) = match known {
+            Some(memory) => {
+                let missing = needs.clone().missing_from(&memory.model);
+                if missing.is_replies_alone() {
+                    let decided =
+                        run(memory.head, WorkingSet::new(memory.head, now, memory.model), commands)?;
+                    let refused = |(result, command): (&Result<_, _>, &CommandEnvelope)| {
+                        result.is_err() && command.request_key().is_some()
+                    };
+                    // What is refused now may have been done when it was asked first.
+                    if missing.replies.is_empty() || !decided.results.iter().zip(commands).any(refused) {
+                        return Ok(Decided { unseen_replies: !missing.replies.is_empty(), ..decided });
+                    }
+                    (needs, ReadModel::new())
+                } else {
+                    (missing, memory.model)
+                }
+            }
+            None => (needs, ReadModel::new()),
         };
-        let connection = self.commit(connection, &evidence).await?;
-        self.faults
-            .reach(CommitStep::Committed)
-            .map_err(|crash| Failure::Final(StoreError::Ambiguous(crash.into())))?;
-        Ok(Done { connection, results, head, events: writes.events })
+        let loaded = timeout(LOAD_TIMEOUT, load(connection, &missing, model, now)).await;
+        let (before, set) = loaded.map_err(unavailable)??;
+        self.faults.reach(CommitStep::Loaded)?;
+        run(before, set, commands)
     }
 
     /// Commits; where the answer is lost, finds out what became of it.
@@ -164,10 +228,44 @@ impl PgEventStore {
     }
 }
 
+/// Runs the commands of a batch that begins after `before`.
+fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Result<Decided, Failure> {
+    let mut results = Vec::with_capacity(commands.len());
+    for command in commands {
+        let result = set.run(command).map_err(|error| {
+            let row = Ok(command.instance_id.to_string());
+            Failure::Final(corrupt("instances", &[row], error.to_string()))
+        })?;
+        results.push(result);
+    }
+    let (after, writes, model) = set.finish_and_keep();
+    Ok(Decided { results, before, after, writes, model, unseen_replies: false })
+}
+
+/// Begins a transaction that holds the append lock, and looks where the log ends: in
+/// one round trip, each statement with a snapshot of its own.
+async fn lock_and_look(connection: &mut PgConnection) -> Result<LogEnd, Failure> {
+    let statements = concat!(begin_and_lock!(), "; ", log_end!());
+    let rows = within_lock_timeout(sqlx::raw_sql(statements).fetch_all(connection)).await?;
+    let row = rows.last().ok_or_else(|| StoreError::Internal("the look at the log gave no row".into()))?;
+    Ok(LogEnd::of(row)?)
+}
+
+async fn roll_back(connection: &mut PgConnection) -> Result<(), Failure> {
+    let ended = timeout(LOAD_TIMEOUT, sqlx::raw_sql("ROLLBACK").execute(connection)).await;
+    ended.map_err(unavailable)?.map(drop).map_err(|error| store_error(error).into())
+}
+
 /// Begins a transaction that holds the append lock.
 pub(super) async fn lock(connection: &mut PgConnection) -> Result<(), Failure> {
-    match timeout(LOCK_TIMEOUT, sqlx::raw_sql(BEGIN_AND_LOCK).execute(connection)).await {
-        Ok(Ok(_)) => Ok(()),
+    within_lock_timeout(sqlx::raw_sql(begin_and_lock!()).execute(connection)).await.map(drop)
+}
+
+async fn within_lock_timeout<T>(
+    statements: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, Failure> {
+    match timeout(LOCK_TIMEOUT, statements).await {
+        Ok(Ok(answer)) => Ok(answer),
         // Whoever holds it is slow; another wait would only make the queue longer.
         Ok(Err(error)) if is_lock_timeout(&error) => Err(Failure::Final(store_error(error))),
         Ok(Err(error)) => Err(store_error(error).into()),

@@ -45,16 +45,17 @@ const NO_INSTANCE: &str = "NULL::text, NULL::text, NULL::text, NULL::text, NULL:
 const NO_OTHER: &str = "NULL::text, NULL::uuid, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea, \
     NULL::timestamptz";
 
-/// Loads the head of the log and what `needs` names, ready to run commands on.
+/// Loads the head of the log and what `needs` names, ready to run commands on; `model` is
+/// what is known already.
 /// MUST be called under the append lock, in a statement after the one that took it.
 pub(super) async fn load(
     connection: &mut PgConnection,
     needs: &Needs,
+    mut model: ReadModel,
     now: Timestamp,
 ) -> Result<(LogHead, WorkingSet), StoreError> {
     let rows = statement(needs).fetch(connection).await?;
     let mut head = LogHead::EMPTY;
-    let mut model = ReadModel::new();
     let mut streams = Vec::new();
     let mut replies = Vec::new();
     for row in &rows {

@@ -24,15 +24,23 @@ pub(super) const CHANNEL: &str = "catrust_log";
 /// How long a write may take before its connection counts as lost.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Writes a batch that began after `before` and ends at `after`; gives the
-/// transaction's id, by which a lost commit is settled.
+/// What a write came to.
+pub(super) struct Written {
+    /// Id of the transaction, by which a lost commit is settled.
+    pub(super) xid: String,
+    /// Replies stored. Fewer than there are to be stored: the requests of the others are
+    /// repeats, the batch MUST be rolled back.
+    pub(super) replies: usize,
+}
+
+/// Writes a batch that began after `before` and ends at `after`.
 pub(super) async fn write(
     connection: &mut PgConnection,
     writes: &Writes,
     before: &LogHead,
     after: &LogHead,
     now: Timestamp,
-) -> Result<String, StoreError> {
+) -> Result<Written, StoreError> {
     let replies = encode_replies(&writes.replies).map_err(StoreError::Internal)?;
     let new = |registered_position: u64| registered_position > before.position;
     let (new_instances, instances): (Vec<&Instance>, Vec<&Instance>) =
@@ -64,6 +72,7 @@ pub(super) async fn write(
     statement.push(" SELECT pg_current_xact_id()::text, ");
     push_count(&mut statement, "changed_instances", instances.is_empty());
     push_count(&mut statement, "changed_certificates", certificates.is_empty());
+    push_count(&mut statement, "new_replies", replies.is_empty());
     // A batch of replies alone has nothing to tell readers of the log.
     if after.position > before.position {
         statement.push("pg_notify('").push(CHANNEL).push("', ").bind(after.position.to_string()).push(")");
@@ -74,7 +83,9 @@ pub(super) async fn write(
     let row = rows.first().ok_or_else(|| StoreError::Internal("the write gave no row".into()))?;
     expect_count("instances", row.try_get(1).map_err(store_error)?, instances.len())?;
     expect_count("ca_certificates", row.try_get(2).map_err(store_error)?, certificates.len())?;
-    row.try_get(0).map_err(store_error)
+    let stored: i64 = row.try_get(3).map_err(store_error)?;
+    let xid = row.try_get(0).map_err(store_error)?;
+    Ok(Written { xid, replies: usize::try_from(stored).unwrap_or(0) })
 }
 
 /// Parts of a statement, each `name AS (…)`.
@@ -266,5 +277,5 @@ fn put_replies(statement: &mut Statement, replies: &[(&StoredReply, String)], no
         ("reply", column!(Json, replies, (_, json) => json.as_str())),
         ("created_at", column!(Time, replies, _ => now)),
     ];
-    statement.insert("replies", columns);
+    statement.insert("replies", columns).push(" ON CONFLICT (account_id, request_id) DO NOTHING");
 }

@@ -74,26 +74,29 @@ async fn a_commit_that_cannot_be_settled_is_told_as_ambiguous_within_bounds() {
     assert_one_effect(&fixture, before).await;
 }
 
-/// Four messages make a batch: lock, load, write, commit. Whichever is lost, the
-/// caller gets its answer, if only by repeating (a busy machine may notice a cut
-/// connection, which still has the lock, later than the next one gives up).
+/// Four messages make a batch: lock, load, write, commit; three where nobody else has
+/// appended since the last one. Whichever is lost, the caller gets its answer, if only by
+/// repeating (a busy machine may notice a cut connection, which still has the lock, later
+/// than the next one gives up).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_message_is_cut_a_batch_has_one_effect() {
     let (fixture, proxy, store, command) = behind_proxy().await;
     let Command::InactivateCaCertificate { sn, .. } = &command.command else { panic!("{command:?}") };
     let id = &command.instance_id;
     let witness = fixture.open().await;
-    append_all(&store, &[inactivate(id, sn), activate(id, sn)]).await;
-    for message in 0..4 {
-        let before = witness.head().await.unwrap().position;
-        proxy.plant(Fault::CutAfter(message));
-        let off = with_request_id(inactivate(id, sn), unique_id(), "off");
-        let batch = [off, with_request_id(activate(id, sn), unique_id(), "on")];
-        let results = eventually("an answer", || async { store.append(&batch).await.ok() }).await;
-        assert!(!proxy.is_planted(), "message {message}");
-        let positions: Vec<_> = results.iter().flatten().map(|reply| reply.position).collect();
-        assert_eq!(positions, [before + 1, before + 2], "message {message}");
-        assert_eq!(witness.head().await.unwrap().position, before + 2, "message {message}");
+    for (last, messages) in [(&witness, 4), (&store, 3)] {
+        for message in 0..messages {
+            append_all(last, &[inactivate(id, sn), activate(id, sn)]).await;
+            let before = witness.head().await.unwrap().position;
+            proxy.plant(Fault::CutAfter(message));
+            let off = with_request_id(inactivate(id, sn), unique_id(), "off");
+            let batch = [off, with_request_id(activate(id, sn), unique_id(), "on")];
+            let results = eventually("an answer", || async { store.append(&batch).await.ok() }).await;
+            assert!(!proxy.is_planted(), "message {message} of {messages}");
+            let positions: Vec<_> = results.iter().flatten().map(|reply| reply.position).collect();
+            assert_eq!(positions, [before + 1, before + 2], "message {message} of {messages}");
+            assert_eq!(witness.head().await.unwrap().position, before + 2, "message {message} of {messages}");
+        }
     }
     assert!(witness.verify().await.unwrap().is_clean());
 }

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod faults;
+mod memory;
 mod proxy;
 mod receipts;
 mod roles;

@@ -1,0 +1,75 @@
+//! What one batch leaves in memory for the next, so that it need not be loaded again.
+//!
+//! Another replica, or a rebuild, may make it wrong at any time. So the end of the log
+//! and the number of rebuilds are asked for under the append lock, each time: while
+//! both are what they were, so is every row. Positions are dense and the end of the log
+//! is named by its hash, hence nothing was appended, and only appends and rebuilds
+//! write the read model.
+
+use catrust_domain::read_model::ReadModel;
+use catrust_domain::{LogHead, Sha256};
+use sqlx::postgres::PgRow;
+
+use crate::StoreError;
+use crate::columns::{Columns as _, corrupt};
+
+/// Most rows kept: some 16 MB with the largest usual certificates.
+const MAX_ROWS: usize = 4_096;
+
+/// The end of the log as text: `position, hash, generation`.
+macro_rules! log_end {
+    () => {
+        "SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text \
+         FROM log_identity AS g \
+         LEFT JOIN (SELECT position, hash FROM events ORDER BY position DESC LIMIT 1) AS e ON true"
+    };
+}
+pub(super) use log_end;
+
+/// Where the log ends, and how often its read model has been rebuilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LogEnd {
+    position: u64,
+    hash: Sha256,
+    generation: u64,
+}
+
+impl LogEnd {
+    /// Reads a row of `log_end!`.
+    pub(super) fn of(row: &PgRow) -> Result<Self, StoreError> {
+        let number = |index| row.text(index)?.parse::<u64>().map_err(|error| error.to_string());
+        let read = || {
+            let (position, hash) = if row.is_null(0)? {
+                (0, Sha256::ZERO)
+            } else {
+                (number(0)?, row.text(1)?.parse().map_err(|_| "a hash has 32 octets".to_owned())?)
+            };
+            Ok(Self { position, hash, generation: number(2)? })
+        };
+        read().map_err(|reason| corrupt("log_identity", &[], reason))
+    }
+}
+
+/// Rows as they were at an end of the log.
+#[derive(Debug)]
+pub(super) struct Memory {
+    end: LogEnd,
+    /// The same place, with its time.
+    pub(super) head: LogHead,
+    /// The rows; with each CA certificate every other of the same key.
+    pub(super) model: ReadModel,
+}
+
+impl Memory {
+    /// The rows after a batch that was committed onto `before` and ends at `head`. None
+    /// where there are too many to be kept.
+    pub(super) fn of(before: LogEnd, head: LogHead, model: ReadModel) -> Option<Self> {
+        let end = LogEnd { position: head.position, hash: head.hash, generation: before.generation };
+        (model.rows() <= MAX_ROWS).then_some(Self { end, head, model })
+    }
+
+    /// Whether the rows are still as they were.
+    pub(super) fn holds(&self, end: &LogEnd) -> bool {
+        self.end == *end
+    }
+}

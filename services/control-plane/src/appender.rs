@@ -5,6 +5,10 @@
 //! commits a lone command at once. Batches are filled round-robin over accounts,
 //! so that one busy account delays the others by its share only.
 //!
+//! It has a thread and a runtime of its own. On the runtime of the calls, the answers of
+//! one batch (some thirty tasks at once) would run before the next batch may go on, and
+//! the log would wait for them several times per batch.
+//!
 //! The queue is bounded. Inactivations may fill it to the brim, everything else
 //! only four fifths of it.
 
@@ -12,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use anyhow::Context as _;
 use catrust_domain::{AccountId, Command, CommandEnvelope, Rejection, Reply};
 use catrust_event_store::{EventStore, MAX_BATCH, StoreError};
 use tokio::sync::{Notify, oneshot};
@@ -25,7 +30,17 @@ type Outcome = Result<Result<Reply, Rejection>, ApiError>;
 
 struct Pending {
     envelope: CommandEnvelope,
-    answer: oneshot::Sender<Outcome>,
+    answer: Answer,
+}
+
+/// Where the outcome goes; closed where the caller has gone.
+type Answer = oneshot::Sender<Outcome>;
+
+/// Commands that are committed together, and where their outcomes go.
+#[derive(Default)]
+struct Batch {
+    envelopes: Vec<CommandEnvelope>,
+    answers: Vec<Answer>,
 }
 
 /// Commands that wait, by account.
@@ -75,16 +90,27 @@ impl Queue {
     }
 
     /// Up to [`MAX_BATCH`] commands whose callers still wait.
-    fn take_batch(&mut self) -> Vec<Pending> {
-        let mut batch = Vec::with_capacity(self.length.min(MAX_BATCH));
-        while batch.len() < MAX_BATCH {
+    fn take_batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        while batch.envelopes.len() < MAX_BATCH {
             match self.pop() {
                 Some(pending) if pending.answer.is_closed() => {}
-                Some(pending) => batch.push(pending),
+                Some(Pending { envelope, answer }) => {
+                    batch.envelopes.push(envelope);
+                    batch.answers.push(answer);
+                }
                 None => break,
             }
         }
         batch
+    }
+}
+
+impl Batch {
+    /// Takes the second half away.
+    fn split(&mut self) -> Self {
+        let half = self.envelopes.len() / 2;
+        Self { envelopes: self.envelopes.split_off(half), answers: self.answers.split_off(half) }
     }
 }
 
@@ -100,12 +126,15 @@ pub struct Appender {
 impl Appender {
     /// Makes the appender and the future of its task, which ends after `stop` when
     /// the queue is empty. `capacity` commands may wait.
+    ///
+    /// # Errors
+    /// The future fails when its thread cannot be started, or dies.
     pub fn new(
         store: Arc<dyn EventStore>,
         capacity: usize,
         metrics: Metrics,
         stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send) {
         let appender = Self {
             queue: Arc::default(),
             filled: Arc::default(),
@@ -113,7 +142,7 @@ impl Appender {
             metrics: metrics.clone(),
         };
         let task = appender.clone().run(store, stop);
-        (appender, task)
+        (appender, on_own_thread(task))
     }
 
     /// Queues a command and waits for its batch to be durable. A caller that stops
@@ -156,11 +185,11 @@ impl Appender {
             let (batch, waiting) = {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
                 let batch = queue.take_batch();
-                queue.closed = batch.is_empty() && stop.is_cancelled();
+                queue.closed = batch.envelopes.is_empty() && stop.is_cancelled();
                 (batch, queue.length)
             };
             self.metrics.queue_depth(waiting);
-            if !batch.is_empty() {
+            if !batch.envelopes.is_empty() {
                 self.commit(&*store, batch).await;
             } else if stop.is_cancelled() {
                 return;
@@ -175,35 +204,45 @@ impl Appender {
 
     /// Commits a batch. One that fails for a reason of its content is halved until the
     /// command that spoils it fails alone.
-    async fn commit(&self, store: &dyn EventStore, batch: Vec<Pending>) {
-        self.metrics.batch(batch.len());
+    async fn commit(&self, store: &dyn EventStore, batch: Batch) {
+        self.metrics.batch(batch.envelopes.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
-            let envelopes: Vec<_> = part.iter().map(|pending| pending.envelope.clone()).collect();
-            match store.append(&envelopes).await {
-                Ok(results) => answer(part, results.into_iter().map(Ok)),
-                Err(StoreError::Internal(_)) if part.len() > 1 => {
-                    let second = part.split_off(part.len() / 2);
+            match store.append(&part.envelopes).await {
+                Ok(results) => answer(part.answers, results.into_iter().map(Ok)),
+                Err(StoreError::Internal(_)) if part.envelopes.len() > 1 => {
+                    let second = part.split();
                     parts.extend([second, part]);
                 }
                 Err(error) => {
-                    tracing::error!(
-                        error = chain(&error),
-                        commands = part.len(),
-                        "a batch was not committed"
-                    );
+                    let commands = part.envelopes.len();
+                    tracing::error!(error = chain(&error), commands, "a batch was not committed");
                     let shared = Arc::new(error);
-                    answer(part, std::iter::repeat_with(|| Err(ApiError::Store(same_failure(&shared)))));
+                    let failure = || Err(ApiError::Store(same_failure(&shared)));
+                    answer(part.answers, std::iter::repeat_with(failure));
                 }
             }
         }
     }
 }
 
+/// Runs `task` to its end on a thread of its own. What it opens there (a connection, a
+/// timer) is served by that thread's runtime alone.
+async fn on_own_thread(task: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new().name("appender".to_owned()).spawn(move || {
+        runtime.block_on(task);
+        // Nobody waits when the server is torn down.
+        let _ = done.send(());
+    })?;
+    ended.await.context("the thread of the appender died")
+}
+
 /// Tells each caller its outcome. One that has gone meanwhile does not hear it.
-fn answer(batch: Vec<Pending>, outcomes: impl Iterator<Item = Outcome>) {
-    for (pending, outcome) in batch.into_iter().zip(outcomes) {
-        let _ = pending.answer.send(outcome);
+fn answer(answers: Vec<Answer>, outcomes: impl Iterator<Item = Outcome>) {
+    for (answer, outcome) in answers.into_iter().zip(outcomes) {
+        let _ = answer.send(outcome);
     }
 }
 
@@ -265,8 +304,8 @@ mod tests {
         (Pending { envelope, answer }, outcome)
     }
 
-    fn order(batch: &[Pending]) -> Vec<u128> {
-        batch.iter().map(|pending| pending.envelope.context.request_id.as_u128()).collect()
+    fn order(batch: &Batch) -> Vec<u128> {
+        batch.envelopes.iter().map(|envelope| envelope.context.request_id.as_u128()).collect()
     }
 
     #[test]
@@ -296,7 +335,7 @@ mod tests {
         queue.push(late);
         waiting.push(outcome);
         let batch = queue.take_batch();
-        assert_eq!(batch.len(), MAX_BATCH);
+        assert_eq!((batch.envelopes.len(), batch.answers.len()), (MAX_BATCH, MAX_BATCH));
         assert_eq!(order(&batch)[1], 5000);
     }
 

@@ -237,7 +237,7 @@ async fn assemble_api(
         metrics.clone(),
         stages.stopping.clone(),
     );
-    tasks.spawn("appender", ok(appending));
+    tasks.spawn("appender", appending);
 
     let (receipts, recording) = ReceiptIntake::new(
         Arc::clone(&parts.store),

@@ -67,7 +67,8 @@ pub struct PgEventStore {
     options: PgConnectOptions,
     log_id: Uuid,
     clock: Clock,
-    /// `None` after a failure, until the next batch.
+    /// `None` before the first batch and after a failure: the connection belongs to the
+    /// runtime that it was opened on, and batches may run on another than this one.
     appender: Mutex<Option<Appender>>,
     readers: PgPool,
     hint: Hint,
@@ -96,19 +97,20 @@ impl PgEventStore {
     /// As [`PgEventStore::connect`].
     pub async fn connect_with(url: &str, clock: Clock, read_connections: u32) -> Result<Self, StoreError> {
         let options = session::options(url)?;
-        let mut appender = session::open_appender(&options).await?;
-        session::refuse_pooler(&mut appender, &options).await?;
-        session::check_server(&mut appender).await?;
-        schema::check(&mut appender).await?;
-        let log_id = reads::log_id(&mut appender).await?;
-        let head = reads::head(&mut appender).await?;
+        let mut checking = session::open(&options).await?;
+        session::refuse_pooler(&mut checking, &options).await?;
+        session::check_server(&mut checking).await?;
+        schema::check(&mut checking).await?;
+        let log_id = reads::log_id(&mut checking).await?;
+        let head = reads::head(&mut checking).await?;
+        checking.close().await.map_err(store_error)?;
         let readers = PgPoolOptions::new()
             .max_connections(read_connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| Box::pin(session::set_up(connection)))
             .connect_lazy_with(options.clone());
         let hint = Hint::listen(&options, head.position);
-        let appender = Mutex::new(Some(appender.into()));
+        let appender = Mutex::new(None);
         Ok(Self {
             options,
             log_id,

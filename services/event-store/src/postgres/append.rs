@@ -16,13 +16,14 @@ use std::time::Duration;
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
 use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent, Timestamp};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::error::{is_lock_timeout, store_error};
 use super::load::load;
-use super::memory::{LogEnd, Memory, log_end};
+use super::memory::{LogEnd, Memory};
 use super::settle::{self, Evidence, Outcome};
 use super::write::{WRITE_TIMEOUT, Written, write};
 use super::{PgEventStore, session};
@@ -60,7 +61,8 @@ pub(super) enum Failure {
     Final(StoreError),
 }
 
-/// What appends: a connection, and what its last batch left in memory.
+/// What appends: a connection that knows how to look at the log, and what its last batch
+/// left in memory.
 pub(super) struct Appender {
     connection: PgConnection,
     memory: Option<Memory>,
@@ -85,9 +87,10 @@ struct Decided {
     unseen_replies: bool,
 }
 
-impl From<PgConnection> for Appender {
-    fn from(connection: PgConnection) -> Self {
-        Self { connection, memory: None }
+impl Appender {
+    async fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {
+        let connection = session::open_appender(options).await?;
+        Ok(Self { connection, memory: None })
     }
 }
 
@@ -111,7 +114,7 @@ impl PgEventStore {
             // the server rolls back.
             let appender = match slot.take() {
                 Some(appender) => appender,
-                None => session::open_appender(&self.options).await?.into(),
+                None => Appender::open(&self.options).await?,
             };
             match self.attempt(appender, commands).await {
                 Ok(done) => {
@@ -245,7 +248,7 @@ fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Re
 /// Begins a transaction that holds the append lock, and looks where the log ends: in
 /// one round trip, each statement with a snapshot of its own.
 async fn lock_and_look(connection: &mut PgConnection) -> Result<LogEnd, Failure> {
-    let statements = concat!(begin_and_lock!(), "; ", log_end!());
+    let statements = concat!(begin_and_lock!(), "; EXECUTE log_end");
     let rows = within_lock_timeout(sqlx::raw_sql(statements).fetch_all(connection)).await?;
     let row = rows.last().ok_or_else(|| StoreError::Internal("the look at the log gave no row".into()))?;
     Ok(LogEnd::of(row)?)

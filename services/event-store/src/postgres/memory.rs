@@ -16,15 +16,12 @@ use crate::columns::{Columns as _, corrupt};
 /// Most rows kept: some 16 MB with the largest usual certificates.
 const MAX_ROWS: usize = 4_096;
 
-/// The end of the log as text: `position, hash, generation`.
-macro_rules! log_end {
-    () => {
-        "SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text \
-         FROM log_identity AS g \
-         LEFT JOIN (SELECT position, hash FROM events ORDER BY position DESC LIMIT 1) AS e ON true"
-    };
-}
-pub(super) use log_end;
+/// Makes `EXECUTE log_end` look where the log ends: `position, hash, generation`, as text.
+/// Prepared by name, since only so it can be in one message with other statements.
+pub(super) const PREPARE_LOG_END: &str = "PREPARE log_end AS \
+     SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text \
+     FROM log_identity AS g \
+     LEFT JOIN (SELECT position, hash FROM events ORDER BY position DESC LIMIT 1) AS e ON true";
 
 /// Where the log ends, and how often its read model has been rebuilt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +32,7 @@ pub(super) struct LogEnd {
 }
 
 impl LogEnd {
-    /// Reads a row of `log_end!`.
+    /// Reads the row of `log_end`.
     pub(super) fn of(row: &PgRow) -> Result<Self, StoreError> {
         let number = |index| row.text(index)?.parse::<u64>().map_err(|error| error.to_string());
         let read = || {

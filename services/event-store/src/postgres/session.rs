@@ -8,6 +8,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::timeout;
 
 use super::error::store_error;
+use super::memory::PREPARE_LOG_END;
 use crate::StoreError;
 
 /// How long a connection may take to come up.
@@ -73,9 +74,9 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, Sto
     .await
 }
 
-/// Opens a connection for appending.
+/// Opens a connection for appending. The database MUST have the schema of this program.
 pub(super) async fn open_appender(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    open_with(options, &[APPEND_SESSION]).await
+    open_with(options, &[APPEND_SESSION, PREPARE_LOG_END]).await
 }
 
 /// Opens a connection for a rebuild.

@@ -152,9 +152,13 @@ impl PgEventStore {
             }
             let written = write(&mut connection, &writes, &before, &after, now);
             let Written { xid, replies } = timeout(WRITE_TIMEOUT, written).await.map_err(unavailable)??;
-            if replies < writes.replies.len() && unseen_replies {
+            if replies < writes.replies.len() {
                 roll_back(&mut connection).await?;
-                continue;
+                if unseen_replies {
+                    continue;
+                }
+                let reason = "a reply is there that was not there under the lock".to_owned();
+                return Err(Failure::Final(corrupt("replies", &[], reason)));
             }
             self.faults.reach(CommitStep::Written)?;
             let evidence = Evidence {

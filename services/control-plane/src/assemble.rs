@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use catrust_domain::Timestamp;
@@ -14,7 +14,7 @@ use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
-use catrust_trust_feed::{ReceiptStream, SigningKey, TrustFeed};
+use catrust_trust_feed::{ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::LayerExt as _;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tower::ServiceBuilder;
+use uuid::Uuid;
 
 use crate::access::{Authenticator, Authorizer};
 use crate::api::ca_certificates::CaCertificates;
@@ -38,13 +39,16 @@ use crate::fleet::wire::Listener;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::follower::Follower;
 use crate::lifecycle::{Stages, Tasks};
+use crate::limiter::exchange::Exchange;
+use crate::limiter::gossip::Gossip;
+use crate::limiter::{self, UserLimiter};
 use crate::listener::connections;
 use crate::metrics::Metrics;
 use crate::middleware::deadline::DeadlineLayer;
 use crate::middleware::identity::IdentityLayer;
 use crate::middleware::in_flight::InFlightLayer;
 use crate::middleware::load_shed::LoadShedLayer;
-use crate::middleware::rate_limit::{RateLimitLayer, UserLimiter};
+use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::request_body::RequestBodyLayer;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
@@ -79,6 +83,8 @@ pub struct Parts {
     pub feed: Option<Arc<dyn TrustFeed>>,
     /// The receipts that come on that feed.
     pub receipts: Option<ReceiptStream>,
+    /// The way to the other replicas, to tell them what users spend.
+    pub spending: Option<(SpendingSender, SpendingStream)>,
     /// Finds out who calls.
     pub authenticator: Arc<dyn Authenticator>,
     /// Decides what they may do.
@@ -132,7 +138,8 @@ pub async fn assemble(
     let receipts = parts.receipts.take();
     let api = assemble_api(config, &parts, &metrics, stages, &mut tasks).await?;
     assemble_fleet(config, &api, receipts, stages, &mut tasks);
-    let limiter = assemble_limiter(config);
+    let spending = parts.spending.take();
+    let limiter = assemble_limiter(config, &parts.key, spending, &metrics, stages, &mut tasks);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
     tasks.spawn("limiter's sweeper", ok(sweeper));
     let days = config.limits.reply_retention_days;
@@ -300,14 +307,38 @@ fn assemble_fleet(
     tasks.spawn("census of brokers", ok(census.run(stages.stopping.clone())));
 }
 
-fn assemble_limiter(config: &Config) -> Arc<UserLimiter> {
+/// Makes the limiter, and starts its gossip where there is a way to the other replicas.
+fn assemble_limiter(
+    config: &Config,
+    key: &SigningKey,
+    spending: Option<(SpendingSender, SpendingStream)>,
+    metrics: &Metrics,
+    stages: &Stages,
+    tasks: &mut Tasks,
+) -> Arc<UserLimiter> {
+    let settings = &config.rate_limit;
     // Validation has seen to it that neither is 0.
     let at_least_one = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
-    Arc::new(UserLimiter::new(
-        at_least_one(config.rate_limit.per_user_per_second),
-        at_least_one(config.rate_limit.burst),
-        config.rate_limit.max_users,
-    ))
+    let (rate, burst) = (at_least_one(settings.per_user_per_second), at_least_one(settings.burst));
+    let naming_key = key.secret_for("numbers of users of the rate limit");
+    let limiter = Arc::new(UserLimiter::new(rate, burst, settings.max_users, naming_key, Instant::now()));
+    let alone = limiter::Fleet::alone(settings.replicas);
+    limiter.set_fleet(alone, limiter.now());
+    metrics.limiter_fleet(alone, None);
+    if let Some((sender, stream)) = spending {
+        let me = Uuid::new_v4().as_u64_pair().0;
+        let sealing_key = key.secret_for("gossip of the rate limit");
+        let gossip = Gossip {
+            exchange: Exchange::new(Arc::clone(&limiter), me, sealing_key, settings.replicas),
+            share: alone.share,
+            limiter: Arc::clone(&limiter),
+            sender,
+            stream,
+            metrics: metrics.clone(),
+        };
+        tasks.spawn("gossip of the rate limit", ok(gossip.run(stages.stopping.clone())));
+    }
+    limiter
 }
 
 fn server_builder(config: &Config) -> anyhow::Result<Server> {

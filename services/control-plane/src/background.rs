@@ -13,8 +13,8 @@ use tonic_health::server::HealthReporter;
 use crate::admin::Unreadiness;
 use crate::appender::chain;
 use crate::lifecycle::Stages;
+use crate::limiter::UserLimiter;
 use crate::metrics::Metrics;
-use crate::middleware::rate_limit::UserLimiter;
 
 /// How often the store is asked whether it is there, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,8 +69,7 @@ pub async fn sweep_limiter(limiter: Arc<UserLimiter>, metrics: Metrics, stop: Ca
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        limiter.sweep();
-        metrics.limiter_users(limiter.users());
+        metrics.limiter_swept(limiter.sweep(limiter.now()));
     }
 }
 

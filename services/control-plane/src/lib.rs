@@ -20,6 +20,7 @@ pub mod error;
 pub mod fleet;
 pub mod follower;
 pub mod lifecycle;
+pub mod limiter;
 pub mod listener;
 pub mod metrics;
 pub mod middleware;

@@ -11,6 +11,7 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use tonic::Code;
 
 use crate::error::ApiError;
+use crate::limiter::{Fleet, Swept};
 
 /// Seconds from 100 µs to 10 s.
 const DURATION_BOUNDS: [f64; 14] =
@@ -25,6 +26,25 @@ pub enum ReceiptVia {
     Grpc,
     /// The subject of a broker's receipts.
     Nats,
+}
+
+/// What became of a message of the rate limit's gossip.
+#[derive(Clone, Copy, Debug)]
+pub enum Gossip {
+    /// Handed over to NATS.
+    Sent,
+    /// Could not be.
+    Unsent,
+    /// Taken into account.
+    Received,
+    /// Late, recorded, or of a replica that has not heard this one yet.
+    Unanswering,
+    /// Heard before.
+    Repeated,
+    /// Of one replica too many.
+    Crowded,
+    /// Not a message of a replica with the same signing key.
+    Invalid,
 }
 
 /// Handles to all instruments. Cheap to clone.
@@ -45,6 +65,12 @@ struct Instruments {
     watchers: UpDownCounter<i64>,
     rate_limited: Counter<u64>,
     limiter_users: Gauge<u64>,
+    limiter_checks: Counter<u64>,
+    limiter_shared: Counter<u64>,
+    limiter_share: Gauge<f64>,
+    limiter_replicas: Gauge<u64>,
+    limiter_gossip: Counter<u64>,
+    limiter_gossip_age: Gauge<f64>,
     receipts: Counter<u64>,
     receipts_lost: Counter<u64>,
     brokers: Gauge<u64>,
@@ -105,6 +131,33 @@ impl Metrics {
             limiter_users: meter
                 .u64_gauge("catrust.rate_limiter.users")
                 .with_description("Users that the rate limiter remembers")
+                .build(),
+            limiter_checks: meter
+                .u64_counter("catrust.rate_limiter.checks")
+                .with_description("Calls that the rate limiter counted, refused ones among them")
+                .build(),
+            limiter_shared: meter
+                .u64_counter("catrust.rate_limiter.shared")
+                .with_description("Calls of users who shared a bucket, because there were too many users")
+                .build(),
+            limiter_share: meter
+                .f64_gauge("catrust.rate_limiter.share")
+                .with_description("Part of each user's limit that this replica gives; 1 while gossip works")
+                .build(),
+            limiter_replicas: meter
+                .u64_gauge("catrust.rate_limiter.replicas")
+                .with_description(
+                    "Replicas, this one among them: those known, and those that hear each other",
+                )
+                .build(),
+            limiter_gossip: meter
+                .u64_counter("catrust.rate_limiter.gossip")
+                .with_description("Messages of the rate limit's gossip, by what became of them")
+                .build(),
+            limiter_gossip_age: meter
+                .f64_gauge("catrust.rate_limiter.gossip.age")
+                .with_unit("s")
+                .with_description("Time since the last word of the replica that was silent for longest")
                 .build(),
             receipts: meter
                 .u64_counter("catrust.receipts")
@@ -173,6 +226,11 @@ impl Metrics {
         self.0.watchers.add(change, &[]);
     }
 
+    /// Counts a call that the rate limit looked at.
+    pub fn limiter_check(&self) {
+        self.0.limiter_checks.add(1, &[]);
+    }
+
     /// Counts a call that the rate limit refused.
     pub fn rate_limited(&self) {
         self.0.rate_limited.add(1, &[]);
@@ -197,8 +255,32 @@ impl Metrics {
         self.0.brokers.record(brokers, &[KeyValue::new("state", state)]);
     }
 
-    /// Notes how many users the limiter remembers.
-    pub fn limiter_users(&self, users: usize) {
-        self.0.limiter_users.record(users as u64, &[]);
+    /// Notes what a sweep of the limiter found.
+    pub fn limiter_swept(&self, swept: Swept) {
+        self.0.limiter_users.record(swept.users as u64, &[]);
+        self.0.limiter_shared.add(swept.met_shared, &[]);
+    }
+
+    /// Notes how much of the limit this replica gives, and how old its news may be.
+    pub fn limiter_fleet(&self, fleet: Fleet, age: Option<Duration>) {
+        self.0.limiter_share.record(fleet.share.ratio(), &[]);
+        for (state, replicas) in [("known", fleet.replicas), ("heard", fleet.heard)] {
+            self.0.limiter_replicas.record(replicas.into(), &[KeyValue::new("state", state)]);
+        }
+        self.0.limiter_gossip_age.record(age.unwrap_or_default().as_secs_f64(), &[]);
+    }
+
+    /// Counts a message of the rate limit's gossip.
+    pub fn gossip(&self, outcome: Gossip) {
+        let outcome = match outcome {
+            Gossip::Sent => "sent",
+            Gossip::Unsent => "unsent",
+            Gossip::Received => "received",
+            Gossip::Unanswering => "unanswering",
+            Gossip::Repeated => "repeated",
+            Gossip::Crowded => "crowded",
+            Gossip::Invalid => "invalid",
+        };
+        self.0.limiter_gossip.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 }

@@ -29,5 +29,7 @@ pub use canonical::{NotCanonical, Signed, Verified, VerifyError};
 pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
-pub use nats::{IncomingReceipt, NatsFeed, NatsSettings, NoReceipt, ReceiptStream};
+pub use nats::{
+    IncomingReceipt, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender, SpendingStream,
+};
 pub use signing::{KeyError, SigningKey, TrustKeys};

@@ -13,6 +13,7 @@ mod publish;
 mod receipt;
 mod receipts_in;
 mod settings;
+mod spending;
 mod stream;
 mod subscribe;
 mod wire;
@@ -35,6 +36,7 @@ use crate::subject;
 
 pub use receipts_in::{IncomingReceipt, NoReceipt, ReceiptStream};
 pub use settings::NatsSettings;
+pub use spending::{SpendingSender, SpendingStream};
 
 /// Name of the stream.
 pub const STREAM: &str = "CATRUST";

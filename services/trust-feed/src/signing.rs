@@ -105,6 +105,16 @@ impl SigningKey {
         pem::encode(PUBLIC_LABEL, &[&SPKI_PREFIX[..], self.pair.public_key().as_ref()].concat())
     }
 
+    /// A secret for `purpose`: always the same for those who have this key, and unknown to
+    /// everybody else. It MUST NOT leave the servers.
+    #[must_use]
+    pub fn secret_for(&self, purpose: &str) -> [u8; 32] {
+        // A signature is a function of key and text (RFC 8032 §5.1.6), and nobody can make
+        // this one without the key. No message begins like this text.
+        let signature = self.sign(format!("a secret of the catrust servers for: {purpose}").as_bytes());
+        *Sha256::of(&signature).as_bytes()
+    }
+
     /// Signs `octets`; 64 octets come back, always the same for the same input.
     pub(crate) fn sign(&self, octets: &[u8]) -> Vec<u8> {
         self.pair.sign(octets).as_ref().to_vec()
@@ -196,6 +206,15 @@ mod tests {
             "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
         );
         assert_eq!(key.key_id(), &hex::encode(Sha256::of(&hex::decode(PUBLIC).unwrap()).as_bytes())[..16]);
+    }
+
+    #[test]
+    fn secrets_are_those_of_the_key_and_of_the_purpose() {
+        let [one, same] = [KEY; 2].map(|pem| SigningKey::from_pem(pem).unwrap());
+        let another = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
+        assert_eq!(one.secret_for("a"), same.secret_for("a"));
+        assert_ne!(one.secret_for("a"), one.secret_for("b"));
+        assert_ne!(one.secret_for("a"), another.secret_for("a"));
     }
 
     #[test]

@@ -6,6 +6,11 @@ use catrust_domain::{BrokerId, InstanceId, Sha256};
 /// Every subject that the stream holds.
 pub const STREAM_SUBJECTS: [&str; 2] = ["catrust.v1.trust.>", "catrust.v1.log.>"];
 
+/// Subject on which the servers tell each other how much each user has called: core NATS,
+/// not in the stream. Internal: the messages are sealed with a key of the servers, and
+/// their form may change with any version.
+pub const SPENDING: &str = "catrust.v1.internal.spending";
+
 /// Subject of the changes of one CA certificate.
 #[must_use]
 pub fn trust(instance_id: &InstanceId, sha256: &Sha256) -> String {

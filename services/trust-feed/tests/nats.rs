@@ -195,3 +195,28 @@ async fn a_user_with_a_password_file_is_let_in_and_others_are_not() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+#[tokio::test]
+async fn what_a_server_says_of_spending_comes_to_all_of_them_and_to_itself() {
+    use futures::StreamExt as _;
+    let mut server = NatsServer::start();
+    let (one, two) = (feed_on(&server).await, feed_on(&server).await);
+    let (sender, mut own) = one.spending().await.unwrap();
+    let (_, mut other) = two.spending().await.unwrap();
+    // Two connections: what the second one asked for may come after what the first one says.
+    two.tail().await.unwrap();
+    sender.send(b"spent".to_vec()).await.unwrap();
+    sender.flush().await.unwrap();
+    for stream in [&mut own, &mut other] {
+        let heard = tokio::time::timeout(Duration::from_secs(10), stream.next()).await.unwrap();
+        assert_eq!(heard.unwrap(), "spent");
+    }
+    server.kill();
+    for _ in 0..1_000 {
+        if !sender.is_connected() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(matches!(sender.send(b"lost".to_vec()).await, Err(FeedError::Unavailable(_))));
+}

@@ -51,6 +51,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         key,
         feed: None,
         receipts: None,
+        spending: None,
         authenticator: access.clone(),
         authorizer: access,
         clock,

@@ -65,15 +65,16 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
     let identities_file = config.auth.token_file.as_deref().context("auth.token_file is not set")?;
     let identities = Arc::new(StaticIdentities::load(identities_file)?);
     let feed = feed(config).await?;
-    let receipts = match &feed {
-        Some(feed) => Some(feed.receipts().await?),
-        None => None,
+    let (receipts, spending) = match &feed {
+        Some(feed) => (Some(feed.receipts().await?), Some(feed.spending().await?)),
+        None => (None, None),
     };
     Ok(Parts {
         store,
         key,
         feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),
         receipts,
+        spending,
         authenticator: identities.clone(),
         authorizer: identities,
         clock,

@@ -8,7 +8,7 @@
 //! | [`deadline`] | everything | ends a unary call at its deadline |
 //! | [`identity`] | the services of the contract | finds out who calls |
 //! | [`load_shed`] | the services of the contract | bounds the work in progress, each user's too, inactivations last |
-//! | [`rate_limit`] | the services of the contract | GCRA per user |
+//! | [`rate_limit`] | the services of the contract | counts calls by user, and tells users where they stand |
 //! | [`request_body`] | the services of the contract | ends a request whose message does not arrive |
 //!
 //! Health and reflection pass the first four only: they stay free. tonic's own

@@ -1,24 +1,24 @@
-//! 500 requests per second and user, with a burst: GCRA over `governor`.
+//! Counts each call against its user's limit, and tells the user where it stands: refused
+//! calls by the details of the status, and every reply by the headers `ratelimit-policy` and
+//! `ratelimit` of draft-ietf-httpapi-ratelimit-headers-11, for clients that want to slow
+//! down before they are refused:
 //!
-//! GCRA (ITU-T I.371, the "virtual scheduling" form) keeps one time per user: when
-//! the user's bucket will be empty. A time in the past carries no information, so
-//! such users are forgotten every second; the memory is bounded by those who
-//! called within the last `burst / rate` seconds, and by `max_users` in any case: once
-//! as many calls came within a second, users share the buckets of a fixed table for
-//! the rest of it. That is strict with those who share; a user that had a bucket of
-//! its own before may spend one more burst there.
+//! ```text
+//! ratelimit-policy: "user";q=500;w=1;catrust-burst=100
+//! ratelimit: "user";r=99;t=1
+//! ```
+//!
+//! `q` calls per `w` seconds in the long run, `catrust-burst` at once; `r` calls would pass
+//! now, and in `t` seconds there are more. The draft knows whole seconds only, so that `t` is
+//! rounded up: the exact wait of a refused call is in its `RetryInfo`. Without the other
+//! replicas `q` and `catrust-burst` are this replica's share.
+//!
+//! The rule and the buckets are in [`crate::limiter`].
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use governor::clock::{Clock as _, MonotonicClock};
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use uuid::Uuid;
@@ -27,74 +27,11 @@ use super::BoxFuture;
 use super::request_id::RequestId;
 use crate::access::Identity;
 use crate::error::{ApiError, to_status};
+use crate::limiter::{Quota, UserLimiter};
 use crate::metrics::Metrics;
 
-/// Buckets that users beyond `max_users` share.
-const OVERFLOW_BUCKETS: u64 = 1024;
-
-/// By the operating system's clock: reading the processor's counter is cheaper, but
-/// the counters of a virtual machine's processors may differ by a millisecond, and
-/// who waited as long as told would be refused again.
-type Buckets<K> = RateLimiter<K, DashMapStateStore<K>, MonotonicClock>;
-
-/// The buckets of all users.
-pub struct UserLimiter {
-    users: Buckets<Arc<str>>,
-    overflow: Buckets<u64>,
-    overflow_hash: RandomState,
-    per_second: NonZeroU32,
-    max_users: usize,
-    /// Upper bound of the users with a bucket: those at the last sweep plus the calls
-    /// since, because counting a sharded map at each call would take all its locks.
-    known: AtomicUsize,
-}
-
-impl UserLimiter {
-    /// `per_second` in the long run, `burst` at once, at most `max_users` buckets.
-    #[must_use]
-    pub fn new(per_second: NonZeroU32, burst: NonZeroU32, max_users: usize) -> Self {
-        let quota = Quota::per_second(per_second).allow_burst(burst);
-        Self {
-            users: RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock),
-            overflow: RateLimiter::new(quota, DashMapStateStore::default(), MonotonicClock),
-            overflow_hash: RandomState::new(),
-            per_second,
-            max_users,
-            known: AtomicUsize::new(0),
-        }
-    }
-
-    /// Counts one request of `user`.
-    ///
-    /// # Errors
-    /// The time after which the next request will pass.
-    pub fn check(&self, user: &Arc<str>) -> Result<(), Duration> {
-        let refused = if self.known.load(Ordering::Relaxed) < self.max_users {
-            self.known.fetch_add(1, Ordering::Relaxed);
-            self.users.check_key(user).err()
-        } else {
-            let bucket = self.overflow_hash.hash_one(user) % OVERFLOW_BUCKETS;
-            self.overflow.check_key(&bucket).err()
-        };
-        refused.map_or(Ok(()), |not_until| Err(not_until.wait_time_from(MonotonicClock.now())))
-    }
-
-    /// Forgets users whose bucket is empty. To be called about once per second.
-    pub fn sweep(&self) {
-        self.users.retain_recent();
-        self.overflow.retain_recent();
-        self.known.store(self.users.len(), Ordering::Relaxed);
-        if self.users.len() < self.max_users / 8 {
-            self.users.shrink_to_fit();
-        }
-    }
-
-    /// Users with a bucket.
-    #[must_use]
-    pub fn users(&self) -> usize {
-        self.users.len()
-    }
-}
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// Adds the layer described in the module's documentation. Must sit inside the
 /// identity layer.
@@ -102,7 +39,7 @@ impl UserLimiter {
 pub struct RateLimitLayer {
     /// The buckets, shared by all services.
     pub limiter: Arc<UserLimiter>,
-    /// Where refusals are counted.
+    /// Where checks and refusals are counted.
     pub metrics: Metrics,
 }
 
@@ -135,23 +72,116 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let limiter = &self.layer.limiter;
-        let error = match request.extensions().get::<Identity>() {
-            None => ApiError::Internal("the rate limit sits outside the identity layer".to_owned()),
-            Some(identity) => match limiter.check(&identity.principal) {
-                Ok(()) => return Box::pin(self.inner.call(request)),
-                Err(retry_after) => {
-                    self.layer.metrics.rate_limited();
-                    ApiError::RateLimited {
-                        retry_after,
-                        per_second: limiter.per_second.get(),
-                        user: identity.principal.to_string(),
-                    }
-                }
-            },
-        };
         let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
-        let response = to_status(&error, id).into_http();
-        Box::pin(async move { Ok(response) })
+        let Some(identity) = request.extensions().get::<Identity>() else {
+            let error = ApiError::Internal("the rate limit sits outside the identity layer".to_owned());
+            let response = to_status(&error, id).into_http();
+            return Box::pin(async move { Ok(response) });
+        };
+        self.layer.metrics.limiter_check();
+        let limiter = &self.layer.limiter;
+        match limiter.check(&identity.principal, limiter.now()) {
+            Ok(quota) => {
+                let reply = self.inner.call(request);
+                Box::pin(async move { Ok(tell(reply.await?, &quota)) })
+            }
+            Err(quota) => {
+                self.layer.metrics.rate_limited();
+                let error = ApiError::RateLimited {
+                    retry_after: quota.next,
+                    per_second: quota.per_second,
+                    user: identity.principal.to_string(),
+                };
+                let response = tell(to_status(&error, id).into_http(), &quota);
+                Box::pin(async move { Ok(response) })
+            }
+        }
+    }
+}
+
+fn tell(mut response: Response<Body>, quota: &Quota) -> Response<Body> {
+    let Quota { per_second, burst, remaining, next } = quota;
+    let policy = format!("\"user\";q={per_second};w=1;catrust-burst={burst}");
+    let seconds = next.as_secs() + u64::from(next.subsec_nanos() > 0);
+    let standing = if seconds == 0 {
+        format!("\"user\";r={remaining}")
+    } else {
+        format!("\"user\";r={remaining};t={seconds}")
+    };
+    for (name, text) in [(RATELIMIT_POLICY, policy), (RATELIMIT, standing)] {
+        // Digits and such: always a header's value.
+        if let Ok(value) = HeaderValue::try_from(text) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::num::NonZeroU32;
+    use std::time::{Duration, Instant};
+
+    use opentelemetry::metrics::MeterProvider as _;
+    use opentelemetry_sdk::metrics::SdkMeterProvider;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt as _;
+    use tower::{ServiceExt as _, service_fn};
+
+    use super::*;
+
+    fn layer(per_second: u32, burst: u32) -> RateLimitLayer {
+        let at_least_one = |value| NonZeroU32::new(value).unwrap();
+        let (rate, burst) = (at_least_one(per_second), at_least_one(burst));
+        let limiter = Arc::new(UserLimiter::new(rate, burst, 1_000, [1; 32], Instant::now()));
+        RateLimitLayer { limiter, metrics: Metrics::new(&SdkMeterProvider::default().meter("test")) }
+    }
+
+    async fn call(layer: &RateLimitLayer, user: &str) -> Response<Body> {
+        let inner =
+            service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Identity {
+            principal: user.into(),
+            account_id: "account".parse().unwrap(),
+            operator: false,
+            entry: 0,
+        });
+        layer.layer(inner).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_reply_says_where_the_user_stands() {
+        // Slow, so that the time of the test makes no difference.
+        let layer = layer(1, 2);
+        let headers = |response: &Response<Body>| {
+            let text = |name| response.headers()[name].to_str().unwrap().to_owned();
+            (text(RATELIMIT_POLICY), text(RATELIMIT))
+        };
+        let policy = "\"user\";q=1;w=1;catrust-burst=2".to_owned();
+        let first = call(&layer, "u").await;
+        assert_eq!(headers(&first), (policy.clone(), "\"user\";r=1;t=1".to_owned()));
+        call(&layer, "u").await;
+        let refused = call(&layer, "u").await;
+        assert_eq!(headers(&refused), (policy, "\"user\";r=0;t=1".to_owned()));
+        let status = Status::from_header_map(refused.headers()).unwrap();
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let details = status.get_error_details();
+        let wait = details.retry_info().unwrap().retry_delay.unwrap();
+        assert!(wait > Duration::ZERO && wait <= Duration::from_secs(1), "{wait:?}");
+        assert_eq!(details.quota_failure().unwrap().violations[0].subject, "u");
+    }
+
+    #[test]
+    fn a_user_who_is_owed_nothing_is_told_no_time_and_others_one_that_is_long_enough() {
+        let quota = Quota { per_second: 500, burst: 100, remaining: 100, next: Duration::ZERO };
+        let told = |quota: &Quota| {
+            let response = tell(Response::new(Body::empty()), quota);
+            response.headers()[RATELIMIT].to_str().unwrap().to_owned()
+        };
+        assert_eq!(told(&quota), "\"user\";r=100");
+        let next = Duration::from_millis(1_001);
+        assert_eq!(told(&Quota { remaining: 0, next, ..quota }), "\"user\";r=0;t=2");
     }
 }

@@ -1,0 +1,114 @@
+//! The gossip's task: the exchange, the wire, and the numbers told about both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_trust_feed::{SpendingSender, SpendingStream};
+use futures::StreamExt as _;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::exchange::Exchange;
+use super::peers::{Fleet, Worth};
+use super::{Share, UserLimiter};
+use crate::appender::chain;
+use crate::metrics::{Gossip as Told, Metrics};
+
+/// How often a replica tells what was spent.
+const ROUND: Duration = Duration::from_millis(50);
+/// How long a message may take to be handed over: a wire that hangs must not keep this
+/// replica from giving less.
+const HANDOVER: Duration = Duration::from_millis(50);
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Tells and hears.
+pub struct Gossip {
+    /// What is said and what it is worth.
+    pub exchange: Exchange,
+    /// The share that the limiter gives at the start: what it gives later is told.
+    pub share: Share,
+    /// The limiter that it is about.
+    pub limiter: Arc<UserLimiter>,
+    /// Where messages go.
+    pub sender: SpendingSender,
+    /// Where they come from.
+    pub stream: SpendingStream,
+    /// Where they are counted.
+    pub metrics: Metrics,
+}
+
+impl Gossip {
+    /// Runs until `stop`, when nothing is admitted any more.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = interval(ROUND);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut share = self.share;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => share = self.round(share).await,
+                // Ends only with its feed, which lives as long as the server.
+                Some(message) = self.stream.next() => self.hear(&message),
+            }
+        }
+        let messages = self.exchange.leave(self.limiter.now());
+        if self.sender.is_connected() {
+            self.send(messages).await;
+            let _ = timeout(LAST_WORDS, self.sender.flush()).await;
+        }
+    }
+
+    async fn round(&mut self, before: Share) -> Share {
+        let round = self.exchange.round(self.limiter.now(), self.sender.is_connected());
+        tell(before, &round.fleet);
+        self.metrics.limiter_fleet(round.fleet, round.age);
+        self.send(round.messages).await;
+        round.fleet.share
+    }
+
+    async fn send(&mut self, messages: Vec<Vec<u8>>) {
+        for message in messages {
+            match timeout(HANDOVER, self.sender.send(message)).await {
+                Ok(Ok(())) => self.metrics.gossip(Told::Sent),
+                Ok(Err(error)) => {
+                    self.metrics.gossip(Told::Unsent);
+                    tracing::debug!(error = chain(&error), "what users spent could not be told");
+                }
+                Err(_) => self.metrics.gossip(Told::Unsent),
+            }
+        }
+    }
+
+    fn hear(&mut self, message: &[u8]) {
+        let worth = self.exchange.hear(message, self.limiter.now());
+        self.metrics.gossip(match worth {
+            Some(Worth::Own) => return,
+            Some(Worth::Counts) => Told::Received,
+            Some(Worth::Unanswering) => Told::Unanswering,
+            Some(Worth::Repeated) => Told::Repeated,
+            Some(Worth::Crowded) => Told::Crowded,
+            None => Told::Invalid,
+        });
+    }
+}
+
+fn tell(before: Share, fleet: &Fleet) {
+    if fleet.share == before {
+        return;
+    }
+    let Fleet { share, replicas, heard } = fleet;
+    let (part, of) = (share.part, share.of);
+    if part < of {
+        tracing::warn!(
+            part,
+            of,
+            replicas,
+            heard,
+            "the rate limit of each user is this replica's share, because the others are not heard"
+        );
+    } else {
+        tracing::info!(replicas, heard, "the rate limit of each user is that of all replicas together");
+    }
+}

@@ -52,6 +52,7 @@ use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::request_body::RequestBodyLayer;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
+use crate::per_user::PerUser;
 use crate::publisher;
 use crate::telemetry::Telemetry;
 
@@ -276,6 +277,7 @@ async fn assemble_api(
             head_interval: HEAD_INTERVAL,
         },
         clock: Arc::clone(&parts.clock),
+        streams: PerUser::new(config.grpc.max_streams_per_user),
         draining: stages.draining.clone(),
     }))
 }

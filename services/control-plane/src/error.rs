@@ -36,6 +36,13 @@ pub enum ApiError {
         /// The user that the limit counts.
         user: String,
     },
+    /// The user has as many streams open as one may have.
+    TooManyStreams {
+        /// How many.
+        most: usize,
+        /// The user that the limit counts.
+        user: String,
+    },
     /// Fields missing, too long or malformed: `(field, what is wrong)`.
     Fields(Vec<(&'static str, String)>),
     /// Not a usable CA or verification certificate.
@@ -85,6 +92,7 @@ impl ApiError {
         match self {
             Self::Unauthenticated(_) => (Code::Unauthenticated, "Unauthenticated"),
             Self::RateLimited { .. } => (Code::ResourceExhausted, "RateLimitExceeded"),
+            Self::TooManyStreams { .. } => (Code::ResourceExhausted, "StreamNumExceed"),
             Self::Fields(_) => (Code::InvalidArgument, "ParameterFieldCheckFailed"),
             Self::CertificateContent { .. } => (Code::InvalidArgument, "CertificateContentError"),
             Self::PermissionDenied { .. } | Self::OperatorsOnly { .. } => {
@@ -108,6 +116,10 @@ impl ApiError {
             Self::RateLimited { retry_after, per_second, user } => format!(
                 "{user} is over {per_second} requests per second; repeat after {} ms",
                 retry_after.as_millis() + 1
+            ),
+            Self::TooManyStreams { most, user } => format!(
+                "{user} has {most} streams open at this server; close some, use another server, or have \
+                 grpc.max_streams_per_user raised"
             ),
             Self::Fields(violations) => {
                 let texts: Vec<_> =
@@ -270,6 +282,10 @@ pub fn to_status(error: &ApiError, request_id: Uuid) -> Status {
         }
         ApiError::RateLimited { per_second, user, .. } => {
             let description = format!("{per_second} requests per second and user");
+            details.set_quota_failure(vec![QuotaViolation::new(user.as_str(), description)]);
+        }
+        ApiError::TooManyStreams { most, user } => {
+            let description = format!("{most} open streams per user and server");
             details.set_quota_failure(vec![QuotaViolation::new(user.as_str(), description)]);
         }
         _ => {}

@@ -24,6 +24,12 @@ impl PerUser {
         Self { held: Arc::default(), most: most.max(1) }
     }
 
+    /// How many each user may hold.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Takes one, unless the user holds its share already.
     #[must_use]
     pub fn take(&self, user: &Arc<str>) -> Option<Share> {

@@ -1,6 +1,6 @@
 //! Receipts and propagation: who says what, who knows it, and who waits for it.
 
-mod broker;
+pub mod broker;
 mod command;
 mod hostile;
 mod receipts;

@@ -5,3 +5,4 @@ mod headers;
 mod hostile;
 mod load;
 mod one_replica;
+mod streams;

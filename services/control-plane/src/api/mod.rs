@@ -32,6 +32,7 @@ use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::metrics::Metrics;
+use crate::per_user::{PerUser, Share};
 
 pub(crate) use call::Call;
 pub(crate) use fields::{Fields, WaitFor};
@@ -71,6 +72,8 @@ pub struct Api {
     pub rules: ServiceRules,
     /// Reads the wall clock.
     pub clock: catrust_event_store::Clock,
+    /// Open watch streams, by user.
+    pub streams: PerUser,
     /// Ends watch streams, and waiting for brokers, when the server drains.
     pub draining: CancellationToken,
 }
@@ -138,6 +141,13 @@ impl Api {
         let instance = self.store.find_instance(id).await?.ok_or(Rejection::InstanceNotFound)?;
         self.directory.insert(&instance);
         Ok(InstanceSummary::from(&instance))
+    }
+
+    /// Takes one of the streams that a user may have open; to be kept as long as the stream.
+    fn take_stream(&self, call: &Call) -> Result<Share, ApiError> {
+        let user = &call.identity.principal;
+        let too_many = || ApiError::TooManyStreams { most: self.streams.most(), user: user.to_string() };
+        self.streams.take(user).ok_or_else(too_many)
     }
 
     /// Commits a command of an admitted caller.

@@ -41,6 +41,11 @@ pub struct GrpcConfig {
     /// answer `UNAVAILABLE` / `SystemOverFlow`, inactivations last. Default 4,096.
     /// Streams do not count.
     pub max_concurrent_requests: usize,
+    /// `WatchTrust` and `WatchPropagation` streams that one user may have open at this
+    /// replica, 1 to 1,000,000; above, opening one answers `RESOURCE_EXHAUSTED` /
+    /// `StreamNumExceed`. Default 4,096. Brokers that share an identity share it: more than
+    /// the brokers of one identity, or some of them fall back to NATS alone.
+    pub max_streams_per_user: usize,
 }
 
 impl Default for GrpcConfig {
@@ -54,6 +59,7 @@ impl Default for GrpcConfig {
             keepalive_timeout_seconds: 10,
             default_deadline_ms: 10_000,
             max_concurrent_requests: 4_096,
+            max_streams_per_user: 4_096,
         }
     }
 }
@@ -101,6 +107,12 @@ impl GrpcConfig {
             self.max_concurrent_requests as u64,
             1..=1_000_000,
             "above it calls are shed",
+        );
+        problems.within(
+            "grpc.max_streams_per_user",
+            self.max_streams_per_user as u64,
+            1..=1_000_000,
+            "0 would let no broker watch",
         );
     }
 }

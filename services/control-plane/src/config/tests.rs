@@ -213,6 +213,7 @@ fn each_bound_is_enforced_and_says_why() {
         ("[rate_limit]\nburst = 0", "rate_limit.burst: is 0"),
         ("[rate_limit]\nmax_users = 1", "rate_limit.max_users: is 1"),
         ("[rate_limit]\nreplicas = 0", "rate_limit.replicas: is 0"),
+        ("[grpc]\nmax_streams_per_user = 0", "grpc.max_streams_per_user: is 0"),
         ("[limits]\ncertificates_per_instance = 0", "limits.certificates_per_instance: is 0"),
         ("[limits]\nappender_queue = 255", "limits.appender_queue: is 255"),
         ("[limits]\nreply_retention_days = 0", "limits.reply_retention_days: is 0"),

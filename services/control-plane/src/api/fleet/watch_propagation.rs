@@ -14,6 +14,7 @@ use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::{ApiError, to_status};
 use crate::fleet::view::Changes;
+use crate::per_user::Share;
 
 /// The messages of one stream.
 pub type PropagationStream = Pin<Box<dyn Stream<Item = Result<v1::WatchPropagationResponse, Status>> + Send>>;
@@ -28,6 +29,7 @@ pub(super) async fn handle(
 
     api.admit(call, &id, Action::GetPropagation).await?;
     let revision = super::revision(api, &id, request.revision).await?;
+    let share = api.take_stream(call)?;
     let follower = Follower {
         changes: api.fleet.changes(&id),
         api: Arc::clone(api),
@@ -37,6 +39,7 @@ pub(super) async fn handle(
         deadline: call.deadline,
         last: None,
         ended: false,
+        _share: share,
     };
     // Runs as far as its reader reads: who is slow skips states, and holds none up.
     let messages = stream::unfold(follower, |mut follower| async move {
@@ -56,6 +59,8 @@ struct Follower {
     /// What the reader was sent last.
     last: Option<Propagation>,
     ended: bool,
+    /// Of the streams that its user may have open.
+    _share: Share,
 }
 
 impl Follower {

@@ -28,6 +28,7 @@ use super::signed_bundle;
 use crate::access::Action;
 use crate::api::{Api, Call, Fields};
 use crate::error::{ApiError, to_status};
+use crate::per_user::Share;
 
 /// Messages between the watcher and the connection.
 const BUFFER: usize = 16;
@@ -50,12 +51,13 @@ pub(super) async fn handle(
     let (Some(id), Some(())) = (id, broker) else { return Err(fields.into_error()) };
 
     api.admit(call, &id, Action::WatchTrust).await?;
+    let share = api.take_stream(call)?;
     let live =
         api.feed.subscribe(&id).await.map_err(|error| ApiError::Internal(crate::appender::chain(&error)))?;
     let (messages, receiver) = mpsc::channel(BUFFER);
     let (end, ended) = oneshot::channel();
     let request_id = call.request_id;
-    let watcher = Watcher { api: Arc::clone(api), id, request_id, messages, applied: None };
+    let watcher = Watcher { api: Arc::clone(api), id, request_id, messages, applied: None, _share: share };
     let deadline = call.deadline;
     tokio::spawn(async move {
         watcher.api.metrics.watchers(1);
@@ -79,6 +81,8 @@ struct Watcher {
     messages: mpsc::Sender<v1::TrustMessage>,
     /// Last revision that the reader has been sent.
     applied: Option<u64>,
+    /// Of the streams that its user may have open.
+    _share: Share,
 }
 
 impl Watcher {

@@ -5,4 +5,5 @@ mod headers;
 mod hostile;
 mod load;
 mod one_replica;
+mod shedding;
 mod streams;

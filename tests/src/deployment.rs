@@ -12,6 +12,7 @@ use crate::certificates::unique;
 use crate::client::Caller;
 use crate::instance::TestInstance;
 use crate::nats::{Nats, Version};
+use crate::policies::PolicyFolder;
 use crate::postgres::{Durability, Postgres};
 use crate::process::Launcher;
 use crate::program::{Finished, free_port, repository, run};
@@ -59,11 +60,17 @@ impl Identity {
         }
     }
 
+    fn lose_grants(&mut self) {
+        self.allow.clear();
+        self.resources.clear();
+    }
+
     fn toml(&self) -> String {
-        let mut out = format!(
-            "[[identity]]\nprincipal = {:?}\naccount_id = {:?}\nallow = {:?}\nresources = {:?}\n",
-            self.principal, self.account, self.allow, self.resources
-        );
+        let mut out =
+            format!("[[identity]]\nprincipal = {:?}\naccount_id = {:?}\n", self.principal, self.account);
+        if !self.allow.is_empty() {
+            let _ = writeln!(out, "allow = {:?}\nresources = {:?}", self.allow, self.resources);
+        }
         if self.operator {
             out.push_str("operator = true\n");
         }
@@ -89,6 +96,9 @@ pub struct Plan {
     pub identities: Vec<Identity>,
     /// Settings, `section.key` to TOML value, over the harness's own.
     pub settings: BTreeMap<String, String>,
+    /// Files of the policy folder and what is in them. With any, permission comes from them alone:
+    /// [`OPERATOR`] and [`OWNER`] get policies of their own, other identities lose their grants.
+    pub policies: Vec<(String, String)>,
     /// Whether the schema is made before the first replica.
     pub migrated: bool,
 }
@@ -100,6 +110,7 @@ impl Default for Plan {
             nats: Some(Version::Installed),
             identities: Vec::new(),
             settings: BTreeMap::new(),
+            policies: Vec::new(),
             migrated: true,
         }
     }
@@ -117,6 +128,13 @@ impl Plan {
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identities.push(identity);
+        self
+    }
+
+    /// Adds a file `ACCOUNT/NAME` to the policy folder.
+    #[must_use]
+    pub fn policy(mut self, path: &str, text: &str) -> Self {
+        self.policies.push((path.to_owned(), text.to_owned()));
         self
     }
 
@@ -156,8 +174,12 @@ impl Deployment {
         let mut operator = Identity::with_token(OPERATOR, "operators", &["mq:*"]);
         operator.operator = true;
         let owner = Identity::with_token(OWNER, ACCOUNT, &["mq:*"]);
-        let identities = [operator, owner].into_iter().chain(plan.identities);
-        let identities: String = identities.map(|identity| identity.toml() + "\n").collect();
+        let mut identities: Vec<_> = [operator, owner].into_iter().chain(plan.identities).collect();
+        if !plan.policies.is_empty() {
+            PolicyFolder::new(files.path()).begin(&plan.policies)?;
+            identities.iter_mut().for_each(Identity::lose_grants);
+        }
+        let identities: String = identities.iter().map(|identity| identity.toml() + "\n").collect();
         std::fs::write(at("identities.toml"), identities)?;
 
         let quoted = |text: &str| format!("{text:?}");
@@ -169,6 +191,10 @@ impl Deployment {
             ("rate_limit.burst".to_owned(), "1000000".to_owned()),
             ("telemetry.log_format".to_owned(), quoted("text")),
         ]);
+        if !plan.policies.is_empty() {
+            let path = PolicyFolder::new(files.path()).path().to_string_lossy().into_owned();
+            settings.insert("auth.policy_dir".to_owned(), quoted(&path));
+        }
         if let Some(nats) = &nats {
             settings.insert("nats.url".to_owned(), quoted(&nats.url()));
         }
@@ -198,6 +224,12 @@ impl Deployment {
     /// When a statement fails.
     pub async fn grant(&self) -> anyhow::Result<()> {
         self.postgres.psql(&repository().join("deploy/postgres/roles.sql")).await
+    }
+
+    /// The policy folder, where the plan has policies.
+    #[must_use]
+    pub fn policies(&self) -> PolicyFolder {
+        PolicyFolder::new(self.files.path())
     }
 
     /// The public half of the signing key, PEM.

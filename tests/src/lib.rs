@@ -15,6 +15,7 @@ pub mod foreign;
 pub mod http;
 pub mod instance;
 pub mod nats;
+pub mod policies;
 pub mod postgres;
 pub mod process;
 pub mod program;

@@ -249,7 +249,9 @@ async fn the_sample_configurations_are_accepted() -> anyhow::Result<()> {
 /// The files that a sample names do not exist here: they are made beside a copy.
 async fn check_sample(path: &Path, text: &str) -> anyhow::Result<()> {
     let files = tempfile::tempdir()?;
-    let identities = std::fs::read_to_string(repository().join("deploy/config/identities.example.toml"))?;
+    let beside = if text.contains("policy_dir = ") { ".beside-policies" } else { "" };
+    let identities = format!("deploy/config/identities{beside}.example.toml");
+    let identities = std::fs::read_to_string(repository().join(identities))?;
     let key =
         catrust_tests::program::run("openssl", ["genpkey", "-algorithm", "ed25519"]).await?.success()?.stdout;
     let ca = catrust_tests::certificates::Ca::root("sample")?;
@@ -264,6 +266,11 @@ async fn check_sample(path: &Path, text: &str) -> anyhow::Result<()> {
             Some(name @ "credentials_file") => (name, "credentials".to_owned()),
             Some(name @ "key_file") if copy.contains("cert_file") => (name, leaf.key_pem.clone()),
             Some(name @ "key_file") => (name, key.clone()),
+            Some("policy_dir") => {
+                let policies = repository().join("deploy/policies");
+                copy.push_str(&format!("policy_dir = {:?}\n", policies.to_string_lossy()));
+                continue;
+            }
             _ => {
                 copy.push_str(line);
                 copy.push('\n');

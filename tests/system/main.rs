@@ -13,6 +13,7 @@ mod foreign;
 mod harness;
 mod identity;
 mod lifecycle;
+mod permission;
 mod rate_limit;
 mod replicas;
 mod site;

@@ -89,6 +89,9 @@ pub enum Command {
     /// Brokers: status, propagation.
     #[command(subcommand)]
     Fleet(crate::fleet::FleetCommand),
+    /// Policy folders: check, test. Offline: no server is asked.
+    #[command(subcommand)]
+    Policy(crate::policy::PolicyCommand),
 }
 
 #[cfg(test)]

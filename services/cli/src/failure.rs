@@ -15,6 +15,8 @@ const DOMAIN: &str = "catrust";
 pub enum Failure {
     /// The server said no. Repeating the same call gets the same answer.
     Refused(Box<Refusal>),
+    /// Policies said no, or are not usable; no server was asked.
+    Policy(String),
     /// The command cannot be carried out as it was given.
     Usage(String),
     /// No answer from the server, so that a change may or may not have been made.
@@ -33,7 +35,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
-            Self::Refused(_) => 1,
+            Self::Refused(_) | Self::Policy(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
         }
@@ -87,7 +89,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Usage(message) => f.write_str(message),
+            Self::Policy(message) | Self::Usage(message) => f.write_str(message),
             Self::Unreachable { server, why } => write!(
                 f,
                 "no answer from {server}: {why}\n  is the server running, and is --server (or CATRUST_SERVER) right?"

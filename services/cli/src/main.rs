@@ -1,9 +1,9 @@
 //! `catrust`: the contract from a terminal.
 //!
 //! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`]), each with its
-//! arguments, its calls and its tables. [`session`] connects and retries, [`failure`] maps
-//! what went wrong to an exit code, [`output`] prints. Knows the contract and nothing of
-//! the server's inside.
+//! arguments, its calls and its tables; [`policy`] calls nobody, and asks the policies as a
+//! server would. [`session`] connects and retries, [`failure`] maps what went wrong to an
+//! exit code, [`output`] prints. Knows the contract and nothing of the server's inside.
 //!
 //! Exit codes: 0 done, 1 refused (the code on stderr), 2 usage, 3 unreachable.
 
@@ -15,6 +15,7 @@ mod failure;
 mod fleet;
 mod instance;
 mod output;
+mod policy;
 mod propagation_watch;
 mod session;
 mod spelling;
@@ -47,13 +48,19 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let session = Session::open(&arguments.connection)?;
     let output = Output::new(arguments.output);
-    match arguments.command {
+    // Works offline: neither a server nor a token is looked for.
+    let command = match arguments.command {
+        Command::Policy(command) => return policy::run(command, &output),
+        command => command,
+    };
+    let session = Session::open(&arguments.connection)?;
+    match command {
         Command::Instance(command) => instance::run(command, &session, &output).await,
         Command::Ca(command) => ca::run(command, &session, &output).await,
         Command::Watch(command) => watch::run(command, &session, &output).await,
         Command::Bundle(command) => bundle::run(command, &session, &output).await,
         Command::Fleet(command) => fleet::run(command, &session, &output).await,
+        Command::Policy(command) => policy::run(command, &output),
     }
 }

@@ -24,6 +24,8 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tower::ServiceBuilder;
 use uuid::Uuid;
 
+use crate::access::policy_folder::PolicyFolder;
+use crate::access::policy_reload::PolicyReload;
 use crate::access::{Authenticator, Authorizer};
 use crate::api::ca_certificates::CaCertificates;
 use crate::api::fleet::Fleet;
@@ -90,6 +92,8 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticator>,
     /// Decides what they may do.
     pub authorizer: Arc<dyn Authorizer>,
+    /// The folder that `authorizer` decides by, where it is one: to be read again.
+    pub policies: Option<Arc<PolicyFolder>>,
     /// Reads the wall clock.
     pub clock: Clock,
 }
@@ -139,6 +143,10 @@ pub async fn assemble(
     let receipts = parts.receipts.take();
     let api = assemble_api(config, &parts, &metrics, stages, &mut tasks).await?;
     assemble_fleet(config, &api, receipts, stages, &mut tasks);
+    if let Some(policies) = &parts.policies {
+        let reload = PolicyReload::new(Arc::clone(policies), metrics.clone());
+        tasks.spawn("watcher of policies", reload.run(stages.stopping.clone()));
+    }
     let spending = parts.spending.take();
     let limiter = assemble_limiter(config, &parts.key, spending, &metrics, stages, &mut tasks);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());

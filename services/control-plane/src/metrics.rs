@@ -10,6 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use tonic::Code;
 
+use crate::access::policy_reload::PolicyInstruments;
 use crate::error::ApiError;
 use crate::limiter::{Fleet, Swept};
 
@@ -74,6 +75,7 @@ struct Instruments {
     receipts: Counter<u64>,
     receipts_lost: Counter<u64>,
     brokers: Gauge<u64>,
+    policies: PolicyInstruments,
 }
 
 impl Metrics {
@@ -171,6 +173,7 @@ impl Metrics {
                 .u64_gauge("catrust.brokers")
                 .with_description("Brokers of all instances, by their state with the current revision")
                 .build(),
+            policies: PolicyInstruments::new(meter),
         }))
     }
 
@@ -282,5 +285,11 @@ impl Metrics {
             Gossip::Invalid => "invalid",
         };
         self.0.limiter_gossip.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// The policies' own numbers.
+    #[must_use]
+    pub fn policies(&self) -> &PolicyInstruments {
+        &self.0.policies
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use catrust_domain::AccountId;
 
-use super::{Action, Authenticator, Authorizer, Credentials, Denied, Identity, Resource};
+use super::{Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource};
 
 /// Account and principal of the development identity.
 pub const DEVELOPMENT_ACCOUNT: &str = "dev";
@@ -34,7 +34,13 @@ impl Authenticator for Development {
 }
 
 impl Authorizer for Development {
-    fn authorize(&self, _: &Identity, _: Action, _: &Resource<'_>) -> Result<Arc<str>, Denied> {
+    fn authorize(
+        &self,
+        _: &Identity,
+        _: Action,
+        _: &Resource<'_>,
+        _: &Circumstances,
+    ) -> Result<Arc<str>, Denied> {
         Ok(Arc::clone(&self.policy_version))
     }
 }

@@ -3,18 +3,21 @@
 //! Two seams: an [`Authenticator`] turns credentials into an [`Identity`], an
 //! [`Authorizer`] decides whether an identity may perform an [`Action`] on a
 //! [`Resource`]. Behind them now: one fixed identity for development
-//! ([`development`]), and identities with their grants in a file
-//! ([`static_identities`]).
+//! ([`development`]), identities with their grants in a file
+//! ([`static_identities`]), and policies in a folder ([`policy_folder`]), which are
+//! read again while the server runs ([`policy_reload`]).
 
-pub mod action;
 pub mod development;
+pub mod policy_folder;
+pub mod policy_reload;
 pub mod static_identities;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use catrust_domain::{AccountId, InstanceId, RegionId};
+use catrust_domain::{AccountId, InstanceId, RegionId, Timestamp};
 
-pub use action::Action;
+pub use catrust_policy::Action;
 
 /// What a caller brings.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,15 @@ impl std::fmt::Display for Resource<'_> {
     }
 }
 
+/// Circumstances of a call that policies may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Where the call comes from; `None` where the transport does not tell.
+    pub source_address: Option<IpAddr>,
+    /// When it was made.
+    pub now: Timestamp,
+}
+
 /// Turns credentials into an identity.
 pub trait Authenticator: Send + Sync {
     /// Decides whose the credentials are.
@@ -75,8 +87,12 @@ pub trait Authenticator: Send + Sync {
 
 /// Decides what identities may do. Nothing is allowed by default.
 pub trait Authorizer: Send + Sync {
-    /// Decides whether `identity` may perform `action` on `resource`; gives the
-    /// version of the policies that allowed it, to be recorded with the event.
+    /// Decides whether `identity` may perform `action`, and the action that it depends
+    /// on, on `resource`; gives the version of the policies that allowed it, to be
+    /// recorded with the event.
+    ///
+    /// Implementations MUST decide both actions by one version: what an old one says of
+    /// the first and a new one of the second, no policy has ever said.
     ///
     /// # Errors
     /// No policy allows it, or one denies it.
@@ -85,9 +101,16 @@ pub trait Authorizer: Send + Sync {
         identity: &Identity,
         action: Action,
         resource: &Resource<'_>,
+        circumstances: &Circumstances,
     ) -> Result<Arc<str>, Denied>;
 }
 
-/// No policy allows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denied;
+/// No policy allows it, or one denies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The action that was refused: the one asked for, or the one that it depends on.
+    pub action: Action,
+    /// Which policy says so, for the log. Callers MUST NOT hear it: it tells what an
+    /// account's policies are like.
+    pub reason: String,
+}

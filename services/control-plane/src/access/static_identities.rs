@@ -1,6 +1,6 @@
 //! Identities with their grants in a file: who calls is found by the hash of the
 //! bearer token or by the name in the client certificate; what they may do is what
-//! their entries allow.
+//! their entries allow, unless there is a policy folder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer as _;
 
-use super::{Action, Authenticator, Authorizer, Credentials, Denied, Identity, Resource};
+use super::{Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource};
 use crate::certificate::rfc4514;
-use crate::config::{ConfigError, Identities};
+use crate::config::{ConfigError, Identities, PermissionSource};
 
 /// The identities of one file, as read at the start.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ impl StaticIdentities {
     ///
     /// # Errors
     /// [`ConfigError`] with the line of each problem.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, source))?;
-        Self::parse(&text, path)
+        Self::parse(&text, path, permissions)
     }
 
-    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let identities = Identities::parse(text, path)?;
+    fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
+        let identities = Identities::parse(text, path, permissions)?;
         let hash = Sha256::of(text.as_bytes()).to_string();
         Ok(Self { identities, version: format!("static-{}", &hash[..16]).into() })
     }
@@ -79,12 +79,14 @@ impl Authorizer for StaticIdentities {
         identity: &Identity,
         action: Action,
         resource: &Resource<'_>,
+        _: &Circumstances,
     ) -> Result<Arc<str>, Denied> {
-        let entry = self.identities.entries().get(identity.entry).ok_or(Denied)?;
-        if entry.allows(action.name(), &resource.to_string()) {
-            Ok(Arc::clone(&self.version))
-        } else {
-            Err(Denied)
+        let entry = self.identities.entries().get(identity.entry);
+        let resource = resource.to_string();
+        let allowed = |action: &Action| entry.is_some_and(|entry| entry.allows(action.name(), &resource));
+        match action.with_dependent().find(|action| !allowed(action)) {
+            None => Ok(Arc::clone(&self.version)),
+            Some(action) => Err(Denied { action, reason: "its entry does not allow it".to_owned() }),
         }
     }
 }
@@ -113,7 +115,12 @@ fn certificate_name(der: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use catrust_domain::Timestamp;
+
     use super::*;
+
+    const CIRCUMSTANCES: Circumstances =
+        Circumstances { source_address: None, now: Timestamp::from_micros(0) };
 
     fn identities() -> StaticIdentities {
         let text = format!(
@@ -134,7 +141,7 @@ mod tests {
             "#,
             Sha256::of(b"secret-token")
         );
-        StaticIdentities::parse(&text, Path::new("identities.toml")).unwrap()
+        StaticIdentities::parse(&text, Path::new("identities.toml"), PermissionSource::Identities).unwrap()
     }
 
     fn certificate(spiffe: &str) -> Vec<u8> {
@@ -174,12 +181,13 @@ mod tests {
             )
         };
         let text = entry(b"old", "mq:*") + &entry(b"new", "mq:GetCaCertificate");
-        let identities = StaticIdentities::parse(&text, Path::new("i.toml")).unwrap();
+        let identities =
+            StaticIdentities::parse(&text, Path::new("i.toml"), PermissionSource::Identities).unwrap();
         let everything = Resource { region_id: None, account_id: None, instance_id: None };
         let may = |token, action| {
             let credentials = Credentials { bearer_token: Some(token), client_certificate: None };
             let identity = identities.authenticate(&credentials).unwrap();
-            identities.authorize(&identity, action, &everything).is_ok()
+            identities.authorize(&identity, action, &everything, &CIRCUMSTANCES).is_ok()
         };
         assert!(may("old", Action::UpdateInstance) && may("new", Action::GetCaCertificate));
         assert!(!may("new", Action::UpdateInstance));
@@ -198,8 +206,10 @@ mod tests {
             account_id: Some(account),
             instance_id: Some(&instance),
         };
-        assert!(identities.authorize(&alice, Action::GetCaCertificate, &on(&own)).is_ok());
-        assert!(identities.authorize(&alice, Action::GetCaCertificate, &on(&other)).is_err());
-        assert!(identities.authorize(&alice, Action::DeleteCaCertificate, &on(&own)).is_err());
+        let may =
+            |action, account| identities.authorize(&alice, action, &on(account), &CIRCUMSTANCES).is_ok();
+        assert!(may(Action::GetCaCertificate, &own));
+        assert!(!may(Action::GetCaCertificate, &other));
+        assert!(!may(Action::DeleteCaCertificate, &own));
     }
 }

@@ -1,5 +1,6 @@
 //! What the layers found out about a call, and how its reply is finished.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use catrust_domain::{CommandContext, Sha256};
@@ -29,8 +30,10 @@ pub(crate) struct Call {
     pub identity: Identity,
     /// When the caller stops waiting, where it said so.
     pub deadline: Option<Instant>,
+    /// Where the call comes from. A dual-stack listener sees IPv4 in IPv6's clothes, which
+    /// are taken off here.
+    pub source_address: Option<IpAddr>,
     default_deadline: Option<DefaultDeadline>,
-    source_address: String,
     traceparent: String,
 }
 
@@ -52,10 +55,7 @@ impl Call {
             identity: identity.clone(),
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
             default_deadline: extensions.get::<DefaultDeadline>().cloned(),
-            source_address: extensions
-                .get::<SourceAddress>()
-                .map(|a| a.0.ip().to_string())
-                .unwrap_or_default(),
+            source_address: extensions.get::<SourceAddress>().map(|a| a.0.ip().to_canonical()),
             traceparent: extensions.get::<TraceParent>().map(|t| t.0.clone()).unwrap_or_default(),
         })
     }
@@ -89,7 +89,7 @@ impl Call {
             actor: self.identity.principal.to_string(),
             account_id: self.identity.account_id.clone(),
             policy_version: policy_version.to_owned(),
-            source_address: self.source_address.clone(),
+            source_address: self.source_address.map(|address| address.to_string()).unwrap_or_default(),
             traceparent: self.traceparent.clone(),
         }
     }

@@ -26,7 +26,7 @@ use catrust_trust_feed::{InProcessFeed, SigningKey};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::access::{Action, Authorizer, Identity, Resource};
+use crate::access::{Action, Authorizer, Circumstances, Resource};
 use crate::appender::Appender;
 use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
@@ -88,7 +88,7 @@ impl Api {
     /// policies that allowed it.
     async fn admit(&self, call: &Call, id: &InstanceId, action: Action) -> Result<Arc<str>, ApiError> {
         let instance = self.find_instance(id).await?;
-        let policy_version = self.authorize_on(&call.identity, &instance, action)?;
+        let policy_version = self.authorize_on(call, &instance, action)?;
         let own = |instance: &InstanceSummary| instance.owner_account_id == call.identity.account_id;
         // The directory may lag a change of the owner: only the store's word refuses.
         if own(&instance) || own(&self.load_instance(id).await?) {
@@ -100,7 +100,7 @@ impl Api {
 
     fn authorize_on(
         &self,
-        identity: &Identity,
+        call: &Call,
         instance: &InstanceSummary,
         action: Action,
     ) -> Result<Arc<str>, ApiError> {
@@ -109,25 +109,17 @@ impl Api {
             account_id: Some(&instance.owner_account_id),
             instance_id: Some(&instance.instance_id),
         };
-        self.authorize(identity, action, &resource)
+        self.authorize(call, action, &resource)
     }
 
     /// Checks that policy allows `action`, and the action that it depends on.
-    fn authorize(
-        &self,
-        identity: &Identity,
-        action: Action,
-        resource: &Resource<'_>,
-    ) -> Result<Arc<str>, ApiError> {
-        let allowed = |action: Action| {
-            self.authorizer.authorize(identity, action, resource).map_err(|_denied| {
-                let (principal, action) = (&*identity.principal, action.name());
-                tracing::info!(principal, action, %resource, "no policy allows it");
-                ApiError::PermissionDenied { action }
-            })
-        };
-        let version = allowed(action)?;
-        action.dependent().map_or(Ok(version), allowed)
+    fn authorize(&self, call: &Call, action: Action, resource: &Resource<'_>) -> Result<Arc<str>, ApiError> {
+        let circumstances = Circumstances { source_address: call.source_address, now: self.now() };
+        self.authorizer.authorize(&call.identity, action, resource, &circumstances).map_err(|denied| {
+            let (principal, action) = (&*call.identity.principal, denied.action.name());
+            tracing::info!(principal, action, %resource, reason = denied.reason, "permission denied");
+            ApiError::PermissionDenied { action }
+        })
     }
 
     async fn find_instance(&self, id: &InstanceId) -> Result<InstanceSummary, ApiError> {

@@ -54,6 +54,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         spending: None,
         authenticator: access.clone(),
         authorizer: access,
+        policies: None,
         clock,
     };
     let outcome = run_server(&config, parts, &telemetry, async |assembled| {

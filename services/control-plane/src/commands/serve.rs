@@ -9,6 +9,8 @@ use catrust_event_store::EventStore;
 use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, TrustFeed};
 
 use super::{ServeArguments, load};
+use crate::access::Authorizer;
+use crate::access::policy_folder::PolicyFolder;
 use crate::access::static_identities::StaticIdentities;
 use crate::assemble::{Assembled, Parts, assemble, system_clock};
 use crate::config::Config;
@@ -63,7 +65,9 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
     let key = Arc::new(SigningKey::load(key_file)?);
     tracing::info!(key_id = key.key_id(), log_id = %store.log_id(), "signing key loaded");
     let identities_file = config.auth.token_file.as_deref().context("auth.token_file is not set")?;
-    let identities = Arc::new(StaticIdentities::load(identities_file)?);
+    let identities = Arc::new(StaticIdentities::load(identities_file, config.auth.permission_source())?);
+    let policies = config.auth.policy_dir.as_deref().map(PolicyFolder::load).transpose();
+    let policies = policies.context("the policies in auth.policy_dir cannot be used")?.map(Arc::new);
     let feed = feed(config).await?;
     let (receipts, spending) = match &feed {
         Some(feed) => (Some(feed.receipts().await?), Some(feed.spending().await?)),
@@ -76,7 +80,11 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
         receipts,
         spending,
         authenticator: identities.clone(),
-        authorizer: identities,
+        authorizer: match &policies {
+            Some(policies) => Arc::clone(policies) as Arc<dyn Authorizer>,
+            None => identities,
+        },
+        policies,
         clock,
     })
 }

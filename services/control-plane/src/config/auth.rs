@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
+use super::identities::PermissionSource;
 
 /// How callers show who they are: a bearer token whose hash is in `token_file`, or a client
 /// certificate (`tls.client_ca_file`) whose name is in it.
@@ -15,9 +16,21 @@ pub struct AuthConfig {
     /// TOML file of the static identities; see `deploy/config/identities.example.toml`. No
     /// default: without identities nobody may call. It holds hashes, not tokens.
     pub token_file: Option<PathBuf>,
+    /// Folder of policies, `DIR/ACCOUNT/NAME.cedar` and `DIR/ACCOUNT/NAME.json` (RAM policy
+    /// documents); see `deploy/policies`. Where it is set, policies alone say who may do what:
+    /// the entries of `token_file` must not have `allow` and `resources`. It is read again
+    /// every 2 seconds and on SIGHUP; a folder with a mistake in it changes nothing. No
+    /// default: the entries of `token_file` say who may do what.
+    pub policy_dir: Option<PathBuf>,
 }
 
 impl AuthConfig {
+    /// Where permission comes from.
+    #[must_use]
+    pub const fn permission_source(&self) -> PermissionSource {
+        if self.policy_dir.is_some() { PermissionSource::Policies } else { PermissionSource::Identities }
+    }
+
     pub(crate) fn validate(&self, problems: &mut Problems) {
         problems.require(
             self.token_file.is_some(),

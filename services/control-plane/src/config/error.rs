@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use catrust_policy::{Bundle, Policies};
+
 /// The settings cannot be used. `Display` is meant for a person at a terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -100,6 +102,18 @@ impl Problems {
             Ok(found) if found.is_dir() => self.add(key, format!("{} is a directory", path.display())),
             Ok(_) => {}
             Err(error) => self.add(key, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    /// Adds every problem of the policy folder, by file and line.
+    pub(crate) fn policies(&mut self, folder: &Path) {
+        let Err(refused) = Bundle::read(folder).and_then(|bundle| Policies::compile(&bundle)) else { return };
+        for problem in refused.0 {
+            let place = match problem.place() {
+                place if place.is_empty() => "auth.policy_dir".to_owned(),
+                place => folder.join(place).display().to_string(),
+            };
+            self.add(place, problem.message);
         }
     }
 

@@ -13,6 +13,9 @@
 //! resources = ["acs:mq:*:1234567890:*"]
 //! operator = false
 //! ```
+//!
+//! With `auth.policy_dir` the entries say only who somebody is: without `allow` and
+//! `resources`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +29,15 @@ use super::error::{ConfigError, Problems, line_and_column, syntax_error};
 use super::pattern::Pattern;
 use super::secret::hidden_text;
 
+/// Where permission comes from: one place, never two that somebody has to add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PermissionSource {
+    /// `allow` and `resources` of each entry.
+    Identities,
+    /// The folder `auth.policy_dir`.
+    Policies,
+}
+
 /// Somebody who may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -34,9 +46,9 @@ pub struct Identity {
     pub principal: String,
     /// Account that the caller acts for.
     pub account_id: AccountId,
-    /// Actions that it may take.
+    /// Actions that it may take; none where policies say so.
     pub allow: Vec<Pattern>,
-    /// Resources that it may take them on.
+    /// Resources that it may take them on; none where policies say so.
     pub resources: Vec<Pattern>,
     /// Whether it operates catrust itself: registers and changes instances, of every
     /// account. CA certificates are their owners' all the same.
@@ -66,18 +78,19 @@ impl Identities {
     ///
     /// # Errors
     /// [`ConfigError`] with the line of each problem; tokens and hashes are not quoted.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, source))?;
-        Self::parse(&text, path)
+        Self::parse(&text, path, permissions)
     }
 
     /// Reads the text; `path` is for messages only.
     ///
     /// # Errors
     /// As [`Identities::load`], but for the reading.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text).map_err(|error| syntax_error(path, text, &error))?;
-        let mut reader = Reader { text, path, problems: Problems::default(), accounts: HashMap::new() };
+        let mut reader =
+            Reader { text, path, permissions, problems: Problems::default(), accounts: HashMap::new() };
         let mut identities = Self::default();
         for entry in file.identity {
             reader.take(&mut identities, entry);
@@ -136,8 +149,8 @@ struct Entry {
     account_id: Spanned<String>,
     token_sha256: Option<Spanned<Hidden>>,
     certificate: Option<Spanned<String>>,
-    allow: Vec<Spanned<String>>,
-    resources: Vec<Spanned<String>>,
+    allow: Option<Spanned<Vec<Spanned<String>>>>,
+    resources: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     operator: bool,
 }
@@ -151,6 +164,7 @@ struct Hidden(#[serde(deserialize_with = "hidden_text")] String);
 struct Reader<'a> {
     text: &'a str,
     path: &'a Path,
+    permissions: PermissionSource,
     problems: Problems,
     accounts: HashMap<String, AccountId>,
 }
@@ -171,8 +185,8 @@ impl Reader<'_> {
             (None, Some(name)) => self.take_certificate(&mut identities.by_certificate, index, name),
             _ => self.add(start, "set exactly one of token_sha256 and certificate"),
         }
-        let allow = self.patterns(start, "allow", &allow, &ACTION);
-        let resources = self.patterns(start, "resources", &resources, &RESOURCE);
+        let allow = self.patterns(start, "allow", allow.as_ref(), &ACTION);
+        let resources = self.patterns(start, "resources", resources.as_ref(), &RESOURCE);
         if let Some(account_id) = self.account_of(&principal, &account_id) {
             let principal = principal.into_inner();
             identities.entries.push(Identity { principal, account_id, allow, resources, operator });
@@ -234,11 +248,22 @@ impl Reader<'_> {
         &mut self,
         start: usize,
         key: &str,
-        texts: &[Spanned<String>],
+        texts: Option<&Spanned<Vec<Spanned<String>>>>,
         shape: &Shape,
     ) -> Vec<Pattern> {
+        if self.permissions == PermissionSource::Policies {
+            if let Some(texts) = texts {
+                let message = format!(
+                    "{key} stands beside auth.policy_dir: permission comes from the policies alone; remove {key} \
+                     here, and write a policy for it"
+                );
+                self.add(texts.span().start, message);
+            }
+            return Vec::new();
+        }
+        let texts = texts.map_or(&[][..], |texts| texts.get_ref());
         if texts.is_empty() {
-            self.add(start, format!("{key} is empty: nothing would be allowed"));
+            self.add(start, format!("{key} is missing or empty: nothing would be allowed"));
         }
         let mut patterns = Vec::with_capacity(texts.len());
         for text in texts {
@@ -295,7 +320,7 @@ resources = ["acs:mq:*:1234567890:*"]
     }
 
     fn parse(text: &str) -> Result<Identities, ConfigError> {
-        Identities::parse(text, Path::new("identities.toml"))
+        Identities::parse(text, Path::new("identities.toml"), PermissionSource::Identities)
     }
 
     #[track_caller]
@@ -374,7 +399,7 @@ resources = ["acs:mq:*:1234567890:*"]
             ("\"ops-alice\"", "\"\"", "identities.toml:3: principal must have"),
             ("\"1234567890\"\ntoken", "\"a:b\"\ntoken", "identities.toml:4: account_id may contain only"),
             ("\"mq:*\"", "\"*\"", "identities.toml:6: allow: must look like mq:"),
-            ("[\"mq:*\"]", "[]", "allow is empty"),
+            ("[\"mq:*\"]", "[]", "allow is missing or empty"),
             ("acs:mq:*:1234567890:*", "acs:mq:*", "identities.toml:7: resources: must look like acs:mq:"),
             ("acs:mq:*:1234567890:*", "acs:mq:*: :*", "identities.toml:7: resources: may contain only"),
             ("resources", "resorces", "identities.toml:7:1: unknown field `resorces`"),
@@ -386,6 +411,18 @@ resources = ["acs:mq:*:1234567890:*"]
             assert_ne!(text, alice(), "{from:?} stands in the sample");
             refused(&text, expected);
         }
+    }
+
+    #[test]
+    fn entries_with_grants_are_refused_beside_policies() {
+        let parse = |text: &str| Identities::parse(text, Path::new("i.toml"), PermissionSource::Policies);
+        let error = parse(&alice()).unwrap_err().to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert!(lines[0].starts_with("i.toml:6: allow stands beside auth.policy_dir"), "{error}");
+        assert!(lines[1].starts_with("i.toml:7: resources stands beside auth.policy_dir"), "{error}");
+        let without: String = alice().lines().take(5).map(|line| format!("{line}\n")).collect();
+        assert!(!parse(&without).unwrap().entries()[0].allows("mq:RegisterCa", "acs:mq:r:1234567890:i"));
+        refused(&without, "identities.toml:2: allow is missing or empty");
     }
 
     #[test]

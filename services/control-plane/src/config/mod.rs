@@ -43,7 +43,7 @@ pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 pub use error::{ConfigError, Problem};
 pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
-pub use identities::{Identities, Identity};
+pub use identities::{Identities, Identity, PermissionSource};
 pub use lifecycle::LifecycleConfig;
 pub use limits::LimitsConfig;
 pub use nats::{NatsConfig, NatsUrl};
@@ -140,8 +140,8 @@ impl Config {
         problems.into_result()
     }
 
-    /// Checks that every file that the settings name can be read, and that the identities
-    /// hold. The files may have changed by the time they are used.
+    /// Checks that every file that the settings name can be read, and that the identities and
+    /// policies hold. The files may have changed by the time they are used.
     ///
     /// # Errors
     /// [`ConfigError::Settings`] with every problem that was found.
@@ -156,9 +156,12 @@ impl Config {
         problems.readable("tls.key_file", self.tls.key_file.as_deref());
         problems.readable("tls.client_ca_file", self.tls.client_ca_file.as_deref());
         if let Some(path) = &self.auth.token_file
-            && let Err(error) = Identities::load(path)
+            && let Err(error) = Identities::load(path, self.auth.permission_source())
         {
             problems.add("auth.token_file", error.to_string());
+        }
+        if let Some(path) = &self.auth.policy_dir {
+            problems.policies(path);
         }
         problems.into_result()
     }

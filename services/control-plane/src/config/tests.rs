@@ -271,7 +271,10 @@ fn every_sample_configuration_is_valid() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if name.starts_with("identities") {
-            assert!(!Identities::load(&path).unwrap().is_empty(), "{name}");
+            let beside_policies = name.contains("policies");
+            let source =
+                if beside_policies { PermissionSource::Policies } else { PermissionSource::Identities };
+            assert!(!Identities::load(&path, source).unwrap().is_empty(), "{name}");
         } else {
             let config =
                 Config::load(Some(&path), std::iter::empty()).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -280,7 +283,42 @@ fn every_sample_configuration_is_valid() {
         seen.push(name);
     }
     seen.sort();
-    assert_eq!(seen, ["dev.toml", "identities.example.toml", "production.toml", "sqlite.toml"]);
+    assert_eq!(
+        seen,
+        [
+            "dev.toml",
+            "identities.beside-policies.example.toml",
+            "identities.example.toml",
+            "production.toml",
+            "sqlite.toml"
+        ]
+    );
+}
+
+#[test]
+fn the_sample_policies_are_valid() {
+    let policy_dir = samples().join("../policies");
+    let auth = AuthConfig { policy_dir: Some(policy_dir), ..AuthConfig::default() };
+    Config { auth, ..Config::default() }.check_files().unwrap();
+}
+
+#[test]
+fn every_problem_of_the_policies_is_named_with_its_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("1")).unwrap();
+    std::fs::write(folder.path().join("1/a.cedar"), "\npermit(principal, action, resource").unwrap();
+    std::fs::write(folder.path().join("1/b.json"), "{}").unwrap();
+    let check = |path: &Path| {
+        let auth = AuthConfig { policy_dir: Some(path.to_owned()), ..AuthConfig::default() };
+        Config { auth, ..Config::default() }.check_files().unwrap_err().to_string()
+    };
+    let error = check(folder.path());
+    let lines: Vec<_> = error.lines().collect();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    assert!(lines.len() == 2 && lines[0].starts_with(&place("1/a.cedar:2: ")), "{error}");
+    assert!(lines[1].starts_with(&place("1/b.json:1: ")), "{error}");
+    let error = check(&folder.path().join("gone"));
+    assert!(error.starts_with("auth.policy_dir: ") && error.contains("cannot be listed"), "{error}");
 }
 
 fn deployment_file(name: &str) -> String {

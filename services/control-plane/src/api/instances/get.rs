@@ -18,7 +18,7 @@ pub(super) async fn handle(
     let Some(id) = fields.instance_id(&request.mqtt_instance_id) else { return Err(fields.into_error()) };
 
     let instance = api.store.find_instance(&id).await?.ok_or(Rejection::InstanceNotFound)?;
-    api.authorize_on(&call.identity, &InstanceSummary::from(&instance), Action::GetInstance)?;
+    api.authorize_on(call, &InstanceSummary::from(&instance), Action::GetInstance)?;
     check_owner(call, &instance.owner_account_id)?;
     Ok(v1::GetInstanceResponse {
         request_id: call.request_id.to_string(),

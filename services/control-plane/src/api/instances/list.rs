@@ -19,7 +19,7 @@ pub(super) async fn handle(
     let after = paging::position(LIST, &request.page_token)?;
 
     let everything = Resource { region_id: None, account_id: None, instance_id: None };
-    api.authorize(&call.identity, Action::ListInstances, &everything)?;
+    api.authorize(call, Action::ListInstances, &everything)?;
     // The list runs over every account.
     check_operator(call, Action::ListInstances)?;
     let mut page = api.store.list_instances(after, page_size + 1).await?;

@@ -29,7 +29,7 @@ pub(super) async fn handle(
 
     let resource =
         Resource { region_id: Some(&region_id), account_id: Some(&owner_account_id), instance_id: Some(&id) };
-    let policy_version = api.authorize(&call.identity, Action::RegisterInstance, &resource)?;
+    let policy_version = api.authorize(call, Action::RegisterInstance, &resource)?;
     check_operator(call, Action::RegisterInstance)?;
     let command = Command::RegisterInstance(InstanceRegistered { region_id, owner_account_id, edition });
     let reply = api.submit(call, id, command, &policy_version).await?;

@@ -27,7 +27,7 @@ pub(super) async fn handle(
     call.identify_by(key, "UpdateInstance", &request);
 
     let instance = api.load_instance(&id).await?;
-    let policy_version = api.authorize_on(&call.identity, &instance, Action::UpdateInstance)?;
+    let policy_version = api.authorize_on(call, &instance, Action::UpdateInstance)?;
     check_operator(call, Action::UpdateInstance)?;
     let command = Command::UpdateInstance { owner_account_id, edition };
     let reply = api.submit(call, id, command, &policy_version).await?;

@@ -43,6 +43,34 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action, in the order of the enum.
+    pub const ALL: [Self; Self::GetPropagation as usize + 1] = [
+        Self::GetRegisterCode,
+        Self::RegisterCa,
+        Self::GetCaCertificate,
+        Self::ListCaCertificate,
+        Self::UnregisterCaCertificate,
+        Self::ActiveCaCertificate,
+        Self::DeleteCaCertificate,
+        Self::ListCaCertificateEvents,
+        Self::MqttInstanceAccess,
+        Self::RegisterInstance,
+        Self::UpdateInstance,
+        Self::GetInstance,
+        Self::ListInstances,
+        Self::GetTrustBundle,
+        Self::WatchTrust,
+        Self::ReportReceipt,
+        Self::ListBrokers,
+        Self::GetPropagation,
+    ];
+
+    /// The action of that name. Case matters.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+
     /// Name in policies.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -66,6 +94,11 @@ impl Action {
             Self::ListBrokers => "mq:ListBrokers",
             Self::GetPropagation => "mq:GetPropagation",
         }
+    }
+
+    /// The action, and the one that must be allowed as well.
+    pub fn with_dependent(self) -> impl Iterator<Item = Self> {
+        std::iter::once(self).chain(self.dependent())
     }
 
     /// The action that must be allowed as well.

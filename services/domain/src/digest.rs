@@ -26,6 +26,13 @@ impl Sha256 {
         &self.0
     }
 
+    /// Its digits, without an allocation: some ten of them are written for each event. Twice
+    /// as many digits as octets never fail to fit.
+    fn spell<'a>(&self, digits: &'a mut [u8; 64]) -> Result<&'a str, fmt::Error> {
+        hex::encode_to_slice(self.0, digits).map_err(|_| fmt::Error)?;
+        std::str::from_utf8(digits).map_err(|_| fmt::Error)
+    }
+
     /// Takes exactly 32 octets.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
@@ -35,10 +42,7 @@ impl Sha256 {
 
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0; 64];
-        // Twice as many digits as octets: the one thing that could fail.
-        hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+        f.write_str(self.spell(&mut [0; 64])?)
     }
 }
 
@@ -65,9 +69,7 @@ impl FromStr for Sha256 {
 
 impl Serialize for Sha256 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut digits = [0; 64];
-        hex::encode_to_slice(self.0, &mut digits).map_err(S::Error::custom)?;
-        serializer.serialize_str(std::str::from_utf8(&digits).map_err(S::Error::custom)?)
+        serializer.serialize_str(self.spell(&mut [0; 64]).map_err(S::Error::custom)?)
     }
 }
 

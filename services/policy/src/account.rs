@@ -25,9 +25,6 @@ pub(crate) struct AccountPolicies {
 
 impl AccountPolicies {
     /// Takes validated policies. Their ids are what decisions name.
-    ///
-    /// # Errors
-    /// Two have the same id.
     pub(crate) fn new(set: PolicySet) -> Self {
         let mut account = Self::default();
         for policy in set.policies() {

@@ -61,8 +61,7 @@ pub(super) enum Failure {
     Final(StoreError),
 }
 
-/// What appends: a connection that knows how to look at the log, and what its last batch
-/// left in memory.
+/// What appends: a connection, and what its last batch left in memory.
 pub(super) struct Appender {
     connection: PgConnection,
     memory: Option<Memory>,
@@ -186,7 +185,7 @@ impl PgEventStore {
         let needs = Needs::of(commands);
         let (missing, model) = match known {
             Some(memory) => {
-                let missing = needs.clone().missing_from(&memory.model);
+                let missing = needs.missing_from(&memory.model);
                 if missing.is_replies_alone() {
                     let decided =
                         run(memory.head, WorkingSet::new(memory.head, now, memory.model), commands)?;
@@ -197,7 +196,7 @@ impl PgEventStore {
                     if missing.replies.is_empty() || !decided.results.iter().zip(commands).any(refused) {
                         return Ok(Decided { unseen_replies: !missing.replies.is_empty(), ..decided });
                     }
-                    (needs, ReadModel::new())
+                    (Needs::of(commands), ReadModel::new())
                 } else {
                     (missing, memory.model)
                 }

@@ -1,35 +1,35 @@
 //! The wire between the log and the brokers.
 //!
-//! [`message`] says what each row of the log looks like to brokers, [`canonical`]
-//! and [`signing`] how it is signed and verified; [`feed`] is the port that carries
-//! it, with two implementations, [`nats`] and [`in_process`], that both run the
-//! suite in `contract`; [`parse`] and [`bundle`] fold signed messages into the trust
-//! of an instance, and [`agent`] is the whole reading side around them: order, staleness,
-//! persistence, receipts, for whatever enforces trust.
+//! [`message`] says what each row of the log looks like to brokers, the room `signing`
+//! how it is signed and verified; [`feed`] is the port that carries it, with two
+//! implementations, [`nats`] and [`in_process`], that both run the suite in `contract`;
+//! [`parse`] and [`bundle`] fold signed messages into the trust of an instance, and
+//! [`agent`] is the whole reading side around them: order, staleness, persistence,
+//! receipts, for whatever enforces trust.
 //!
 //! The crate knows nothing of SQL, of gRPC servers, or of what enforces trust.
 
 pub mod agent;
 pub mod bundle;
-pub mod canonical;
 pub mod feed;
 pub mod in_process;
 pub mod message;
 pub mod nats;
 pub mod parse;
-mod pem;
-pub mod signing;
 pub mod subject;
 
 #[cfg(feature = "contract")]
 pub mod contract;
 
+use catrust_signing::pem;
+pub use catrust_signing::{
+    KeyError, NotCanonical, Signed, SigningKey, TrustKeys, Verified, VerifyError, canonical, signing,
+};
+
 pub use bundle::{Applied, HeadVerdict, TrustError, TrustState};
-pub use canonical::{NotCanonical, Signed, Verified, VerifyError};
 pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
 pub use nats::{
     IncomingReceipt, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender, SpendingStream,
 };
-pub use signing::{KeyError, SigningKey, TrustKeys};

@@ -14,6 +14,7 @@ use catrust_domain::{
 use catrust_proto::v1 as proto;
 use uuid::Uuid;
 
+pub use crate::canonical::timestamp;
 use crate::canonical::{NotCanonical, Signed as _};
 use crate::feed::TailMessage;
 use crate::signing::SigningKey;
@@ -253,15 +254,6 @@ pub fn head(log_id: Uuid, point: &TrustPoint, issued_at: Timestamp) -> proto::He
         valid_until: Some(timestamp(issued_at.plus_seconds(HEAD_VALIDITY_SECONDS))),
         signature: None,
     }
-}
-
-/// A time as the contract has it.
-#[must_use]
-pub fn timestamp(time: Timestamp) -> catrust_proto::Timestamp {
-    let micros = time.micros();
-    // The remainder is below a million, so that the nanoseconds fit.
-    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
-    catrust_proto::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
 }
 
 /// A state as the contract has it; UNSPECIFIED for a certificate that left the bundle.

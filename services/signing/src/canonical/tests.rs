@@ -4,10 +4,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::*;
-use crate::contract::key;
+
+fn key() -> SigningKey {
+    SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap()
+}
 
 fn time(micros: i64) -> Option<Timestamp> {
-    Some(crate::message::timestamp(catrust_domain::Timestamp::from_micros(micros)))
+    Some(timestamp(catrust_domain::Timestamp::from_micros(micros)))
 }
 
 fn entry() -> TrustEntry {

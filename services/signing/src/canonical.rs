@@ -187,6 +187,15 @@ pub fn micros(time: &Timestamp) -> Option<i64> {
     whole.then_some(micros)
 }
 
+/// A time as the contract has it.
+#[must_use]
+pub fn timestamp(time: catrust_domain::Timestamp) -> Timestamp {
+    let micros = time.micros();
+    // The remainder is below a million, so that the nanoseconds fit.
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
+    Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
 // === impl Signed ===
 
 impl Signed for TrustBundle {

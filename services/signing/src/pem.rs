@@ -8,6 +8,7 @@ const LINE: usize = 64;
 
 /// Reads the content of every block with `label`; blocks with other labels and
 /// text around them are passed over. `None` where a block is malformed.
+#[must_use]
 pub fn decode_all(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
     let begin = format!("-----BEGIN {label}-----");
     let end = format!("-----END {label}-----");
@@ -29,12 +30,14 @@ pub fn decode_all(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
 
 /// Reads the content of the only block with `label`; `None` where there is not
 /// exactly one.
+#[must_use]
 pub fn decode_one(label: &str, text: &str) -> Option<Vec<u8>> {
     let mut blocks = decode_all(label, text)?;
     if blocks.len() == 1 { blocks.pop() } else { None }
 }
 
 /// Writes one block.
+#[must_use]
 pub fn encode(label: &str, content: &[u8]) -> String {
     let base64 = STANDARD.encode(content);
     let mut pem = format!("-----BEGIN {label}-----\n");

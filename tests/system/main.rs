@@ -3,6 +3,7 @@
 //! One test program for all cases, since linking many would cost more time than
 //! running them. Each case has servers of its own.
 
+mod audit;
 mod contract;
 mod crash;
 mod demo;

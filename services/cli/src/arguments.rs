@@ -89,6 +89,9 @@ pub enum Command {
     /// Brokers: status, propagation.
     #[command(subcommand)]
     Fleet(crate::fleet::FleetCommand),
+    /// The audit trail: list.
+    #[command(subcommand)]
+    Audit(crate::audit::AuditCommand),
     /// Policy folders: check, test. Offline: no server is asked.
     #[command(subcommand)]
     Policy(crate::policy::PolicyCommand),

@@ -91,6 +91,15 @@ pub enum State {
     Inactive,
 }
 
+impl From<State> for proto::CaCertificateState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Active => Self::Active,
+            State::Inactive => Self::Inactive,
+        }
+    }
+}
+
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct Show {
@@ -206,11 +215,7 @@ async fn show(arguments: Show, session: &Session, output: &Output) -> Result<(),
 
 async fn list(arguments: List, session: &Session, output: &Output) -> Result<(), Failure> {
     let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
-    let state = match arguments.state {
-        None => proto::CaCertificateState::Unspecified,
-        Some(State::Active) => proto::CaCertificateState::Active,
-        Some(State::Inactive) => proto::CaCertificateState::Inactive,
-    };
+    let state = arguments.state.map_or(proto::CaCertificateState::Unspecified, Into::into);
     let mut all = proto::ListCaCertificatesResponse::default();
     let mut client = session.ca_certificates();
     loop {
@@ -244,6 +249,7 @@ async fn history(arguments: History, session: &Session, output: &Output) -> Resu
             sn: arguments.sn.clone().unwrap_or_default(),
             page_size: 100,
             page_token: all.next_page_token,
+            ..Default::default()
         };
         let page =
             session.call(message, async |request| client.list_ca_certificate_events(request).await).await?;

@@ -1,6 +1,6 @@
 //! `catrust`: the contract from a terminal.
 //!
-//! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`]), each with its
+//! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`], [`audit`]), each with its
 //! arguments, its calls and its tables; [`policy`] calls nobody, and asks the policies as a
 //! server would. [`session`] connects and retries, [`failure`] maps what went wrong to an
 //! exit code, [`output`] prints. Knows the contract and nothing of the server's inside.
@@ -8,6 +8,7 @@
 //! Exit codes: 0 done, 1 refused (the code on stderr), 2 usage, 3 unreachable.
 
 mod arguments;
+mod audit;
 mod bundle;
 mod ca;
 mod ca_change;
@@ -61,6 +62,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Watch(command) => watch::run(command, &session, &output).await,
         Command::Bundle(command) => bundle::run(command, &session, &output).await,
         Command::Fleet(command) => fleet::run(command, &session, &output).await,
+        Command::Audit(command) => audit::run(command, &session, &output).await,
         Command::Policy(command) => policy::run(command, &output),
     }
 }

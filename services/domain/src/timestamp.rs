@@ -20,6 +20,11 @@ const LAST_MICROS: i64 = 253_402_300_799_999_999;
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// 0000-01-01T00:00:00.000000Z, the first one that RFC 3339 can spell.
+    pub const FIRST: Self = Self(FIRST_MICROS);
+    /// 9999-12-31T23:59:59.999999Z, the last one that RFC 3339 can spell.
+    pub const LAST: Self = Self(LAST_MICROS);
+
     /// Makes a timestamp from microseconds since the epoch.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {

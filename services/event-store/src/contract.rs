@@ -8,6 +8,7 @@ pub mod checking;
 pub mod commands;
 pub mod reading;
 pub mod receipts;
+pub mod searching;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -148,6 +149,8 @@ macro_rules! contract_suite {
             receipts::many_replicas_take_receipts_of_the_same_brokers_at_once,
             receipts::brokers_of_all_instances_are_listed_in_pages_and_forgotten_by_age,
             receipts::batches_and_fleets_are_bounded,
+            searching::a_search_finds_what_a_look_at_every_row_finds,
+            searching::a_search_is_bounded,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

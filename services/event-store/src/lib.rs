@@ -21,6 +21,7 @@ mod recent;
 pub mod report;
 mod rows;
 mod schema;
+pub mod search;
 pub mod sqlite;
 mod verify;
 mod walk;
@@ -40,6 +41,7 @@ use uuid::Uuid;
 
 pub use error::StoreError;
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
+pub use search::{SearchScope, TrustChangePage, TrustChangeSearch, TrustChangeType};
 
 /// Reads the wall clock. The store calls it once per batch, under the append lock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -167,15 +169,14 @@ pub trait EventStore: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Page<CertificateView>, StoreError>;
 
-    /// Lists trust changes of an instance after position `after`, ascending; only
-    /// those of one serial number where `sn` is given, deleted certificates included.
-    async fn list_trust_changes(
+    /// Searches a bounded stretch of the log after position `after` for up to `limit`
+    /// trust changes.
+    async fn search_trust_changes(
         &self,
-        id: &InstanceId,
-        sn: Option<&SerialNumber>,
+        search: &TrustChangeSearch,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<RecordedEvent>, StoreError>;
+    ) -> Result<TrustChangePage, StoreError>;
 
     /// Loads a trust bundle, all of it from one snapshot, its digest checked
     /// against its entries. `None` when there is no such instance, or it has not

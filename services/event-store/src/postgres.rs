@@ -46,7 +46,8 @@ use crate::faults::Faults;
 use crate::recent::Recent;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
-    StateFilter, StoreError, VerifyReport, bundle, reads, rebuild, verify,
+    StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, reads, rebuild,
+    search, verify,
 };
 
 /// Connections for reading where nobody says. Reads are short; a replica's share of the
@@ -200,14 +201,13 @@ impl EventStore for PgEventStore {
         reads::list_certificates(&mut *self.reader().await?, id, state, after, limit).await
     }
 
-    async fn list_trust_changes(
+    async fn search_trust_changes(
         &self,
-        id: &InstanceId,
-        sn: Option<&SerialNumber>,
+        search: &TrustChangeSearch,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
-        reads::list_trust_changes(&mut *self.reader().await?, id, sn, after, limit).await
+    ) -> Result<TrustChangePage, StoreError> {
+        search::trust_changes(&mut *self.reader().await?, search, after, limit).await
     }
 
     async fn load_bundle(&self, id: &InstanceId, at: BundleAt) -> Result<Option<TrustBundle>, StoreError> {

@@ -134,13 +134,6 @@ pub(crate) const CERTIFICATES_PAGE: &str = concat!(
     " ORDER BY registered_position LIMIT $3) AS page ON true ORDER BY page.registered_position"
 );
 
-/// $1 instance, $2 serial number, $3 position, $4 limit.
-pub(crate) const TRUST_CHANGES_OF_CERTIFICATE: &str = concat!(
-    "SELECT ",
-    event_columns!(""),
-    " FROM events WHERE instance_id = $1 AND sn = $2 AND position > $3 ORDER BY position LIMIT $4"
-);
-
 /// $1 instance, $2 revision, $3 limit.
 pub(crate) const TRUST_CHANGES_AFTER_REVISION: &str = concat!(
     "SELECT ",
@@ -148,25 +141,41 @@ pub(crate) const TRUST_CHANGES_AFTER_REVISION: &str = concat!(
     " FROM events WHERE instance_id = $1 AND revision > $2 ORDER BY revision LIMIT $3"
 );
 
-/// The last revision of instance $1 whose event has `$column` at or below $2; 0
-/// where there is none. Revisions are dense, and positions and times grow with
-/// them, so that a bisection finds it in a few index look-ups, without another
+/// The last `$counter` (revision or position) among the rows of `events` that `$rows`
+/// names, whose `$column` is at or below `$bound`; 0 where there is none. Both counters are dense, and positions and times grow
+/// with them, so that a bisection finds it in a few index look-ups, without another
 /// index on the log.
-macro_rules! last_revision {
-    ($column:literal) => {
+macro_rules! bisection {
+    ($counter:literal, $rows:literal, $column:literal, $bound:literal) => {
         concat!(
             "WITH RECURSIVE bisection(low, high) AS (",
             " SELECT CAST(0 AS bigint),",
-            "  coalesce((SELECT max(revision) FROM events WHERE instance_id = $1), CAST(0 AS bigint))",
+            "  coalesce((SELECT max(",
+            $counter,
+            ") FROM events AS e WHERE ",
+            $rows,
+            "), CAST(0 AS bigint))",
             " UNION ALL",
             " SELECT CASE WHEN e.",
             $column,
-            " <= $2 THEN e.revision ELSE b.low END,",
+            " <= ",
+            $bound,
+            " THEN e.",
+            $counter,
+            " ELSE b.low END,",
             "  CASE WHEN e.",
             $column,
-            " <= $2 THEN b.high ELSE e.revision - 1 END",
+            " <= ",
+            $bound,
+            " THEN b.high ELSE e.",
+            $counter,
+            " - 1 END",
             " FROM bisection AS b JOIN events AS e",
-            "  ON e.instance_id = $1 AND e.revision = (b.low + b.high + 1) / 2",
+            "  ON ",
+            $rows,
+            " AND e.",
+            $counter,
+            " = (b.low + b.high + 1) / 2",
             " WHERE b.low < b.high)",
             " SELECT low FROM bisection WHERE low = high"
         )
@@ -174,9 +183,11 @@ macro_rules! last_revision {
 }
 
 /// $1 instance, $2 position.
-pub(crate) const REVISION_AT_POSITION: &str = last_revision!("position");
+pub(crate) const REVISION_AT_POSITION: &str = bisection!("revision", "e.instance_id = $1", "position", "$2");
 /// $1 instance, $2 time.
-pub(crate) const REVISION_AT_TIME: &str = last_revision!("occurred_at");
+pub(crate) const REVISION_AT_TIME: &str = bisection!("revision", "e.instance_id = $1", "occurred_at", "$2");
+/// $1 time.
+pub(crate) const POSITION_AT_TIME: &str = bisection!("position", "e.position > 0", "occurred_at", "$1");
 
 /// $1 instance.
 pub(crate) const LAST_REVISION: &str = "SELECT coalesce(max(revision), 0) FROM events WHERE instance_id = $1";

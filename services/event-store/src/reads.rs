@@ -89,27 +89,6 @@ pub(crate) async fn list_certificates(
     page(&rows, "ca_certificates", |row| certificate_view(row, 1))
 }
 
-pub(crate) async fn list_trust_changes(
-    db: &mut impl Rows,
-    id: &InstanceId,
-    sn: Option<&SerialNumber>,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<RecordedEvent>, StoreError> {
-    if let Some(sn) = sn {
-        let binds = [
-            Bind::Text(id.as_str()),
-            Bind::Text(sn.as_str()),
-            Bind::Number(stored(after)),
-            Bind::Number(limit.into()),
-        ];
-        return events(db, queries::TRUST_CHANGES_OF_CERTIFICATE, &binds).await;
-    }
-    let binds = [Bind::Text(id.as_str()), Bind::Number(stored(after))];
-    let revision = number(db, queries::REVISION_AT_POSITION, &binds).await?.unwrap_or(0);
-    read_trust_changes(db, id, revision, limit).await
-}
-
 pub(crate) async fn read_trust_changes(
     db: &mut impl Rows,
     id: &InstanceId,

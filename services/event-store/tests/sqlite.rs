@@ -8,13 +8,18 @@ use async_trait::async_trait;
 use catrust_event_store::contract::commands::{append_all, inactivate, instance, populate};
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};
 use catrust_event_store::sqlite::{SqliteEventStore, migrate};
-use catrust_event_store::{EventStore, MigrationReport, StoreError, contract_suite};
+use catrust_event_store::{
+    EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch, contract_suite,
+};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
 use tempfile::TempDir;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
+
+/// Schema version of this program.
+const NEWEST: i64 = 5;
 
 struct SqliteFixture {
     clock: TestClock,
@@ -112,13 +117,14 @@ async fn a_file_of_the_previous_schema_version_is_migrated_with_its_data() {
     }
     connection.close().await.unwrap();
     let refused = SqliteEventStore::open(&old.path(), old.clock.reader()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: 3 })), "{refused:?}");
-    assert_eq!(migrate(&old.path()).await.unwrap(), MigrationReport { from: 1, to: 3 });
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 1, needed: NEWEST })), "{refused:?}");
+    assert_eq!(migrate(&old.path()).await.unwrap(), MigrationReport { from: 1, to: NEWEST });
     let migrated = old.open().await;
     let report = migrated.verify().await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.events, migrated.log_id()), (6, store.log_id()));
-    assert_eq!(migrated.list_trust_changes(&id, Some(&sns[0]), 0, 10).await.unwrap().len(), 2);
+    let search = TrustChangeSearch::all(SearchScope::Certificate(id, sns[0].clone()));
+    assert_eq!(migrated.search_trust_changes(&search, 0, 10).await.unwrap().events.len(), 2);
 }
 
 #[tokio::test]
@@ -132,11 +138,11 @@ async fn a_newer_file_and_a_missing_one_are_refused() {
     let fixture = SqliteFixture::create().await;
     fixture.execute("INSERT INTO _sqlx_migrations SELECT 99, 'newer', installed_on, true, x'00', 0 FROM _sqlx_migrations LIMIT 1").await.unwrap();
     let refused = SqliteEventStore::open(&fixture.path(), fixture.clock.reader()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 3 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: NEWEST })), "{refused:?}");
     let refused = migrate(&fixture.path()).await;
-    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: 3 })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: NEWEST })), "{refused:?}");
     let missing = SqliteEventStore::open(&SqliteFixture::empty().path(), fixture.clock.reader()).await;
-    assert!(matches!(missing, Err(StoreError::SchemaMismatch { found: 0, needed: 3 })), "{missing:?}");
+    assert!(matches!(missing, Err(StoreError::SchemaMismatch { found: 0, needed: NEWEST })), "{missing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -146,5 +152,5 @@ async fn of_several_migrations_at_once_one_does_it() {
     let reports = futures::future::join_all((0..4).map(|_| migrate(&path))).await;
     let mut from: Vec<i64> = reports.into_iter().map(|report| report.unwrap().from).collect();
     from.sort_unstable();
-    assert_eq!(from, [0, 3, 3, 3]);
+    assert_eq!(from, [0, NEWEST, NEWEST, NEWEST]);
 }

@@ -51,7 +51,7 @@ async fn metrics(replica: &Replica, beginning: &str) -> anyhow::Result<Vec<Strin
 }
 
 /// The version in force, as `/metrics` tells it: one, never one of the past beside it.
-async fn version(replica: &Replica) -> anyhow::Result<String> {
+pub(crate) async fn version(replica: &Replica) -> anyhow::Result<String> {
     let lines = metrics(replica, "catrust_policy_info{").await?;
     let [line] = &lines[..] else { anyhow::bail!("{lines:?}") };
     let (_, rest) = line.split_once("version=\"").context("no version")?;
@@ -59,7 +59,7 @@ async fn version(replica: &Replica) -> anyhow::Result<String> {
 }
 
 /// Waits until another version than `before` is in force; gives it.
-async fn another_version(replica: &Replica, before: &str) -> anyhow::Result<String> {
+pub(crate) async fn another_version(replica: &Replica, before: &str) -> anyhow::Result<String> {
     eventually(NOTICED, "other policies are in force", async || match version(replica).await {
         Ok(now) if now != before => Ok(now),
         other => Err(format!("{other:?}")),

@@ -82,6 +82,7 @@ pub(crate) fn ca_certificate_event(recorded: RecordedEvent) -> Result<v1::CaCert
     let (Some(effect), Some(revision)) = (event.trust_effect(), recorded.revision) else {
         return Err(ApiError::Internal(format!("event {} is no trust change", recorded.position)));
     };
+    let state = effect.state.map(state);
     Ok(v1::CaCertificateEvent {
         position: recorded.position,
         revision,
@@ -94,6 +95,14 @@ pub(crate) fn ca_certificate_event(recorded: RecordedEvent) -> Result<v1::CaCert
         sn: effect.certificate.sn.to_string(),
         sha256: effect.certificate.sha256.to_string(),
         event_id: recorded.event_id.to_string(),
+        mqtt_instance_id: recorded.instance_id.to_string(),
+        account_id: recorded.account_id.to_string(),
+        policy_version: recorded.policy_version,
+        source_address: recorded.source_address,
+        state: state.map_or(0, |(state, _)| state.into()),
+        inactivation_scope: state.map_or(0, |(_, scope)| scope.into()),
+        bundle_digest: recorded.bundle_digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        traceparent: recorded.traceparent,
     })
 }
 

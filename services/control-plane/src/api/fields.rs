@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use catrust_domain::{AccountId, Edition, InactivationScope, InstanceId, RegionId, SerialNumber, WaitTarget};
+use catrust_domain::{
+    AccountId, Edition, InactivationScope, InstanceId, RegionId, SerialNumber, Timestamp, WaitTarget,
+};
 use catrust_proto::v1;
 use uuid::Uuid;
 
@@ -12,6 +14,8 @@ use crate::error::ApiError;
 const MAX_NAME_LENGTH: usize = 64;
 /// Longest reason, in characters.
 const MAX_REASON_LENGTH: usize = 512;
+/// Longest name of a principal to look for, in bytes.
+const MAX_ACTOR_LENGTH: usize = 1_024;
 /// Items of a page where the caller does not say.
 const DEFAULT_PAGE_SIZE: u32 = 50;
 /// Most items of a page.
@@ -42,6 +46,39 @@ impl Fields {
 
     pub fn region_id(&mut self, text: &str) -> Option<RegionId> {
         self.parse("region_id", text.parse::<RegionId>())
+    }
+
+    /// Notes what no parser finds: fields that do not go together.
+    pub fn complain(&mut self, field: &'static str, problem: impl Into<String>) {
+        self.0.push((field, problem.into()));
+    }
+
+    pub fn account_id(&mut self, text: &str) -> Option<AccountId> {
+        self.parse("account_id", text.parse::<AccountId>())
+    }
+
+    /// Empty: anybody.
+    pub fn actor(&mut self, text: &str) -> Option<Option<String>> {
+        let checked = if text.len() > MAX_ACTOR_LENGTH {
+            Err("is longer than 1,024 bytes")
+        } else {
+            printable(text.to_owned())
+        };
+        self.parse("actor", checked).map(|actor| Some(actor).filter(|actor| !actor.is_empty()))
+    }
+
+    /// Unset: no bound.
+    pub fn time(
+        &mut self,
+        field: &'static str,
+        time: Option<&catrust_proto::Timestamp>,
+    ) -> Option<Option<Timestamp>> {
+        let Some(time) = time else { return Some(None) };
+        let micros = catrust_trust_feed::canonical::micros(time).map(Timestamp::from_micros);
+        let in_range = |time: &Timestamp| (Timestamp::FIRST..=Timestamp::LAST).contains(time);
+        let checked =
+            micros.filter(in_range).ok_or("is not a time of the years 0 to 9999 in whole microseconds");
+        self.parse(field, checked).map(Some)
     }
 
     pub fn owner_account_id(&mut self, text: &str) -> Option<AccountId> {

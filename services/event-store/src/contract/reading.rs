@@ -8,7 +8,7 @@ use super::commands::{
     with_request_id,
 };
 use super::{Fixture, eventually};
-use crate::{BundleAt, EventStore, StateFilter, StoreError};
+use crate::{BundleAt, EventStore, SearchScope, StateFilter, StoreError, TrustChangeSearch};
 
 /// The bundle of each moment is found again, by its revision and by any time at which
 /// it was current.
@@ -144,17 +144,22 @@ pub async fn history_includes_deleted_and_re_registered_certificates<F: Fixture>
     let types = |events: &[catrust_domain::RecordedEvent]| {
         events.iter().map(|event| event.event_type.replace("CaCertificate", "")).collect::<Vec<_>>()
     };
-    let history = store.list_trust_changes(&id, Some(&sns[0]), 0, 100).await.expect("the history");
+    let of_one = TrustChangeSearch::all(SearchScope::Certificate(id.clone(), sns[0].clone()));
+    let of_all = TrustChangeSearch::all(SearchScope::Instance(id.clone()));
+    let list = async |search: &TrustChangeSearch, after, limit| {
+        store.search_trust_changes(search, after, limit).await.expect("a page").events
+    };
+    let history = list(&of_one, 0, 100).await;
     assert_eq!(types(&history), ["Registered", "Inactivated", "Deleted", "Registered", "Deleted"]);
-    let rest = store.list_trust_changes(&id, Some(&sns[0]), history[2].position, 1).await.expect("a page");
+    let rest = list(&of_one, history[2].position, 1).await;
     assert_eq!(rest, history[3..4]);
-    let whole = store.list_trust_changes(&id, None, 0, 100).await.expect("the history");
+    let whole = list(&of_all, 0, 100).await;
     assert_eq!(
         whole.iter().map(|event| event.revision).collect::<Vec<_>>(),
         (1..=7).map(Some).collect::<Vec<_>>()
     );
     for (index, event) in whole.iter().enumerate() {
-        let rest = store.list_trust_changes(&id, None, event.position, 2).await.expect("a page");
+        let rest = list(&of_all, event.position, 2).await;
         assert_eq!(rest, whole[index + 1..].iter().take(2).cloned().collect::<Vec<_>>());
     }
 }

@@ -11,7 +11,7 @@ use catrust_domain::{
 };
 use catrust_event_store::{
     BundleAt, CertificateView, CommandResults, EventStore, Page, PublisherLease, RebuildReport, StateFilter,
-    StoreError, VerifyReport,
+    StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
 };
 use catrust_trust_feed::contract::SampleLog;
 use tokio::sync::{broadcast, watch};
@@ -193,13 +193,12 @@ impl EventStore for MemoryStore {
         not_part_of_this()
     }
 
-    async fn list_trust_changes(
+    async fn search_trust_changes(
         &self,
-        _: &InstanceId,
-        _: Option<&SerialNumber>,
+        _: &TrustChangeSearch,
         _: u64,
         _: u32,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
+    ) -> Result<TrustChangePage, StoreError> {
         not_part_of_this()
     }
 

@@ -1,0 +1,17 @@
+//! The audit trail: who did what, and how one finds out that it was not tampered with.
+
+mod listing;
+
+use std::process::Stdio;
+
+use catrust_tests::program::{Finished, built, finish};
+
+/// Runs `catrust` against a server, with a token where there is one.
+async fn catrust(server: &str, token: Option<&str>, arguments: &[&str]) -> anyhow::Result<Finished> {
+    let mut command = tokio::process::Command::new(built("catrust")?);
+    command.args(["--server", server]).args(arguments).stdin(Stdio::null());
+    if let Some(token) = token {
+        command.env("CATRUST_TOKEN", token);
+    }
+    finish(command).await
+}

@@ -11,6 +11,7 @@ use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::certificates::{Ca, Leaf};
 use crate::eventually::eventually;
 use crate::process::{Launcher, Process};
 use crate::program::{free_port, run, target_directory};
@@ -58,10 +59,27 @@ impl Postgres {
     /// # Errors
     /// When Postgres is not installed or does not start.
     pub async fn start(durability: Durability) -> anyhow::Result<Self> {
+        Self::start_in(durability, |_| Ok(())).await
+    }
+
+    /// Starts a fresh cluster that speaks TLS alone, with the certificate `server`. Everybody but
+    /// the owner has to show a certificate of `clients` in the name of their role.
+    ///
+    /// # Errors
+    /// When Postgres is not installed or does not start.
+    pub async fn start_with_tls(server: &Leaf, clients: &Ca) -> anyhow::Result<Self> {
+        Self::start_in(Durability::Relaxed, |data| require_tls(data, server, clients)).await
+    }
+
+    async fn start_in(
+        durability: Durability,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("catrust-pg-").tempdir()?;
         open_to_all(directory.path())?;
         let template = template().await?;
         copy(template, &directory.path().join("data"))?;
+        prepare(&directory.path().join("data"))?;
         let mut postgres = Self { process: None, port: free_port()?, directory, durability };
         postgres.launch().await?;
         Ok(postgres)
@@ -276,6 +294,28 @@ fn as_server_user(command: &[&str], input: &str) -> anyhow::Result<()> {
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     anyhow::ensure!(output.status.success() && !said.contains("ERROR"), "{command:?} failed: {said}");
+    Ok(())
+}
+
+/// Turns TLS on in a data directory, and everything else off.
+fn require_tls(data: &Path, server: &Leaf, clients: &Ca) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    let owner = std::fs::metadata(data)?;
+    for (name, text) in
+        [("server.crt", &server.pem), ("server.key", &server.key_pem), ("ca.crt", &clients.pem)]
+    {
+        let file = data.join(name);
+        std::fs::write(&file, text)?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+        chown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    std::fs::write(
+        data.join("pg_hba.conf"),
+        "hostssl all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 cert\n",
+    )?;
+    let mut settings = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
+    settings.write_all(b"ssl = on\nssl_ca_file = 'ca.crt'\n")?;
     Ok(())
 }
 

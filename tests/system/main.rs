@@ -7,6 +7,7 @@ mod audit;
 mod contract;
 mod crash;
 mod demo;
+mod edges;
 mod errors;
 mod feed;
 mod fleet;

@@ -5,6 +5,7 @@
 //! between two batches is used only where it is certain, under the lock, that no other
 //! replica has made it wrong.
 
+mod address;
 mod append;
 mod error;
 mod hint;
@@ -36,6 +37,7 @@ use tokio::sync::{Mutex, broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+pub use self::address::PgAddress;
 use self::append::Appender;
 use self::error::store_error;
 use self::hint::Hint;
@@ -78,17 +80,15 @@ pub struct PgEventStore {
 }
 
 impl PgEventStore {
-    /// Connects to the database at `url`, which MUST have been migrated.
-    ///
-    /// `url` is as libpq has it (`postgres://user@host:5432/name?sslmode=verify-full&…`);
-    /// what it leaves out comes from the `PG…` environment variables.
+    /// Connects to the database at `address`, which MUST have been migrated.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: try again. [`StoreError::SchemaMismatch`]: migrate
     /// first, or update the program. [`StoreError::Unsuitable`]: an older server, a
-    /// standby, a pooler in transaction mode, a login that may not read the tables.
-    pub async fn connect(url: &str, clock: Clock) -> Result<Self, StoreError> {
-        Self::connect_with(url, clock, READ_CONNECTIONS).await
+    /// standby, a pooler in transaction mode, a login that may not read the tables, an
+    /// address that [`PgAddress`] refuses.
+    pub async fn connect(address: impl Into<PgAddress>, clock: Clock) -> Result<Self, StoreError> {
+        Self::connect_with(address, clock, READ_CONNECTIONS).await
     }
 
     /// As [`PgEventStore::connect`], with at most `read_connections` for reading, beside
@@ -96,8 +96,12 @@ impl PgEventStore {
     ///
     /// # Errors
     /// As [`PgEventStore::connect`].
-    pub async fn connect_with(url: &str, clock: Clock, read_connections: u32) -> Result<Self, StoreError> {
-        let options = session::options(url)?;
+    pub async fn connect_with(
+        address: impl Into<PgAddress>,
+        clock: Clock,
+        read_connections: u32,
+    ) -> Result<Self, StoreError> {
+        let options = address.into().options()?;
         let mut checking = session::open(&options).await?;
         session::refuse_pooler(&mut checking, &options).await?;
         session::check_server(&mut checking).await?;

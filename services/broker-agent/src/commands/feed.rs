@@ -62,12 +62,31 @@ pub struct FeedArguments {
     tls_key_file: Option<PathBuf>,
 
     /// Credentials file for NATS, as nsc writes it
-    #[arg(long, value_name = "FILE")]
-    nats_credentials_file: Option<PathBuf>,
+    #[arg(
+        long,
+        alias = "nats-credentials-file",
+        value_name = "FILE",
+        requires = "nats",
+        conflicts_with = "nats_nkey"
+    )]
+    nats_creds: Option<PathBuf>,
 
-    /// CAs to check the NATS server's certificate against (PEM)
-    #[arg(long, value_name = "FILE")]
-    nats_tls_ca_file: Option<PathBuf>,
+    /// File with the seed of an nkey for NATS, as nk prints it
+    #[arg(long, value_name = "FILE", requires = "nats")]
+    nats_nkey: Option<PathBuf>,
+
+    /// CAs to check the NATS server's certificate against (PEM), in place of the system's;
+    /// nothing but TLS is spoken then
+    #[arg(long, alias = "nats-tls-ca-file", value_name = "FILE", requires = "nats")]
+    nats_root_ca: Option<PathBuf>,
+
+    /// The agent's certificate for NATS (PEM)
+    #[arg(long, value_name = "FILE", requires = "nats", requires = "nats_key")]
+    nats_cert: Option<PathBuf>,
+
+    /// Key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "nats_cert")]
+    nats_key: Option<PathBuf>,
 
     /// Seconds after the last sign of life in which the trust counts as fresh
     #[arg(long, value_name = "SECONDS", default_value = "6", value_parser = super::gate::seconds)]
@@ -95,8 +114,11 @@ impl FeedArguments {
             tls_key_file: self.tls_key_file,
         };
         let nats = self.nats.map(|url| NatsSettings {
-            credentials_file: self.nats_credentials_file,
-            tls_ca_file: self.nats_tls_ca_file,
+            credentials_file: self.nats_creds,
+            nkey_file: self.nats_nkey,
+            tls_ca_file: self.nats_root_ca,
+            tls_certificate_file: self.nats_cert,
+            tls_key_file: self.nats_key,
             ..NatsSettings::new(url)
         });
         let mut settings = AgentSettings::new(self.instance, self.broker_id, keys, grpc);

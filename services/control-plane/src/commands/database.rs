@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use catrust_event_store::postgres::{self, PgEventStore};
+use catrust_event_store::postgres::{self, PgAddress, PgEventStore};
 use catrust_event_store::sqlite::{self, SqliteEventStore};
 use catrust_event_store::{Clock, EventStore, StoreError};
 
@@ -20,15 +20,15 @@ pub(super) const DEV_DATABASE: &str = "catrust.db";
 pub(super) async fn open(config: &DatabaseConfig, clock: Clock) -> anyhow::Result<Arc<dyn EventStore>> {
     Ok(match target(config)? {
         Target::Sqlite(path) => Arc::new(SqliteEventStore::open(&path, clock).await.map_err(explain)?),
-        Target::Postgres(url) => {
-            Arc::new(PgEventStore::connect_with(&url, clock, config.read_connections).await.map_err(explain)?)
-        }
+        Target::Postgres(address) => Arc::new(
+            PgEventStore::connect_with(address, clock, config.read_connections).await.map_err(explain)?,
+        ),
     })
 }
 
 enum Target {
     Sqlite(PathBuf),
-    Postgres(String),
+    Postgres(PgAddress),
 }
 
 fn target(config: &DatabaseConfig) -> anyhow::Result<Target> {
@@ -36,7 +36,7 @@ fn target(config: &DatabaseConfig) -> anyhow::Result<Target> {
         DatabaseUrl::Sqlite(path) => Target::Sqlite(path.clone()),
         DatabaseUrl::Postgres(url) => {
             let password = config.read_password()?;
-            Target::Postgres(url.with_password(password.as_ref()))
+            Target::Postgres(config.address(url, password.as_ref()))
         }
     })
 }
@@ -57,7 +57,7 @@ fn settings(arguments: &DatabaseArguments) -> anyhow::Result<Config> {
 pub(super) async fn migrate(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
     let report = match target(&settings(&arguments)?.database)? {
         Target::Sqlite(path) => sqlite::migrate(&path).await.map_err(explain)?,
-        Target::Postgres(url) => postgres::migrate(&url).await.map_err(explain)?,
+        Target::Postgres(address) => postgres::migrate(address).await.map_err(explain)?,
     };
     if report.from == report.to {
         println!("the schema is at version {} already", report.to);

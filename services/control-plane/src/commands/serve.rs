@@ -95,9 +95,12 @@ async fn feed(config: &Config) -> anyhow::Result<Option<NatsFeed>> {
     let Some(url) = &nats.url else { return Ok(None) };
     let settings = NatsSettings {
         credentials_file: nats.credentials_file.clone(),
+        nkey_file: nats.nkey_file.clone(),
         user: nats.user.clone(),
         password_file: nats.password_file.clone(),
         tls_ca_file: nats.root_ca_file.clone(),
+        tls_certificate_file: nats.client_cert_file.clone(),
+        tls_key_file: nats.client_key_file.clone(),
         replicas: nats.stream_replicas,
         ..NatsSettings::new(url.servers().collect::<Vec<_>>().join(","))
     };

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use catrust_event_store::postgres::PgAddress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::database_url::DatabaseUrl;
+use super::database_url::{DatabaseUrl, PostgresUrl};
 use super::error::{ConfigError, Problems};
 use super::secret::Secret;
 
@@ -23,6 +24,20 @@ pub struct DatabaseConfig {
     /// File that holds the password and nothing else. Read at start; a rotated password
     /// needs a restart.
     pub password_file: Option<PathBuf>,
+    /// PEM file of the CAs that may sign the certificate of Postgres, beside the public ones
+    /// of the web. With it `sslmode` is `verify-full` where the URL says nothing, and may not be
+    /// less than `verify-ca`.
+    pub root_ca_file: Option<PathBuf>,
+    /// PEM file of the certificate to show to Postgres, followed by its intermediates (`cert`
+    /// in its `pg_hba.conf`). Needs `client_key_file`.
+    pub client_cert_file: Option<PathBuf>,
+    /// PEM file of that certificate's key. Needs `client_cert_file`.
+    pub client_key_file: Option<PathBuf>,
+    /// Connect to another machine although nothing proves that its Postgres is the right one:
+    /// with an `sslmode` other than `verify-full`. Default false. Only where something else
+    /// encrypts and proves it (a tunnel, a sidecar, a private container network): who sits in
+    /// between reads and changes the log.
+    pub allow_plaintext: bool,
     /// Connections for queries, beside the appender's and the publisher's own, 1 to 1,000.
     /// Default 8. The sum over all replicas must stay below Postgres' `max_connections`.
     pub read_connections: u32,
@@ -30,7 +45,16 @@ pub struct DatabaseConfig {
 
 impl Default for DatabaseConfig {
     fn default() -> Self {
-        Self { url: None, password: None, password_file: None, read_connections: 8 }
+        Self {
+            url: None,
+            password: None,
+            password_file: None,
+            root_ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            allow_plaintext: false,
+            read_connections: 8,
+        }
     }
 }
 
@@ -53,6 +77,17 @@ impl DatabaseConfig {
         Secret::from_either(self.password.as_ref(), "database.password_file", file)
     }
 
+    /// The address of Postgres, with `password` over the one in `url`.
+    #[must_use]
+    pub fn address(&self, url: &PostgresUrl, password: Option<&Secret>) -> PgAddress {
+        let mut address = PgAddress::new(url.with_password(password));
+        address.root_ca_file.clone_from(&self.root_ca_file);
+        address.client_cert_file.clone_from(&self.client_cert_file);
+        address.client_key_file.clone_from(&self.client_key_file);
+        address.allow_plaintext = self.allow_plaintext;
+        address
+    }
+
     pub(crate) fn validate(&self, problems: &mut Problems) {
         problems.require(self.url.is_some(), "database.url", MISSING);
         problems.require(
@@ -73,6 +108,17 @@ impl DatabaseConfig {
             "database.url",
             "names no user for the password: write postgres://USER@HOST/DATABASE",
         );
+        let tls = [&self.root_ca_file, &self.client_cert_file, &self.client_key_file];
+        problems.require(
+            !(sqlite && tls.iter().any(|file| file.is_some())),
+            "database.root_ca_file",
+            "SQLite is reached by no network; remove the files of TLS, or set a postgres:// url",
+        );
+        if let Some(DatabaseUrl::Postgres(url)) = &self.url
+            && let Err(error) = self.address(url, None).check()
+        {
+            problems.add("database.url", error.to_string());
+        }
         let why = "queries need at least one, and Postgres has few";
         problems.within("database.read_connections", self.read_connections.into(), 1..=1_000, why);
     }

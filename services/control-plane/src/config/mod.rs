@@ -7,7 +7,7 @@
 //!
 //! [`Config::load`] only parses, [`Config::validate`] only compares values,
 //! [`Config::check_files`] looks at the disk. Nothing here connects anywhere or reads
-//! the process's environment.
+//! the process's environment, but for the `PG…` variables that complete a Postgres URL.
 
 mod admin;
 mod auth;
@@ -148,9 +148,15 @@ impl Config {
     pub fn check_files(&self) -> Result<(), ConfigError> {
         let mut problems = Problems::default();
         problems.readable("database.password_file", self.database.password_file.as_deref());
+        problems.readable("database.root_ca_file", self.database.root_ca_file.as_deref());
+        problems.readable("database.client_cert_file", self.database.client_cert_file.as_deref());
+        problems.readable("database.client_key_file", self.database.client_key_file.as_deref());
         problems.readable("nats.credentials_file", self.nats.credentials_file.as_deref());
         problems.readable("nats.password_file", self.nats.password_file.as_deref());
+        problems.readable("nats.nkey_file", self.nats.nkey_file.as_deref());
         problems.readable("nats.root_ca_file", self.nats.root_ca_file.as_deref());
+        problems.readable("nats.client_cert_file", self.nats.client_cert_file.as_deref());
+        problems.readable("nats.client_key_file", self.nats.client_key_file.as_deref());
         problems.readable("signing.key_file", self.signing.key_file.as_deref());
         problems.readable("tls.cert_file", self.tls.cert_file.as_deref());
         problems.readable("tls.key_file", self.tls.key_file.as_deref());

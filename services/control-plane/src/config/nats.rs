@@ -1,6 +1,7 @@
 //! `[nats]`: the wire to the fleet. Without a URL the feed stays in process and brokers
 //! use `WatchTrust`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -17,15 +18,28 @@ pub struct NatsConfig {
     /// without it nothing is published, and `WatchTrust` alone carries the feed. JetStream
     /// must be on; 2.10 or later is recommended, 2.9 works.
     pub url: Option<NatsUrl>,
-    /// File of NATS credentials (JWT and key, as `nsc` writes it). Excludes `user`.
+    /// File of NATS credentials (JWT and key, as `nsc` writes it). Excludes `nkey_file` and
+    /// `user`.
     pub credentials_file: Option<PathBuf>,
+    /// File of the seed of an nkey (`SU…`, as `nk -gen user` prints it): the server signs with
+    /// it and never sends it. Excludes `credentials_file` and `user`.
+    pub nkey_file: Option<PathBuf>,
     /// User name; needs `password_file`.
     pub user: Option<String>,
     /// File that holds the password of `user` and nothing else. Read at start.
     pub password_file: Option<PathBuf>,
-    /// PEM file of the CAs that the servers' certificates are checked against. Needed with
-    /// `tls://`, where the public ones do not apply.
+    /// PEM file of the CAs that may sign the servers' certificates, in place of the
+    /// system's. With it nothing but TLS is spoken, and the host name is checked.
     pub root_ca_file: Option<PathBuf>,
+    /// PEM file of the certificate to show to NATS, followed by its intermediates. Needs
+    /// `client_key_file`, and TLS.
+    pub client_cert_file: Option<PathBuf>,
+    /// PEM file of that certificate's key. Needs `client_cert_file`.
+    pub client_key_file: Option<PathBuf>,
+    /// Connect to another machine without TLS. Default false. Only where something else
+    /// encrypts: a password crosses that network readable, and who sits in between can hold
+    /// back messages, though never forge one.
+    pub allow_plaintext: bool,
     /// Copies of the stream in a NATS cluster: 1, 3 or 5. Default 1. One copy is lost with
     /// its server, and made anew from the log.
     pub stream_replicas: usize,
@@ -36,9 +50,13 @@ impl Default for NatsConfig {
         Self {
             url: None,
             credentials_file: None,
+            nkey_file: None,
             user: None,
             password_file: None,
             root_ca_file: None,
+            client_cert_file: None,
+            client_key_file: None,
+            allow_plaintext: false,
             stream_replicas: 1,
         }
     }
@@ -56,17 +74,42 @@ impl NatsConfig {
             "nats.stream_replicas",
             "must be 1, 3 or 5",
         );
+        let logins = [self.user.is_some(), self.credentials_file.is_some(), self.nkey_file.is_some()];
+        let logins = logins.into_iter().filter(|given| *given).count();
         problems.require(
-            self.user.is_none() || self.credentials_file.is_none(),
+            logins <= 1,
             "nats.credentials_file",
-            "is set beside nats.user; remove one",
+            "there is more than one login: keep one of nats.credentials_file, nats.nkey_file, nats.user",
         );
-        let login = self.user.is_some() || self.credentials_file.is_some();
         problems.require(
-            self.url.is_some() || !(login || self.root_ca_file.is_some()),
+            self.client_cert_file.is_some() == self.client_key_file.is_some(),
+            "nats.client_cert_file",
+            "certificate and key go together: set both nats.client_cert_file and nats.client_key_file, \
+             or neither",
+        );
+        problems.require(
+            self.url.is_some() || !(logins > 0 || self.wants_tls()),
             "nats.url",
             "is not set although other nats settings are: set it, or remove them",
         );
+        let far = self.url.as_ref().and_then(NatsUrl::beyond_this_machine_without_tls);
+        if let Some(server) = far
+            && !self.wants_tls()
+            && !self.allow_plaintext
+        {
+            problems.add(
+                "nats.url",
+                format!(
+                    "{server} is on another machine and without TLS: write tls://, or set \
+                     nats.root_ca_file; where something else encrypts, set nats.allow_plaintext = true"
+                ),
+            );
+        }
+    }
+
+    /// Whether the files say that nothing but TLS is spoken, whatever the URL says.
+    fn wants_tls(&self) -> bool {
+        self.root_ca_file.is_some() || self.client_cert_file.is_some()
     }
 }
 
@@ -81,6 +124,21 @@ impl NatsUrl {
     pub fn servers(&self) -> impl Iterator<Item = &str> {
         self.0.split(',').map(str::trim)
     }
+
+    /// The first server that is neither `tls://` nor loopback.
+    fn beyond_this_machine_without_tls(&self) -> Option<&str> {
+        self.servers().find(|server| server.strip_prefix("nats://").is_some_and(|host| !is_loopback(host)))
+    }
+}
+
+/// Whether `HOST` or `HOST:PORT` is this machine.
+fn is_loopback(host: &str) -> bool {
+    let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl std::str::FromStr for NatsUrl {
@@ -123,6 +181,22 @@ mod tests {
     fn credentials_in_the_address_are_refused_without_quoting_them() {
         let error = serde_json::from_str::<NatsUrl>("\"nats://u:hunter2@a:4222\"").unwrap_err().to_string();
         assert!(error.contains("nats.password_file") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_this_machine_needs_tls() {
+        let far = |text: &str| {
+            let url: NatsUrl = text.parse().unwrap();
+            url.beyond_this_machine_without_tls().map(str::to_owned)
+        };
+        for near in ["nats://127.0.0.1:4222", "nats://localhost", "nats://[::1]:4222", "tls://a:4222,tls://b"]
+        {
+            assert_eq!(far(near), None, "{near}");
+        }
+        for text in ["nats://a:4222", "nats://127.0.0.1.example.org", "nats://[::2]:4222", "nats://10.0.0.1"]
+        {
+            assert_eq!(far(&format!("tls://b:4222, {text}")).as_deref(), Some(text));
+        }
     }
 
     #[test]

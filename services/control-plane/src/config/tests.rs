@@ -207,8 +207,15 @@ fn each_bound_is_enforced_and_says_why() {
         ("[nats]\nroot_ca_file = \"ca.pem\"", "nats.url: is not set although"),
         (
             "[nats]\nuser = \"u\"\npassword_file = \"p\"\ncredentials_file = \"c\"",
-            "nats.credentials_file: is set beside",
+            "nats.credentials_file: there is more than one login",
         ),
+        ("[nats]\nnkey_file = \"n\"\ncredentials_file = \"c\"", "there is more than one login"),
+        ("[nats]\nclient_cert_file = \"c\"", "set both nats.client_cert_file and nats.client_key_file"),
+        ("[nats]\nurl = \"tls://a, nats://b:4222\"", "nats.url: nats://b:4222 is on another machine"),
+        ("[database]\nurl = \"postgres://u@db/c\"", "database.url: unsuitable"),
+        ("[database]\nurl = \"postgres://u@db/c?sslmode=require\"", "database.root_ca_file"),
+        ("[database]\nurl = \"postgres://u@127.0.0.1/c\"\nclient_key_file = \"k\"", "needs both its file"),
+        ("[database]\nurl = \"sqlite:a.db\"\nroot_ca_file = \"a\"", "SQLite is reached by no network"),
         ("[rate_limit]\nper_user_per_second = 0", "0 would refuse every call"),
         ("[rate_limit]\nburst = 0", "rate_limit.burst: is 0"),
         ("[rate_limit]\nmax_users = 1", "rate_limit.max_users: is 1"),
@@ -241,6 +248,17 @@ fn each_bound_is_enforced_and_says_why() {
 fn plaintext_beyond_loopback_needs_a_word() {
     let file = format!("{COMPLETE}\n[grpc]\nlisten = \"[::]:50051\"\n[tls]\nallow_plaintext = true");
     load(&file, &[]).unwrap().validate().unwrap();
+}
+
+#[test]
+fn another_machine_needs_tls_or_a_word() {
+    let file = COMPLETE.replace("@localhost/", "@db.internal/") + "[nats]\nurl = \"nats://n.internal\"";
+    assert_eq!(load(&file, &[]).unwrap().validate().unwrap_err().to_string().lines().count(), 2);
+    let by_tls = [("CATRUST_DATABASE__ROOT_CA_FILE", "ca.pem"), ("CATRUST_NATS__ROOT_CA_FILE", "ca.pem")];
+    let by_word = [("CATRUST_DATABASE__ALLOW_PLAINTEXT", "true"), ("CATRUST_NATS__ALLOW_PLAINTEXT", "true")];
+    for words in [by_tls, by_word] {
+        load(&file, &words).unwrap().validate().unwrap();
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::error::store_error;
-use super::session;
+use super::{PgAddress, session};
 use crate::{MigrationReport, StoreError, schema};
 
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
@@ -12,17 +12,18 @@ static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
 /// Held while migrating, so that of two replicas one waits and then finds nothing to do.
 const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"catrustM");
 
-/// Brings the database at `url` to the schema of this program.
+/// Brings the database at `address` to the schema of this program.
 ///
 /// Never done by connecting: the role that may change tables is not the one that
 /// serves, and an operator chooses the moment. Several may run at once.
 ///
 /// # Errors
 /// [`StoreError::SchemaMismatch`] when the database is newer than this program;
-/// [`StoreError::Unsuitable`] when a migration was applied with another text.
+/// [`StoreError::Unsuitable`] when a migration was applied with another text, or for an
+/// address that [`PgAddress`] refuses.
 /// Each migration is one transaction: the ones before a failed one stay.
-pub async fn migrate(url: &str) -> Result<MigrationReport, StoreError> {
-    let options = session::options(url)?;
+pub async fn migrate(address: impl Into<PgAddress>) -> Result<MigrationReport, StoreError> {
+    let options = address.into().options()?;
     let mut connection = session::open(&options).await?;
     session::refuse_pooler(&mut connection, &options).await?;
     session::check_server(&mut connection).await?;

@@ -1,6 +1,5 @@
 //! Opens connections, sets them up, and refuses servers that cannot be relied on.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -54,15 +53,6 @@ const APPEND_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_
 const REPAIR_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
      ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '60000')) \
      AS v(name, value) ON v.name = s.name";
-
-/// Reads an address; `sslmode`, `sslrootcert` and the like are parts of it.
-pub(super) fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let options = PgConnectOptions::from_str(url).map_err(store_error)?;
-    Ok(match options.get_application_name() {
-        Some(_) => options,
-        None => options.application_name("catrust"),
-    })
-}
 
 /// Opens a connection for reading.
 pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {

@@ -16,6 +16,9 @@ pub struct NatsSettings {
     pub url: String,
     /// Credentials file as `nsc` writes it (JWT and seed).
     pub credentials_file: Option<PathBuf>,
+    /// File of the seed of an nkey, as `nk -gen user` prints it: the first line that begins
+    /// with `SU`. Excludes the other ways to log in.
+    pub nkey_file: Option<PathBuf>,
     /// User name; needs `password_file`.
     pub user: Option<String>,
     /// File that holds the password, or, where `user` is unset, a token. White space
@@ -39,6 +42,7 @@ impl NatsSettings {
         Self {
             url: url.into(),
             credentials_file: None,
+            nkey_file: None,
             user: None,
             password_file: None,
             tls_ca_file: None,
@@ -69,22 +73,7 @@ impl NatsSettings {
 
     /// Adds identity and TLS to `options`.
     pub(super) fn authenticate(&self, options: ConnectOptions) -> Result<ConnectOptions, FeedError> {
-        let mut options = match (&self.credentials_file, &self.user, &self.password_file) {
-            (None, None, None) => options,
-            (Some(file), None, None) => options.credentials(&secret(file)?).map_err(|_| {
-                // The parser's error may quote the content.
-                FeedError::Unsuitable(format!("{} is not a NATS credentials file", file.display()))
-            })?,
-            (None, Some(user), Some(file)) => options.user_and_password(user.clone(), secret(file)?),
-            (None, None, Some(file)) => options.token(secret(file)?),
-            _ => {
-                return Err(FeedError::Unsuitable(
-                    "give NATS either a credentials file, or a user with a password file, or a password \
-                     file alone as a token"
-                        .to_owned(),
-                ));
-            }
-        };
+        let mut options = self.log_in(options)?;
         if let Some(file) = &self.tls_ca_file {
             readable(file)?;
             options = options.add_root_certificates(file.clone()).require_tls(true);
@@ -101,11 +90,40 @@ impl NatsSettings {
             )),
         }
     }
+
+    fn log_in(&self, options: ConnectOptions) -> Result<ConnectOptions, FeedError> {
+        match (&self.credentials_file, &self.nkey_file, &self.user, &self.password_file) {
+            (None, None, None, None) => Ok(options),
+            (Some(file), None, None, None) => options.credentials(&secret(file)?).map_err(|_| {
+                // The parser's error may quote the content.
+                FeedError::Unsuitable(format!("{} is not a NATS credentials file", file.display()))
+            }),
+            (None, Some(file), None, None) => Ok(options.nkey(seed(file)?)),
+            (None, None, Some(user), Some(file)) => {
+                Ok(options.user_and_password(user.clone(), secret(file)?))
+            }
+            (None, None, None, Some(file)) => Ok(options.token(secret(file)?)),
+            _ => Err(FeedError::Unsuitable(
+                "give NATS one login: a credentials file, or a file with the seed of an nkey, or a user \
+                 with a password file, or a password file alone as a token"
+                    .to_owned(),
+            )),
+        }
+    }
 }
 
 fn secret(file: &Path) -> Result<String, FeedError> {
     let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
     Ok(text.trim().to_owned())
+}
+
+/// The seed in a file, which is looked at here: the connection would not say what is wrong.
+fn seed(file: &Path) -> Result<String, FeedError> {
+    let text = secret(file)?;
+    let seed = text.lines().map(str::trim).find(|line| line.starts_with("SU"));
+    seed.filter(|seed| nkeys::KeyPair::from_seed(seed).is_ok()).map(str::to_owned).ok_or_else(|| {
+        FeedError::Unsuitable(format!("{} does not hold the seed of a user's nkey (SU…)", file.display()))
+    })
 }
 
 fn readable(file: &Path) -> Result<(), FeedError> {
@@ -154,6 +172,25 @@ mod tests {
         let settings = NatsSettings { credentials_file: Some(file), ..NatsSettings::new("nats://a") };
         let refusal = refusal(&settings);
         assert!(refusal.contains("user.creds") && !refusal.contains("hunter2"), "{refusal}");
+    }
+
+    #[test]
+    fn the_seed_of_an_nkey_is_looked_at_and_not_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("user.nk");
+        let settings = NatsSettings { nkey_file: Some(file.clone()), ..NatsSettings::new("nats://a") };
+        let user = nkeys::KeyPair::new_user();
+        // As `nk -gen user -pubout` prints both.
+        fs::write(&file, format!("{}\n{}\n", user.seed().unwrap(), user.public_key())).unwrap();
+        assert!(settings.authenticate(ConnectOptions::new()).is_ok());
+        let account = nkeys::KeyPair::new_account().seed().unwrap();
+        for text in ["SUHUNTER2", &account, &user.public_key(), ""] {
+            fs::write(&file, text).unwrap();
+            let refusal = refusal(&settings);
+            assert!(refusal.contains("user.nk") && !refusal.contains("HUNTER2"), "{refusal}");
+        }
+        let two = NatsSettings { user: Some("me".into()), password_file: Some(file), ..settings };
+        assert!(refusal(&two).contains("one login"));
     }
 
     #[test]

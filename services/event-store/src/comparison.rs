@@ -8,7 +8,7 @@ use catrust_domain::read_model::ReadModel;
 use catrust_domain::{CaCertificate, Event, Instance, RecordedEvent};
 
 use crate::columns::{self, Columns};
-use crate::report::Damage;
+use crate::report::{Damage, DamageKind};
 use crate::rows::{Bind, Rows};
 use crate::walk::MAX_DAMAGE;
 use crate::{StoreError, queries};
@@ -176,7 +176,7 @@ impl Comparison {
 
     fn note(&mut self, description: String) {
         if self.damage.len() < MAX_DAMAGE {
-            self.damage.push(Damage { position: None, description });
+            self.damage.push(Damage { kind: DamageKind::ReadModel, position: None, description });
         }
     }
 }

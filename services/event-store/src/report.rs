@@ -2,9 +2,49 @@
 
 use std::fmt;
 
+/// What is wrong at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// A row of the log is missing, or its position was changed.
+    RowMissing,
+    /// A row of the log cannot be read.
+    RowUnreadable,
+    /// A row of the log, or the one before it, is not the one that was hashed.
+    ChainBroken,
+    /// A row of the log contradicts those before it: its time, version or revision.
+    OutOfOrder,
+    /// A row of the log contradicts its own payload, or cannot be folded.
+    Contradiction,
+    /// The read model is not what the log folds to.
+    ReadModel,
+    /// The log ends before something that was once there.
+    TailCut,
+    /// The log has another event than was published.
+    NotAsPublished,
+}
+
+impl DamageKind {
+    /// Name for scripts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RowMissing => "ROW_MISSING",
+            Self::RowUnreadable => "ROW_UNREADABLE",
+            Self::ChainBroken => "CHAIN_BROKEN",
+            Self::OutOfOrder => "OUT_OF_ORDER",
+            Self::Contradiction => "CONTRADICTION",
+            Self::ReadModel => "READ_MODEL",
+            Self::TailCut => "TAIL_CUT",
+            Self::NotAsPublished => "NOT_AS_PUBLISHED",
+        }
+    }
+}
+
 /// One piece of damage, named by its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
+    /// What is wrong.
+    pub kind: DamageKind,
     /// Position in the log; `None` where the damage is in the read model.
     pub position: Option<u64>,
     /// What is wrong, with the names of the instance or certificate concerned.
@@ -25,6 +65,8 @@ impl fmt::Display for Damage {
 pub struct VerifyReport {
     /// Events walked.
     pub events: u64,
+    /// Position of the last event; not `events` where rows are missing.
+    pub head_position: u64,
     /// Hash of the last event, hexadecimal.
     pub head_hash: String,
     /// Instances compared.

@@ -14,6 +14,7 @@ pub(crate) async fn verify(db: &mut impl Rows) -> Result<VerifyReport, StoreErro
     damage.truncate(MAX_DAMAGE);
     Ok(VerifyReport {
         events: walk.events,
+        head_position: walk.head.position,
         head_hash: walk.head.hash.to_string(),
         instances: comparison.instances,
         certificates: comparison.certificates,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::columns::{self, Columns, stored};
 use crate::comparison::Differing;
-use crate::report::Damage;
+use crate::report::{Damage, DamageKind};
 use crate::rows::{Bind, Rows};
 use crate::{StoreError, queries};
 
@@ -65,12 +65,13 @@ impl LogWalk {
                 1 => "the row is missing".to_owned(),
                 missing => format!("{missing} rows are missing from here on"),
             };
-            self.lose_track(expected, text);
+            self.lose_track(expected, DamageKind::RowMissing, text);
         }
         match row {
             Ok(event) => self.check(&event),
             Err((position, reason)) => {
-                self.lose_track(position, format!("the row cannot be read: {reason}"));
+                let text = format!("the row cannot be read: {reason}");
+                self.lose_track(position, DamageKind::RowUnreadable, text);
                 self.head.position = position;
             }
         }
@@ -79,10 +80,12 @@ impl LogWalk {
     fn check(&mut self, event: &RecordedEvent) {
         let position = event.position;
         if self.linked && event.compute_hash(&self.head.hash) != event.hash {
-            self.note(position, "the row, or the one before it, is not the one that was hashed".into());
+            let text = "the row, or the one before it, is not the one that was hashed".to_owned();
+            self.note(position, DamageKind::ChainBroken, text);
         }
         if event.occurred_at < self.head.occurred_at {
-            self.note(position, format!("time runs backwards, to {}", event.occurred_at));
+            let text = format!("time runs backwards, to {}", event.occurred_at);
+            self.note(position, DamageKind::OutOfOrder, text);
         }
         self.check_stream_version(event);
         self.check_revision(event);
@@ -91,7 +94,7 @@ impl LogWalk {
         self.linked = true;
         match event.decode() {
             Ok(decoded) => self.fold(event, &decoded),
-            Err(error) => self.stop_fold(position, error.to_string()),
+            Err(error) => self.stop_fold(position, DamageKind::Contradiction, error.to_string()),
         }
     }
 
@@ -100,14 +103,15 @@ impl LogWalk {
         let Some(last) = self.stream_versions.get_mut(&event.stream_id) else {
             self.stream_versions.insert(event.stream_id.clone(), version);
             if self.whole && version != 1 {
-                self.note(event.position, format!("{} begins at version {version}", event.stream_id));
+                let text = format!("{} begins at version {version}", event.stream_id);
+                self.note(event.position, DamageKind::OutOfOrder, text);
             }
             return;
         };
         let expected = std::mem::replace(last, version) + 1;
         if version != expected {
             let text = format!("{} is at version {version} instead of {expected}", event.stream_id);
-            self.note(event.position, text);
+            self.note(event.position, DamageKind::OutOfOrder, text);
         }
     }
 
@@ -124,17 +128,19 @@ impl LogWalk {
         };
         if known && revision != expected {
             let text = format!("{} is at revision {revision} instead of {expected}", event.instance_id);
-            self.note(event.position, text);
+            self.note(event.position, DamageKind::OutOfOrder, text);
         }
     }
 
     fn fold(&mut self, row: &RecordedEvent, event: &Event) {
         let effect = event.trust_effect();
         if event.stream_id(&row.instance_id) != row.stream_id {
-            self.note(row.position, format!("the payload does not belong to {}", row.stream_id));
+            let text = format!("the payload does not belong to {}", row.stream_id);
+            self.note(row.position, DamageKind::Contradiction, text);
         }
         if effect.map(|effect| &effect.certificate.sn) != row.sn.as_ref() {
-            self.note(row.position, "the payload has another serial number than the row".into());
+            let text = "the payload has another serial number than the row".to_owned();
+            self.note(row.position, DamageKind::Contradiction, text);
         }
         if let Some(touched) = &mut self.touched {
             touched.add(row, event);
@@ -145,31 +151,31 @@ impl LogWalk {
                 let folded = (trust.map(|trust| trust.revision), trust.map(|trust| trust.digest));
                 if folded != (row.revision, row.bundle_digest) {
                     let text = format!("{} folds to another revision or digest", row.instance_id);
-                    self.note(row.position, text);
+                    self.note(row.position, DamageKind::Contradiction, text);
                 }
             }
-            Err(error) => self.stop_fold(row.position, error.reason.to_owned()),
+            Err(error) => self.stop_fold(row.position, DamageKind::Contradiction, error.reason.to_owned()),
         }
     }
 
     /// Notes damage after which neither the chain nor versions nor the fold can be followed.
-    fn lose_track(&mut self, position: u64, text: String) {
-        self.stop_fold(position, text);
+    fn lose_track(&mut self, position: u64, kind: DamageKind, text: String) {
+        self.stop_fold(position, kind, text);
         self.linked = false;
         self.whole = false;
         self.stream_versions.clear();
         self.revisions.clear();
     }
 
-    fn stop_fold(&mut self, position: u64, text: String) {
+    fn stop_fold(&mut self, position: u64, kind: DamageKind, text: String) {
         let stopped = self.model.take().is_some();
         let note = if stopped { "; the fold stops here, and the read model is not compared" } else { "" };
-        self.note(position, format!("{text}{note}"));
+        self.note(position, kind, format!("{text}{note}"));
     }
 
-    fn note(&mut self, position: u64, description: String) {
+    fn note(&mut self, position: u64, kind: DamageKind, description: String) {
         if self.damage.len() < MAX_DAMAGE {
-            self.damage.push(Damage { position: Some(position), description });
+            self.damage.push(Damage { kind, position: Some(position), description });
         }
     }
 }

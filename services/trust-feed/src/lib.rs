@@ -31,5 +31,6 @@ pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
 pub use nats::{
-    IncomingReceipt, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender, SpendingStream,
+    IncomingReceipt, KeptMessage, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender,
+    SpendingStream, StreamExtent,
 };

@@ -9,6 +9,7 @@
 //! is away shows as [`FeedError::Unavailable`] from each call, never as a failure to
 //! start.
 
+mod inspect;
 mod publish;
 mod receipt;
 mod receipts_in;
@@ -34,6 +35,7 @@ use crate::feed::{FeedError, FeedStream, FeedTail, TrustFeed};
 use crate::message::FeedMessage;
 use crate::subject;
 
+pub use inspect::{KeptMessage, StreamExtent};
 pub use receipts_in::{IncomingReceipt, NoReceipt, ReceiptStream};
 pub use settings::NatsSettings;
 pub use spending::{SpendingSender, SpendingStream};

@@ -1,6 +1,8 @@
 //! The audit trail: who did what, and how one finds out that it was not tampered with.
 
+mod ledger;
 mod listing;
+mod tampering;
 
 use std::process::Stdio;
 

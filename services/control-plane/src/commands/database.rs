@@ -1,4 +1,4 @@
-//! `migrate`, `verify` and `rebuild`, and how a store is opened.
+//! `migrate` and `rebuild`, and how a store is opened.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -46,7 +46,9 @@ fn explain(error: StoreError) -> anyhow::Error {
     anyhow::Error::new(error)
 }
 
-fn settings(arguments: &DatabaseArguments) -> anyhow::Result<Config> {
+/// The settings, with the data directory of `dev` in place of `database.url` where it is
+/// given.
+pub(super) fn settings(arguments: &DatabaseArguments) -> anyhow::Result<Config> {
     let mut config = load(arguments.config.as_deref())?;
     if let Some(directory) = &arguments.data_dir {
         config.database.url = Some(DatabaseUrl::Sqlite(directory.join(DEV_DATABASE)));
@@ -67,30 +69,8 @@ pub(super) async fn migrate(arguments: DatabaseArguments) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn verify(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
-    let store = open_existing(&arguments).await?;
-    let started = Instant::now();
-    let report = store.verify().await.map_err(explain)?;
-    println!(
-        "{} events, {} instances, {} CA certificates in {:.1} s; head {}",
-        report.events,
-        report.instances,
-        report.certificates,
-        started.elapsed().as_secs_f64(),
-        report.head_hash
-    );
-    if report.is_clean() {
-        println!("clean: positions, hash chain, stream versions, revisions, digests and read model agree");
-        return Ok(ExitCode::SUCCESS);
-    }
-    for damage in &report.damage {
-        println!("DAMAGE at {damage}");
-    }
-    Ok(ExitCode::FAILURE)
-}
-
 pub(super) async fn rebuild(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
-    let store = open_existing(&arguments).await?;
+    let store = open_existing(&settings(&arguments)?).await?;
     let started = Instant::now();
     let report = store.rebuild().await.map_err(explain)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -107,8 +87,8 @@ pub(super) async fn rebuild(arguments: DatabaseArguments) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-async fn open_existing(arguments: &DatabaseArguments) -> anyhow::Result<Arc<dyn EventStore>> {
-    let config = settings(arguments)?;
+/// Opens the store of `config`, which MUST be there.
+pub(super) async fn open_existing(config: &Config) -> anyhow::Result<Arc<dyn EventStore>> {
     if let Target::Sqlite(path) = target(&config.database)? {
         anyhow::ensure!(Path::new(&path).exists(), "there is no database at {}", path.display());
     }

@@ -4,6 +4,7 @@ mod database;
 mod dev;
 mod serve;
 mod settings;
+mod verify;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,8 +30,9 @@ enum Command {
     Serve(ServeArguments),
     /// Bring the database to the schema of this version. Safe to repeat, and at once from several machines.
     Migrate(DatabaseArguments),
-    /// Check the whole log and compare its fold with the read model. Exits with 1 when something is wrong.
-    Verify(DatabaseArguments),
+    /// Check the whole log, compare its fold with the read model, and the log with what left the database.
+    /// Names the place where something is wrong, and exits with 1 then.
+    Verify(verify::VerifyArguments),
     /// Build the read model anew from the log, beside the old one, and swap it in.
     Rebuild(DatabaseArguments),
     /// Check or describe the settings.
@@ -88,7 +90,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Dev(arguments) => dev::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Migrate(arguments) => database::migrate(arguments).await,
-        Command::Verify(arguments) => database::verify(arguments).await,
+        Command::Verify(arguments) => verify::run(arguments).await,
         Command::Rebuild(arguments) => database::rebuild(arguments).await,
         Command::Config(SettingsCommand::Check(arguments)) => settings::check(arguments),
         Command::Config(SettingsCommand::Schema) => settings::schema(),

@@ -90,7 +90,7 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
 }
 
 /// Returns whether NATS is there or not: the publisher waits for it.
-async fn feed(config: &Config) -> anyhow::Result<Option<NatsFeed>> {
+pub(super) async fn feed(config: &Config) -> anyhow::Result<Option<NatsFeed>> {
     let nats = &config.nats;
     let Some(url) = &nats.url else { return Ok(None) };
     let settings = NatsSettings {

@@ -176,7 +176,8 @@ pub async fn delete(jetstream: &Context) -> Result<(), FeedError> {
     }
 }
 
-fn is_missing(error: &GetStreamError) -> bool {
+/// Whether the error says that there is no stream.
+pub fn is_missing(error: &GetStreamError) -> bool {
     // The kind is the same type for reading and for deleting.
     let kind: DeleteStreamErrorKind = error.kind();
     matches!(kind, GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND)

@@ -95,6 +95,9 @@ pub enum Command {
     /// Policy folders: check, test. Offline: no server is asked.
     #[command(subcommand)]
     Policy(crate::policy::PolicyCommand),
+    /// Signing keys: generate, vouch, show, verify. Offline: no server is asked.
+    #[command(subcommand)]
+    Keys(crate::keys::KeysCommand),
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub enum Failure {
     Refused(Box<Refusal>),
     /// Policies said no, or are not usable; no server was asked.
     Policy(String),
+    /// A key or a key set is not to be believed; no server was asked.
+    Keys(String),
     /// The command cannot be carried out as it was given.
     Usage(String),
     /// No answer from the server, so that a change may or may not have been made.
@@ -35,7 +37,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
-            Self::Refused(_) | Self::Policy(_) => 1,
+            Self::Refused(_) | Self::Policy(_) | Self::Keys(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
         }
@@ -89,7 +91,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Policy(message) | Self::Usage(message) => f.write_str(message),
+            Self::Policy(message) | Self::Keys(message) | Self::Usage(message) => f.write_str(message),
             Self::Unreachable { server, why } => write!(
                 f,
                 "no answer from {server}: {why}\n  is the server running, and is --server (or CATRUST_SERVER) right?"

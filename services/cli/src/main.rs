@@ -1,9 +1,10 @@
 //! `catrust`: the contract from a terminal.
 //!
 //! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`], [`audit`]), each with its
-//! arguments, its calls and its tables; [`policy`] calls nobody, and asks the policies as a
-//! server would. [`session`] connects and retries, [`failure`] maps what went wrong to an
-//! exit code, [`output`] prints. Knows the contract and nothing of the server's inside.
+//! arguments, its calls and its tables; [`policy`] and [`keys`] call nobody: the one asks the
+//! policies as a server would, the other makes keys and sets of them. [`session`] connects and
+//! retries, [`failure`] maps what went wrong to an exit code, [`output`] prints. Knows the contract
+//! and nothing of the server's inside.
 //!
 //! Exit codes: 0 done, 1 refused (the code on stderr), 2 usage, 3 unreachable.
 
@@ -15,6 +16,7 @@ mod ca_change;
 mod failure;
 mod fleet;
 mod instance;
+mod keys;
 mod output;
 mod policy;
 mod propagation_watch;
@@ -53,6 +55,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     // Works offline: neither a server nor a token is looked for.
     let command = match arguments.command {
         Command::Policy(command) => return policy::run(command, &output),
+        Command::Keys(command) => return keys::run(&command, &output),
         command => command,
     };
     let session = Session::open(&arguments.connection)?;
@@ -64,5 +67,6 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Fleet(command) => fleet::run(command, &session, &output).await,
         Command::Audit(command) => audit::run(command, &session, &output).await,
         Command::Policy(command) => policy::run(command, &output),
+        Command::Keys(command) => keys::run(&command, &output),
     }
 }

@@ -32,7 +32,7 @@ pub struct WatchCommand {
     /// Name of a broker to watch as.
     #[arg(long, value_name = "ID", default_value = "")]
     broker_id: String,
-    /// Show the heads too: one every 2 s, and after each start.
+    /// Show the heads too, one every 2 s and after each start, and key sets.
     #[arg(long)]
     heads: bool,
 }
@@ -96,14 +96,14 @@ impl Follower {
 
     /// Prints the message; true when the wanted revision is there.
     fn show(&mut self, message: &proto::TrustMessage, output: &Output) -> Result<bool, Failure> {
-        let head = matches!(message.message, Some(Message::Head(_)));
+        let head = matches!(message.message, Some(Message::Head(_) | Message::KeySet(_)));
         if !head || self.command.heads {
             output.message(message, text)?;
         }
         let revision = match &message.message {
             Some(Message::Bundle(bundle)) => bundle.revision,
             Some(Message::Change(change)) => change.revision,
-            Some(Message::Head(_)) | None => return Ok(false),
+            Some(Message::Head(_) | Message::KeySet(_)) | None => return Ok(false),
         };
         self.seen = Some(revision);
         Ok(self.command.until_revision.is_some_and(|wanted| revision >= wanted))
@@ -113,6 +113,12 @@ impl Follower {
 /// One line; none for a kind of message that this version does not know.
 fn text(message: &proto::TrustMessage) -> Option<String> {
     let (time, revision, what) = match message.message.as_ref()? {
+        Message::KeySet(set) => {
+            let (issued, until) =
+                (spelling::time(set.issued_at.as_ref()), spelling::time(set.expires_at.as_ref()));
+            let keys = set.keys.len();
+            return Some(format!("{issued}  key set {} of {keys} keys, until {until}", set.version));
+        }
         Message::Bundle(bundle) => (&bundle.issued_at, bundle.revision, bundle_summary(bundle)),
         Message::Change(change) => (&change.occurred_at, change.revision, change_summary(change)),
         Message::Head(head) => {

@@ -12,10 +12,11 @@ use std::ops::Deref;
 use catrust_domain::event_log::put_netstring;
 use catrust_proto::Timestamp;
 use catrust_proto::v1::{
-    CaCertificateState, Head, InactivationScope, LogEvent, Signature, TrustBundle, TrustChange, TrustEntry,
+    CaCertificateState, EventKey, Head, InactivationScope, KeySet, LogEvent, Signature, TrustBundle,
+    TrustChange, TrustEntry,
 };
 
-use crate::signing::{SigningKey, TrustKeys};
+use crate::signing::SigningKey;
 
 /// A field that has no canonical form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,11 +33,20 @@ pub enum VerifyError {
     /// There is no signature.
     #[error("the message is not signed")]
     Unsigned,
-    /// The signing key is not among the pinned ones.
-    #[error("the message is signed with the key {key_id:?}, which is not pinned")]
+    /// The signing key is not among those that the reader was given, nor in the key set.
+    #[error("the message is signed with the key {key_id:?}, which is neither pinned nor in the key set")]
     UnknownKey {
         /// Name of the key, as the message gives it.
         key_id: String,
+    },
+    /// The signature is good, and its key is not to be believed at this time.
+    #[error("the message is signed with the key {key_id:?}")]
+    UnusableKey {
+        /// Name of the key.
+        key_id: String,
+        /// Why not.
+        #[source]
+        reason: KeyRefusal,
     },
     /// The signature is not over this message.
     #[error("the signature does not match the message")]
@@ -46,7 +56,44 @@ pub enum VerifyError {
     NotCanonical(#[from] NotCanonical),
 }
 
-/// A message whose signature was checked against pinned keys. Only
+/// Why a key that is known is not to be believed at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefusal {
+    /// It is stolen, or feared to be.
+    #[error("the key is revoked")]
+    Revoked,
+    /// Its time has not come, or this machine's clock is behind.
+    #[error("the key is not valid before {not_before}")]
+    NotYetValid {
+        /// First moment of its validity.
+        not_before: catrust_domain::Timestamp,
+    },
+    /// Its time is over, or this machine's clock is ahead.
+    #[error("the key expired at {not_after}")]
+    Expired {
+        /// Last moment of its validity.
+        not_after: catrust_domain::Timestamp,
+    },
+    /// The set that names the key vouches for nothing any more: somebody holds newer
+    /// sets back, or nobody has made one in time.
+    #[error("the key set expired at {expires_at}; a newer one has to be vouched for with the root key")]
+    SetExpired {
+        /// When.
+        expires_at: catrust_domain::Timestamp,
+    },
+}
+
+/// Keys that somebody believes, at one moment.
+pub trait Keys {
+    /// Checks that the named key made `signature` over `octets`, and is to be believed.
+    ///
+    /// # Errors
+    /// [`VerifyError::UnknownKey`], [`VerifyError::BadSignature`],
+    /// [`VerifyError::UnusableKey`].
+    fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Result<(), VerifyError>;
+}
+
+/// A message whose signature was checked against keys that are believed. Only
 /// [`Signed::verified`] makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified<M>(M);
@@ -109,21 +156,16 @@ pub trait Signed: Sized {
     ///
     /// # Errors
     /// [`VerifyError`].
-    fn verify(&self, keys: &TrustKeys) -> Result<(), VerifyError> {
+    fn verify(&self, keys: &impl Keys) -> Result<(), VerifyError> {
         let signature = self.signature().ok_or(VerifyError::Unsigned)?;
-        let input = self.signing_input()?;
-        match keys.check(&signature.key_id, &input, &signature.value) {
-            None => Err(VerifyError::UnknownKey { key_id: signature.key_id.clone() }),
-            Some(false) => Err(VerifyError::BadSignature),
-            Some(true) => Ok(()),
-        }
+        keys.check(&signature.key_id, &self.signing_input()?, &signature.value)
     }
 
     /// Checks the signature and says so in the type.
     ///
     /// # Errors
     /// [`VerifyError`].
-    fn verified(self, keys: &TrustKeys) -> Result<Verified<Self>, VerifyError> {
+    fn verified(self, keys: &impl Keys) -> Result<Verified<Self>, VerifyError> {
         self.verify(keys)?;
         Ok(Verified(self))
     }
@@ -175,6 +217,17 @@ impl SigningInput {
         let scope = InactivationScope::try_from(entry.inactivation_scope)
             .map_err(|_| NotCanonical { field: "inactivation_scope" })?;
         nested.text(scope.as_str_name());
+        put_netstring(&mut self.0, &nested.0);
+        Ok(())
+    }
+
+    fn event_key(&mut self, key: &EventKey) -> Result<(), NotCanonical> {
+        let mut nested = Self::default();
+        nested.text(&key.key_id);
+        nested.text(&key.public_key);
+        nested.time("not_before", key.not_before.as_ref())?;
+        nested.time("not_after", key.not_after.as_ref())?;
+        nested.flag(key.revoked);
         put_netstring(&mut self.0, &nested.0);
         Ok(())
     }
@@ -292,6 +345,27 @@ impl Signed for LogEvent {
         input.text(&self.event_hash);
         input.text(&self.traceparent);
         Ok(())
+    }
+
+    fn signature(&self) -> Option<&Signature> {
+        self.signature.as_ref()
+    }
+
+    fn set_signature(&mut self, signature: Signature) {
+        self.signature = Some(signature);
+    }
+}
+
+impl Signed for KeySet {
+    const CONTEXT: &'static str = "catrust/key-set/v1";
+
+    fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
+        input.number(self.version);
+        for key in &self.keys {
+            input.event_key(key)?;
+        }
+        input.time("issued_at", self.issued_at.as_ref())?;
+        input.time("expires_at", self.expires_at.as_ref())
     }
 
     fn signature(&self) -> Option<&Signature> {

@@ -1,7 +1,8 @@
 //! The key that signs the feed, and the keys that readers trust.
 //!
 //! Ed25519 (RFC 8032): signatures are deterministic, so that every replica with
-//! the same key makes the same bytes of the same log row.
+//! the same key makes the same bytes of the same log row. Which keys are believed when
+//! they change is for [`key_ring`](crate::key_ring) to say.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +12,7 @@ use catrust_domain::Sha256;
 use ring::rand::SecureRandom as _;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
+use crate::canonical::{Keys, VerifyError};
 use crate::pem;
 
 /// DER in front of the 32 octet seed of a PKCS#8 version 1 key (RFC 8410 §7).
@@ -160,7 +162,7 @@ impl TrustKeys {
     pub fn load<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self, KeyError> {
         let mut all = Self::default();
         for path in paths {
-            all.keys.extend(Self::from_pem(&read(path.as_ref())?)?.keys);
+            all.extend(Self::from_pem(&read(path.as_ref())?)?);
         }
         Ok(all)
     }
@@ -170,11 +172,36 @@ impl TrustKeys {
         self.keys.keys().map(String::as_str)
     }
 
-    /// Whether the named key made `signature` over `octets`; `None` where no such
-    /// key is pinned.
-    pub(crate) fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Option<bool> {
-        let key = self.keys.get(key_id)?;
-        Some(UnparsedPublicKey::new(&ED25519, key).verify(octets, signature).is_ok())
+    /// All of them in PEM, in the order of [`TrustKeys::key_ids`].
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        self.keys.values().map(|key| pem::encode(PUBLIC_LABEL, &[&SPKI_PREFIX[..], key].concat())).collect()
+    }
+
+    /// Whether the key is among them.
+    #[must_use]
+    pub fn contains(&self, key_id: &str) -> bool {
+        self.keys.contains_key(key_id)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Takes the keys of another set in.
+    pub fn extend(&mut self, others: Self) {
+        self.keys.extend(others.keys);
+    }
+}
+
+impl Keys for TrustKeys {
+    fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+        let key =
+            self.keys.get(key_id).ok_or_else(|| VerifyError::UnknownKey { key_id: key_id.to_owned() })?;
+        let good = UnparsedPublicKey::new(&ED25519, key).verify(octets, signature).is_ok();
+        if good { Ok(()) } else { Err(VerifyError::BadSignature) }
     }
 }
 
@@ -223,9 +250,11 @@ mod tests {
         let two = SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap();
         assert_ne!(one.key_id(), two.key_id());
         let keys = TrustKeys::from_pem(&format!("{}{}", one.public_key_pem(), two.public_key_pem())).unwrap();
-        assert_eq!(keys.check(two.key_id(), b"x", &two.sign(b"x")), Some(true));
-        assert_eq!(keys.check(one.key_id(), b"x", &two.sign(b"x")), Some(false));
-        assert_eq!(TrustKeys::from(&one).check(two.key_id(), b"x", &two.sign(b"x")), None);
+        assert_eq!(keys.check(two.key_id(), b"x", &two.sign(b"x")), Ok(()));
+        assert_eq!(keys.check(one.key_id(), b"x", &two.sign(b"x")), Err(VerifyError::BadSignature));
+        assert_eq!(TrustKeys::from_pem(&keys.to_pem()).unwrap(), keys);
+        let unknown = VerifyError::UnknownKey { key_id: two.key_id().to_owned() };
+        assert_eq!(TrustKeys::from(&one).check(two.key_id(), b"x", &two.sign(b"x")), Err(unknown));
     }
 
     #[test]

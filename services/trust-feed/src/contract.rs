@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::{Sha256, Timestamp};
+use catrust_proto::v1::KeySet;
 use futures::StreamExt as _;
 
 use crate::canonical::Signed as _;
@@ -51,6 +52,7 @@ macro_rules! feed_contract {
             a_late_joiner_gets_the_last_states_and_then_what_follows,
             a_reader_sees_no_other_instance,
             heads_reach_the_readers_of_their_instance,
+            key_sets_reach_every_reader,
             a_reset_feed_is_empty_and_can_be_filled_again,
             readers_go_on_after_a_reset,
             a_slow_reader_delays_nobody,
@@ -85,7 +87,7 @@ async fn read_until(reader: &mut FeedStream, position: u64) -> Vec<u64> {
         while seen.last() != Some(&position) {
             match reader.next().await {
                 Some(FeedItem::Change(change)) => seen.push(change.position),
-                Some(FeedItem::Head(_) | FeedItem::Gap(_)) => {}
+                Some(FeedItem::Head(_) | FeedItem::KeySet(_) | FeedItem::Gap(_)) => {}
                 None => panic!("the stream of items ended after {seen:?}"),
             }
         }
@@ -276,6 +278,33 @@ pub async fn heads_reach_the_readers_of_their_instance(feed: Arc<dyn TrustFeed>)
     tokio::select! {
         item = reader.next() => assert_eq!(item, Some(FeedItem::Head(Arc::new(wanted.clone())))),
         () = soon("a head arrives", sending) => {}
+    }
+}
+
+/// A promise of the suite.
+pub async fn key_sets_reach_every_reader(feed: Arc<dyn TrustFeed>) {
+    let mut log = SampleLog::new();
+    let instances = [log.register_instance("keys-a"), log.register_instance("keys-b")];
+    let mut set = KeySet {
+        version: 7,
+        issued_at: Some(message::timestamp(Timestamp::from_micros(7))),
+        expires_at: Some(message::timestamp(Timestamp::from_micros(8))),
+        ..KeySet::default()
+    };
+    set.sign(&key()).expect("signable");
+    for instance in &instances {
+        let mut reader = feed.subscribe(instance).await.expect("a reader");
+        // Not stored, so it is sent until the reader listens.
+        let sending = async {
+            loop {
+                feed.publish_key_set(&set).await.expect("sent");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            item = reader.next() => assert_eq!(item, Some(FeedItem::KeySet(Arc::new(set.clone())))),
+            () = soon("a key set arrives", sending) => {}
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use catrust_domain::{InstanceId, Sha256, Timestamp};
-use catrust_proto::v1::{Head, TrustChange};
+use catrust_proto::v1::{Head, KeySet, TrustChange};
 use futures::stream::BoxStream;
 use uuid::Uuid;
 
@@ -96,12 +96,14 @@ pub enum FeedItem {
     Change(Arc<TrustChange>),
     /// A sign of life.
     Head(Arc<Head>),
+    /// The keys that may sign the others.
+    KeySet(Arc<KeySet>),
     /// Changes may be missing before what follows. After `Lagged` and `Interrupted`
     /// the last state of each CA certificate comes again.
     Gap(GapReason),
 }
 
-/// Changes and heads of one instance; ends only when the feed is dropped.
+/// Changes and heads of one instance, and key sets; ends only when the feed is dropped.
 pub type FeedStream = BoxStream<'static, FeedItem>;
 
 /// The feed.
@@ -127,6 +129,13 @@ pub trait TrustFeed: Send + Sync + 'static {
     /// # Errors
     /// [`FeedError::Unavailable`]: drop the head, the next one is better.
     async fn publish_head(&self, head: &Head) -> Result<(), FeedError>;
+
+    /// Sends a key set to whoever follows any instance now. Not stored: send it again and
+    /// again.
+    ///
+    /// # Errors
+    /// [`FeedError::Unavailable`]: the next time will do.
+    async fn publish_key_set(&self, set: &KeySet) -> Result<(), FeedError>;
 
     /// Empties the feed: the next message must be the one of position 1. Destructive:
     /// only for the holder of the publisher lease, who then fills it from the log.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use catrust_domain::{InstanceId, LogHead, RecordedEvent, Timestamp};
-use catrust_proto::v1::{Head, TrustChange};
+use catrust_proto::v1::{Head, KeySet, TrustChange};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::sync::broadcast;
@@ -160,6 +160,14 @@ impl TrustFeed for InProcessFeed {
             && let Some(instance) = self.lock().instances.get_mut(&instance_id)
         {
             instance.send(FeedItem::Head(Arc::new(head.clone())));
+        }
+        Ok(())
+    }
+
+    async fn publish_key_set(&self, set: &KeySet) -> Result<(), FeedError> {
+        let set = Arc::new(set.clone());
+        for instance in self.lock().instances.values_mut() {
+            instance.send(FeedItem::KeySet(Arc::clone(&set)));
         }
         Ok(())
     }

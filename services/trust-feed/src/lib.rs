@@ -23,7 +23,7 @@ pub mod contract;
 
 use catrust_signing::pem;
 pub use catrust_signing::{
-    KeyError, NotCanonical, Signed, SigningKey, TrustKeys, Verified, VerifyError, canonical, signing,
+    KeyError, KeyRing, NotCanonical, Signed, SigningKey, TrustKeys, Verified, VerifyError, canonical, signing,
 };
 
 pub use bundle::{Applied, HeadVerdict, TrustError, TrustState};

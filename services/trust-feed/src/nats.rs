@@ -28,7 +28,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event};
 use async_trait::async_trait;
 use catrust_domain::InstanceId;
-use catrust_proto::v1::Head;
+use catrust_proto::v1::{Head, KeySet};
 use tokio::sync::watch;
 
 use crate::feed::{FeedError, FeedStream, FeedTail, TrustFeed};
@@ -176,6 +176,12 @@ impl TrustFeed for NatsFeed {
         let instance_id: InstanceId = head.mqtt_instance_id.parse().map_err(FeedError::unavailable)?;
         let json = serde_json::to_vec(head).map_err(FeedError::unavailable)?;
         self.client.publish(subject::head(&instance_id), json.into()).await.map_err(FeedError::unavailable)
+    }
+
+    async fn publish_key_set(&self, set: &KeySet) -> Result<(), FeedError> {
+        self.check_connected()?;
+        let json = serde_json::to_vec(set).map_err(FeedError::unavailable)?;
+        self.client.publish(subject::KEYS, json.into()).await.map_err(FeedError::unavailable)
     }
 
     async fn reset(&self) -> Result<(), FeedError> {

@@ -35,6 +35,9 @@ pub fn head(instance_id: &InstanceId) -> String {
     format!("catrust.v1.head.{instance_id}")
 }
 
+/// Subject of the key sets, for brokers of every instance: core NATS, not in the stream.
+pub const KEYS: &str = "catrust.v1.keys";
+
 /// Subject of the receipts of a broker: core NATS, not in the stream.
 #[must_use]
 pub fn receipt(instance_id: &InstanceId, broker_id: &BrokerId) -> String {

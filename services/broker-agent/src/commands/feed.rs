@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use catrust_domain::{BrokerId, InstanceId};
 use catrust_trust_feed::agent::{AgentSettings, GrpcSettings};
-use catrust_trust_feed::{NatsSettings, TrustKeys};
+use catrust_trust_feed::{KeyRing, NatsSettings, TrustKeys};
 use clap::Args;
 
 /// Where the trust comes from.
@@ -35,10 +35,17 @@ pub struct FeedArguments {
     #[arg(long, env = "CATRUST_NATS_URL", value_name = "URL")]
     nats: Option<String>,
 
-    /// Public keys that may sign the trust (PEM); several with commas. The default is
-    /// where `catrust-server dev` lays its key
-    #[arg(long, value_name = "FILE", value_delimiter = ',', default_value = ".catrust/trust.pub.pem")]
+    /// Public keys that may sign the trust (PEM); several with commas, or by giving it
+    /// again. Default without --root-key: .catrust/trust.pub.pem, where `catrust-server dev`
+    /// lays its key
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
     trust_key: Vec<PathBuf>,
+
+    /// Public root keys (PEM) that vouch for the keys that may sign the trust, so that
+    /// those can be changed; several as above. Give --state-dir as well: it keeps the
+    /// newest key set, so that no older one is taken after a restart
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    root_key: Vec<PathBuf>,
 
     /// Directory for what is known, of this agent alone. Without it a restart trusts
     /// nobody until a server is reached, and cannot tell a rollback
@@ -95,7 +102,15 @@ pub struct FeedArguments {
     /// Seconds after the last sign of life in which new sessions are admitted
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = super::gate::seconds)]
     hard_budget: std::time::Duration,
+
+    /// Seconds by which the clocks of server and agent may differ. Signs of life and keys
+    /// count as expired only after so much more
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = super::gate::seconds)]
+    clock_skew: std::time::Duration,
 }
+
+/// Where `catrust-server dev` lays its key.
+const DEVELOPMENT_KEY: &str = ".catrust/trust.pub.pem";
 
 impl FeedArguments {
     /// Reads the keys and makes the agent's settings.
@@ -103,9 +118,7 @@ impl FeedArguments {
     /// # Errors
     /// The public keys cannot be used.
     pub fn settings(self) -> anyhow::Result<AgentSettings> {
-        let files: Vec<_> = self.trust_key.iter().map(|path| path.display().to_string()).collect();
-        let keys = TrustKeys::load(&self.trust_key)
-            .with_context(|| format!("--trust-key: {} is not the server's public key", files.join(", ")))?;
+        let keys = keys(self.trust_key, &self.root_key)?;
         let grpc = GrpcSettings {
             servers: self.server,
             token_file: self.token_file,
@@ -126,6 +139,21 @@ impl FeedArguments {
         settings.state_directory = self.state_dir;
         settings.soft_budget = self.soft_budget;
         settings.hard_budget = self.hard_budget;
+        settings.clock_skew = self.clock_skew;
         Ok(settings)
     }
+}
+
+fn keys(mut trust_keys: Vec<PathBuf>, root_keys: &[PathBuf]) -> anyhow::Result<KeyRing> {
+    if trust_keys.is_empty() && root_keys.is_empty() {
+        trust_keys.push(DEVELOPMENT_KEY.into());
+    }
+    let list = |files: &[PathBuf]| {
+        files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let pinned = TrustKeys::load(&trust_keys)
+        .with_context(|| format!("--trust-key: {} is not the server's public key", list(&trust_keys)))?;
+    let roots = TrustKeys::load(root_keys)
+        .with_context(|| format!("--root-key: {} is not a public root key", list(root_keys)))?;
+    Ok(KeyRing::new(pinned, roots))
 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use catrust_domain::{InstanceId, SerialNumber, Timestamp};
-use catrust_proto::v1::Head;
+use catrust_proto::v1::{Head, KeySet};
 use catrust_trust_feed::contract::{NatsServer, SampleLog};
 use catrust_trust_feed::{
     Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, TrustError, TrustKeys, TrustState,
@@ -269,6 +269,10 @@ impl TrustFeed for Lossy {
 
     async fn publish_head(&self, head: &Head) -> Result<(), FeedError> {
         self.feed.publish_head(head).await
+    }
+
+    async fn publish_key_set(&self, set: &KeySet) -> Result<(), FeedError> {
+        self.feed.publish_key_set(set).await
     }
 
     async fn reset(&self) -> Result<(), FeedError> {

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::*;
+use crate::signing::TrustKeys;
 
 fn key() -> SigningKey {
     SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap()
@@ -97,6 +98,26 @@ fn log_event() -> LogEvent {
     }
 }
 
+fn event_key(revoked: bool) -> EventKey {
+    EventKey {
+        key_id: "ff".into(),
+        public_key: "pem\n".into(),
+        not_before: time(-1),
+        not_after: time(1),
+        revoked,
+    }
+}
+
+fn key_set() -> KeySet {
+    KeySet {
+        version: 4,
+        keys: vec![event_key(false), event_key(true)],
+        issued_at: time(6),
+        expires_at: time(7),
+        signature: None,
+    }
+}
+
 fn input(message: &impl Signed) -> String {
     String::from_utf8(message.signing_input().unwrap()).unwrap()
 }
@@ -122,6 +143,10 @@ fn signing_inputs_are_what_the_contract_says() {
         input(&log_event()),
         "20:catrust/log-event/v1,3:log,2:12,5:event,18:InstanceRegistered,1:1,5:fleet,2:{},2:me,7:request,\
          1:5,2:ee,2:tp,"
+    );
+    assert_eq!(
+        input(&key_set()),
+        "18:catrust/key-set/v1,1:4,29:2:ff,4:pem\n,2:-1,1:1,5:false,,28:2:ff,4:pem\n,2:-1,1:1,4:true,,1:6,1:7,"
     );
 }
 
@@ -199,6 +224,7 @@ fn changing_any_field_breaks_the_signature() {
     assert!(no_alteration_verifies(bundle()) >= 2 * 29);
     assert!(no_alteration_verifies(head()) >= 2 * 8);
     assert!(no_alteration_verifies(log_event()) >= 2 * 13);
+    assert!(no_alteration_verifies(key_set()) >= 2 * 12);
 }
 
 #[test]

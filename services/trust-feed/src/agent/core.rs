@@ -15,6 +15,7 @@
 //! Three things the core never does, whatever comes in whatever order: hold a state that
 //! the log did not have, go back to an older one, or call it fresh without a head.
 
+mod belief;
 mod head_clock;
 mod held;
 mod io;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use catrust_domain::{Sha256, Timestamp, TrustBundle};
 use catrust_proto::v1 as proto;
+use catrust_signing::KeyRing;
 use uuid::Uuid;
 
 use super::enforcer::{AgentTrust, Applied, Freshness, NotApplied};
@@ -35,6 +37,7 @@ use crate::bundle::{self, HeadVerdict, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
 use crate::message::HEAD_VALIDITY_SECONDS;
 use crate::parse;
+use belief::is_history;
 use head_clock::HeadClock;
 use held::{Held, SavedHead};
 use refusal::Throttle;
@@ -63,6 +66,7 @@ const HEAD_SAVED_EVERY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Core {
     settings: CoreSettings,
+    keys: KeyRing,
     held: Option<Held>,
     clock: HeadClock,
     choice: SourceChoice,
@@ -87,6 +91,7 @@ impl Core {
     pub fn new(settings: CoreSettings) -> Self {
         let CoreSettings { soft_budget, hard_budget, clock_skew, .. } = settings;
         Self {
+            keys: settings.keys.clone(),
             settings,
             held: None,
             clock: HeadClock::new(clock_skew, soft_budget, hard_budget),
@@ -149,6 +154,7 @@ impl Core {
     /// Takes what happened.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
+            Input::LoadedKeys(set) => self.load_keys(*set),
             Input::Loaded(saved) => self.load(now, saved),
             Input::Message(source, message) => self.message(now, source, message),
             Input::Unreadable(_) => {
@@ -176,11 +182,12 @@ impl Core {
     // What comes.
 
     fn message(&mut self, now: Now, source: SourceKind, message: Message) {
-        let keys = &self.settings.keys;
+        let keys = self.keys.at(self.clock.present(now));
         let (revision, refusal) = match message {
+            Message::KeySet(set) => return self.take_key_set(now, *set),
             Message::Bundle(bundle) => {
                 let revision = bundle.revision;
-                match bundle.verified(keys) {
+                match bundle.verified(&keys) {
                     Ok(bundle) => return self.take_bundle(now, bundle),
                     Err(error) => {
                         self.snapshot.failed(now.monotonic);
@@ -190,14 +197,15 @@ impl Core {
             }
             Message::Change(change) => {
                 let revision = change.revision;
-                match change.verified(keys) {
+                match change.verified(&keys) {
                     Ok(change) => return self.take_change(now, change),
+                    Err(error) if is_history(&error) && self.revision() >= Some(revision) => return,
                     Err(error) => (revision, error),
                 }
             }
             Message::Head(head) => {
                 let revision = head.revision;
-                match head.verified(keys) {
+                match head.verified(&keys) {
                     Ok(head) => return self.take_head(now, source, head),
                     Err(error) => (revision, error),
                 }
@@ -208,10 +216,13 @@ impl Core {
 
     fn take_bundle(&mut self, now: Now, bundle: Verified<proto::TrustBundle>) {
         let revision = bundle.revision;
+        let disowned = self.is_disowned();
         let taken = match &mut self.held {
-            Some(held) => held.state.replace(&bundle),
-            None => TrustState::new(&self.settings.instance_id, &bundle).map(|state| {
+            Some(held) if !disowned => held.state.replace(&bundle),
+            // A state that may never have been the log's is no floor, and nor are its heads.
+            _ => TrustState::new(&self.settings.instance_id, &bundle).map(|state| {
                 self.held = Some(Held::new(state, Timestamp::default()));
+                self.clock.forget();
                 true
             }),
         };
@@ -224,13 +235,15 @@ impl Core {
             }
         };
         self.snapshot.came(now.monotonic);
+        let badly_saved = self.is_badly_saved(now);
         let Some(held) = &mut self.held else { return };
+        held.signers.begin(&*bundle);
         if moved {
             // Signed, so that it has a time.
             held.moved_by_bundle(parse::time("issued_at", bundle.issued_at.as_ref()).unwrap_or_default());
             self.apply(Cause::Bundle);
         }
-        if moved || self.held.as_ref().is_some_and(|held| held.saved_changes > 0) {
+        if moved || badly_saved || self.held.as_ref().is_some_and(|held| held.saved_changes > 0) {
             self.persist(Record::Bundle(Box::new(bundle.into_inner())));
         }
         self.take_early(now);
@@ -251,6 +264,7 @@ impl Core {
             Ok(bundle::Applied::Known) => {}
             Ok(bundle::Applied::Changed(parsed)) => {
                 held.moved_by(&parsed);
+                held.signers.add(&*change);
                 self.apply(Cause::Change);
                 self.persist(Record::Change(Box::new(change.into_inner())));
                 if self.held.as_ref().is_some_and(|held| held.saved_changes > MAX_SAVED_CHANGES) {
@@ -324,7 +338,7 @@ impl Core {
     /// Takes a head at or below the state's revision as proof that nothing that was
     /// committed before its issue is missing.
     fn prove(&mut self, now: Now, source: SourceKind, head: &Verified<proto::Head>) -> Result<(), Refusal> {
-        let Some(held) = &self.held else { return Ok(()) };
+        let Some(held) = &mut self.held else { return Ok(()) };
         let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
         let valid_until = parse::time("valid_until", head.valid_until.as_ref())?;
         self.clock.check(issued_at, valid_until, now)?;
@@ -333,6 +347,9 @@ impl Core {
         let enforced = held.state.revision();
         if head.revision < enforced && issued_at > held.existed_at.plus_seconds(HEAD_VALIDITY_SECONDS) {
             return Err(Refusal::LogRolledBack { revision: head.revision, enforced });
+        }
+        if head.revision == enforced {
+            held.signers.begin(&**head);
         }
         if self.clock.prove(issued_at, now) {
             self.save_head(now, head);
@@ -355,13 +372,17 @@ impl Core {
 
     fn load(&mut self, now: Now, saved: Option<Box<Saved>>) {
         let Some(saved) = saved else { return };
-        let (held, head) = match Held::from_saved(*saved, &self.settings) {
+        let (mut held, head) = match Held::from_saved(*saved, &self.settings, &self.keys) {
             Ok(verified) => verified,
             Err(refusal) => return self.outputs.push_back(Output::Discard(refusal)),
         };
         if let Some(SavedHead { head, issued_at }) = head {
             match held.state.compare(&head) {
-                Ok(HeadVerdict::Current | HeadVerdict::Older) => self.clock.restore(issued_at, now),
+                Ok(HeadVerdict::Older) => self.clock.restore(issued_at, now),
+                Ok(HeadVerdict::Current) => {
+                    held.signers.begin(&*head);
+                    self.clock.restore(issued_at, now);
+                }
                 // What is there is sound, and less than what there was: it stays the floor,
                 // and proves nothing.
                 Ok(HeadVerdict::Behind { revision }) => {
@@ -376,7 +397,7 @@ impl Core {
             }
         }
         self.held = Some(held);
-        self.freshness = self.clock.freshness(now);
+        self.freshness = self.freshness_at(now);
         self.apply(Cause::Saved);
     }
 
@@ -417,9 +438,15 @@ impl Core {
     fn persist(&mut self, record: Record) {
         let Some(held) = &mut self.held else { return };
         match &record {
-            Record::Bundle(_) => held.saved_changes = 0,
-            Record::Change(_) => held.saved_changes += 1,
-            Record::Head(_) => {}
+            Record::Bundle(bundle) => {
+                held.saved_changes = 0;
+                held.saved_signers.begin(&**bundle);
+            }
+            Record::Change(change) => {
+                held.saved_changes += 1;
+                held.saved_signers.add(&**change);
+            }
+            Record::Head(_) | Record::KeySet(_) => {}
         }
         self.outputs.push_back(Output::Persist { revision: held.state.revision(), record });
     }
@@ -499,7 +526,7 @@ impl Core {
         if self.held.is_none() {
             return;
         }
-        let freshness = self.clock.freshness(now);
+        let freshness = self.freshness_at(now);
         if freshness == self.freshness {
             return;
         }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::core::{Cause, Core, Input, Message, Now, Output, Refusal, Refused, SourceKind, Statement};
+use super::core::{Cause, Core, Input, Now, Output, Refusal, Refused, SourceKind, Statement};
 use super::enforcer::{AgentTrust, Enforcer, Freshness};
 use super::handle::AgentStatus;
 use super::receipt::{Receipt, Speaker};
@@ -92,6 +92,7 @@ impl Driver {
             Output::Receipt(statement) => self.state(&statement),
             Output::Refused(refused) => self.refused(refused),
             Output::Discard(refusal) => self.discard(&refusal.text()).await,
+            Output::DiscardKeys(refusal) => self.discard_keys(&refusal.text()).await,
             Output::NeedSnapshot => self.ask_for_snapshot(),
             Output::SwitchTo(source) => self.switch(source),
             Output::Ready => tracing::info!("trust is enforced; devices are admitted"),
@@ -152,6 +153,18 @@ impl Driver {
         }
     }
 
+    /// Puts the saved key set aside, and says so.
+    pub async fn discard_keys(&mut self, reason: &str) {
+        tracing::error!(
+            reason,
+            "the saved key set is refused and put aside; starting without it, and without protection \
+             against an older one"
+        );
+        if let Err(error) = self.with_store(Store::discard_keys).await {
+            tracing::error!(error, "the refused key set cannot be put aside");
+        }
+    }
+
     fn state(&mut self, statement: &Statement) {
         let receipt = self.receipt(statement);
         self.last = Some(receipt.clone());
@@ -200,15 +213,18 @@ impl Driver {
         let instance_id = self.speaker.instance_id.clone();
         let inputs = self.inputs.clone();
         self.tasks.spawn(async move {
-            let input = match snapshot(&servers, &instance_id).await {
-                Ok(bundle) => Input::Message(SourceKind::Grpc, Message::Bundle(bundle)),
+            let messages = match snapshot(&servers, &instance_id).await {
+                Ok(snapshot) => snapshot,
                 Err(error) => {
                     tracing::warn!(error = error.text(), "cannot get a bundle; trying again");
-                    Input::SnapshotFailed
+                    // Fails when the agent has gone, as below.
+                    let _ = inputs.send(Input::SnapshotFailed).await;
+                    return;
                 }
             };
-            // Fails when the agent has gone.
-            let _ = inputs.send(input).await;
+            for message in messages {
+                let _ = inputs.send(Input::Message(SourceKind::Grpc, message)).await;
+            }
         });
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use catrust_domain::Sha256;
+use catrust_proto::v1::KeySet;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -83,9 +84,14 @@ impl Agent {
             Some(nats) => Some(NatsFeed::connect(nats).await.map_err(StartError::Nats)?),
             None => None,
         };
-        let (store, saved) = open(&settings).await?;
+        let (store, Loaded { keys, state }) = open(&settings).await?;
         let (mut driver, status, inputs) = assemble(settings, enforcer, nats, store);
-        match saved {
+        match keys {
+            Ok(None) => {}
+            Ok(Some(keys)) => driver.handle(Input::LoadedKeys(Box::new(keys))).await,
+            Err(damage) => driver.discard_keys(&damage).await,
+        }
+        match state {
             Ok(saved) => driver.handle(Input::Loaded(saved.map(Box::new))).await,
             Err(damage) => {
                 driver.discard(&damage).await;
@@ -101,24 +107,35 @@ impl Agent {
 }
 
 /// What was saved, or what is wrong with it.
-type Loaded = Result<Option<Saved>, String>;
+struct Loaded {
+    keys: Result<Option<KeySet>, String>,
+    state: Result<Option<Saved>, String>,
+}
 
 async fn open(settings: &AgentSettings) -> Result<(Option<Store>, Loaded), StoreError> {
-    let Some(directory) = settings.state_directory.clone() else { return Ok((None, Ok(None))) };
+    let Some(directory) = settings.state_directory.clone() else {
+        return Ok((None, Loaded { keys: Ok(None), state: Ok(None) }));
+    };
     let opened = tokio::task::spawn_blocking(move || {
         let mut store = Store::open(&directory)?;
-        let saved = match store.load() {
-            Ok(saved) => Ok(saved),
-            Err(StoreError::Damaged { path, source }) => {
-                Err(format!("{} is damaged: {source}", path.display()))
-            }
-            Err(error) => return Err(error),
-        };
-        Ok((Some(store), saved))
+        let keys = or_damage(store.load_keys())?;
+        let state = or_damage(store.load())?;
+        Ok((Some(store), Loaded { keys, state }))
     });
     match opened.await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Damage is no reason not to start.
+fn or_damage<T>(read: Result<T, StoreError>) -> Result<Result<T, String>, StoreError> {
+    match read {
+        Ok(read) => Ok(Ok(read)),
+        Err(StoreError::Damaged { path, source }) => {
+            Ok(Err(format!("{} is damaged: {source}", path.display())))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use catrust_domain::{BrokerId, InstanceId};
+use catrust_signing::KeyRing;
 
 use crate::nats::NatsSettings;
-use crate::signing::TrustKeys;
 
 /// How to reach the servers. `Debug` shows no secret: there is none in here, only the files
 /// that hold them. Files are read again for each connection, so that what is renewed on
@@ -47,8 +47,8 @@ pub struct AgentSettings {
     pub instance_id: InstanceId,
     /// Name of this broker in receipts; another one in each broker of the instance.
     pub broker_id: BrokerId,
-    /// Public keys that may sign the feed.
-    pub keys: TrustKeys,
+    /// Public keys that may sign the feed, and root keys that may name others.
+    pub keys: KeyRing,
     /// The servers: for bundles, for receipts, and in place of NATS.
     pub grpc: GrpcSettings,
     /// NATS, preferred while heads come there. `None`: gRPC alone.
@@ -64,7 +64,7 @@ pub struct AgentSettings {
     /// inactivated CA's devices in for so long.
     pub hard_budget: Duration,
     /// How far the clocks of server and agent may differ; default 30 s. Beyond it, heads
-    /// prove nothing.
+    /// prove nothing, and keys and key sets are not valid yet or no more.
     pub clock_skew: Duration,
     /// Time between two signs of life; default 5 s.
     pub receipt_interval: Duration,
@@ -73,16 +73,16 @@ pub struct AgentSettings {
 impl AgentSettings {
     /// Settings with the defaults: no NATS, no state directory.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         instance_id: InstanceId,
         broker_id: BrokerId,
-        keys: TrustKeys,
+        keys: impl Into<KeyRing>,
         grpc: GrpcSettings,
     ) -> Self {
         Self {
             instance_id,
             broker_id,
-            keys,
+            keys: keys.into(),
             grpc,
             nats: None,
             state_directory: None,
@@ -99,8 +99,8 @@ impl AgentSettings {
     /// [`UnusableSettings`] says what to change.
     pub(super) fn check(&self) -> Result<(), UnusableSettings> {
         let unusable = |text: &str| Err(UnusableSettings(text.to_owned()));
-        if self.keys == TrustKeys::default() {
-            return unusable("no public key is pinned, so that no message could be believed");
+        if self.keys.is_empty() {
+            return unusable("no public key is pinned and no root key, so that no message could be believed");
         }
         if self.soft_budget < Duration::from_millis(100) || self.hard_budget < self.soft_budget {
             return unusable("the soft budget must be 100 ms or more, and the hard budget not below it");
@@ -153,7 +153,7 @@ mod tests {
     use crate::contract::key;
 
     fn settings(grpc: GrpcSettings) -> AgentSettings {
-        let keys = TrustKeys::from(&key());
+        let keys = crate::signing::TrustKeys::from(&key());
         AgentSettings::new("fleet".parse().unwrap(), "broker".parse().unwrap(), keys, grpc)
     }
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn budgets_and_keys_have_to_make_sense() {
         let good = settings(GrpcSettings::new("http://a:1"));
-        let unpinned = AgentSettings { keys: TrustKeys::default(), ..good.clone() };
+        let unpinned = AgentSettings { keys: KeyRing::default(), ..good.clone() };
         assert!(refusal(&unpinned).contains("pinned"));
         let upside_down = AgentSettings { hard_budget: Duration::from_secs(1), ..good.clone() };
         assert!(refusal(&upside_down).contains("budget"));

@@ -5,6 +5,7 @@
 //! bundle.json    replaced as a whole (write beside, fsync, rename, fsync the directory)
 //! changes.jsonl  a change per line, appended (fsync); emptied by the next bundle
 //! head.json      replaced as a whole
+//! keys.json      the key set, replaced as a whole
 //! lock           held while an agent runs
 //! ```
 //!
@@ -18,6 +19,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use catrust_proto::v1::KeySet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,6 +28,7 @@ use super::core::{Record, Saved};
 const BUNDLE: &str = "bundle.json";
 const CHANGES: &str = "changes.jsonl";
 const HEAD: &str = "head.json";
+const KEYS: &str = "keys.json";
 const LOCK: &str = "lock";
 
 /// A failure of the state directory.
@@ -121,7 +124,25 @@ impl Store {
         Ok(Some(Saved { bundle, changes, head: self.read(HEAD)? }))
     }
 
-    /// Puts aside what cannot be used, as `*.refused`, for somebody to look at.
+    /// Reads the key set that was saved.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn load_keys(&self) -> Result<Option<KeySet>, StoreError> {
+        self.read(KEYS)
+    }
+
+    /// Puts aside a key set that cannot be used, as [`Store::discard`] does the rest.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn discard_keys(&mut self) -> Result<(), StoreError> {
+        self.put_aside(KEYS)?;
+        sync_directory(&self.directory)
+    }
+
+    /// Puts aside what cannot be used, but for the key set, as `*.refused`, for somebody to
+    /// look at.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -129,17 +150,19 @@ impl Store {
         let path = self.path(CHANGES);
         fs::copy(&path, refused(&path)).map_err(failed("copy", &path))?;
         for name in [BUNDLE, HEAD] {
-            let path = self.path(name);
-            match fs::rename(&path, refused(&path)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("rename", &path)(error));
-                }
-                _ => {}
-            }
+            self.put_aside(name)?;
         }
         sync_directory(&self.directory)?;
         self.length = 0;
         self.cut()
+    }
+
+    fn put_aside(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path(name);
+        match fs::rename(&path, refused(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("rename", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Puts a record on disk, after those that failed before. When it returns, all of them
@@ -149,8 +172,8 @@ impl Store {
     /// [`StoreError::Io`]: the record is kept; call [`Store::flush`] later.
     pub fn write(&mut self, record: Record) -> Result<(), StoreError> {
         if matches!(record, Record::Bundle(_)) {
-            // A new beginning.
-            self.pending.clear();
+            // A new beginning, but not for the keys.
+            self.pending.retain(|record| matches!(record, Record::KeySet(_)));
         }
         self.pending.push(record);
         self.flush()
@@ -175,6 +198,7 @@ impl Store {
                     self.append(&line)?;
                 }
                 Record::Head(head) => replace(&self.directory, HEAD, head)?,
+                Record::KeySet(set) => replace(&self.directory, KEYS, set)?,
             }
             self.pending.remove(0);
         }

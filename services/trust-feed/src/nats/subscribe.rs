@@ -9,7 +9,7 @@
 //! catch up (last state of each CA certificate, from the stream)
 //!    │  ▲ the connection was renewed, messages were dropped, or a head
 //!    ▼  │ tells of a change that does not come
-//! live (changes and heads, core NATS)
+//! live (changes, heads and key sets, core NATS)
 //! ```
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use async_nats::jetstream::consumer::pull::Config;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
 use async_nats::{Client, Subscriber};
 use catrust_domain::InstanceId;
-use catrust_proto::v1::{Head, TrustChange};
+use catrust_proto::v1::{Head, KeySet, TrustChange};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::sync::{mpsc, watch};
@@ -55,6 +55,7 @@ pub async fn subscribe(
     interruptions: watch::Receiver<u64>,
 ) -> Result<FeedStream, FeedError> {
     let heads = client.subscribe(subject::head(instance_id)).await.map_err(FeedError::unavailable)?;
+    let keys = client.subscribe(subject::KEYS).await.map_err(FeedError::unavailable)?;
     let filter = subject::trust_of_instance(instance_id);
     let changes = client.subscribe(filter.clone()).await.map_err(FeedError::unavailable)?;
     let (items, reader) = mpsc::channel(READER_BUFFER);
@@ -62,6 +63,7 @@ pub async fn subscribe(
         jetstream: jetstream.clone(),
         filter,
         items,
+        keys,
         heads,
         changes,
         interruptions,
@@ -80,6 +82,7 @@ struct Follower {
     jetstream: Context,
     filter: String,
     items: mpsc::Sender<FeedItem>,
+    keys: Subscriber,
     heads: Subscriber,
     changes: Subscriber,
     interruptions: watch::Receiver<u64>,
@@ -184,10 +187,16 @@ impl Follower {
             } else {
                 self.awaited.as_ref().map(|(_, until)| *until)
             };
-            // Changes first: a head is weighed after the changes that came before it.
+            // Keys first: what follows may be signed with them. Then changes: a head is
+            // weighed after those that came before it.
             tokio::select! {
                 biased;
                 () = self.items.closed() => return Err(ReaderGone),
+                Some(message) = self.keys.next() => {
+                    if let Ok(set) = serde_json::from_slice::<KeySet>(&message.payload) {
+                        self.send(FeedItem::KeySet(Arc::new(set))).await?;
+                    }
+                }
                 Some(message) = self.changes.next() => {
                     if self.recent.insert(&message.payload) {
                         self.pass_change(&message.payload).await?;

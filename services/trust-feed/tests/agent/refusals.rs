@@ -56,7 +56,7 @@ async fn a_broker_that_is_away_is_reported_until_it_is_back() {
 async fn settings_that_pin_no_key_are_refused() {
     let world = World::new();
     let settings = AgentSettings {
-        keys: catrust_trust_feed::TrustKeys::default(),
+        keys: catrust_trust_feed::KeyRing::default(),
         ..world.settings("http://127.0.0.1:9")
     };
     let recorder = std::sync::Arc::new(crate::world::Recorder::default());

@@ -221,7 +221,7 @@ impl TrustService for Service {
     ) -> Result<Response<proto::GetTrustBundleResponse>, Status> {
         self.admit(&request)?;
         let bundle = Some(self.0.bundle());
-        Ok(Response::new(proto::GetTrustBundleResponse { request_id: String::new(), bundle }))
+        Ok(Response::new(proto::GetTrustBundleResponse { request_id: String::new(), bundle, key_set: None }))
     }
 
     async fn watch_trust(

@@ -21,7 +21,11 @@ pub(super) async fn handle(
 
     api.admit(call, &id, Action::GetTrustBundle).await?;
     let bundle = signed_bundle(api, &id, at).await?.ok_or_else(|| not_there(at))?;
-    Ok(v1::GetTrustBundleResponse { request_id: call.request_id.to_string(), bundle: Some(bundle) })
+    Ok(v1::GetTrustBundleResponse {
+        request_id: call.request_id.to_string(),
+        bundle: Some(bundle),
+        key_set: None,
+    })
 }
 
 fn point(at: Option<&At>, now: Timestamp) -> Result<BundleAt, ApiError> {

@@ -138,7 +138,7 @@ impl Watcher {
                 }
             }
             FeedItem::Gap(_) => self.catch_up(None).await,
-            FeedItem::Head(_) => Ok(true),
+            FeedItem::Head(_) | FeedItem::KeySet(_) => Ok(true),
         }
     }
 

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use catrust_domain::Timestamp;
+use catrust_signing::Present;
 
 use super::Now;
 use crate::agent::Freshness;
@@ -65,18 +66,28 @@ impl HeadClock {
     /// # Errors
     /// [`HeadRefusal`].
     pub fn check(&self, issued_at: Timestamp, valid_until: Timestamp, now: Now) -> Result<(), HeadRefusal> {
-        let skew = micros(self.skew);
-        let ahead = issued_at.micros().saturating_sub(now.wall.micros().saturating_add(skew));
+        let present = self.present(now);
+        let ahead = issued_at.micros().saturating_sub(present.latest.micros());
         if ahead > 0 {
             return Err(HeadRefusal::Future { ahead: duration(ahead) });
         }
-        let by_heads = self.offset.map(|offset| offset.saturating_add(micros(now.monotonic)));
-        let time = by_heads.map_or(now.wall.micros(), |time| time.max(now.wall.micros()));
-        let late = time.saturating_sub(valid_until.micros().saturating_add(skew));
+        let late = present.earliest.micros().saturating_sub(valid_until.micros());
         if late > 0 {
             return Err(HeadRefusal::Expired { late: duration(late) });
         }
         Ok(())
+    }
+
+    /// What time it may be: no later than the wall clock and the skew, and no earlier than
+    /// the skew before that clock or the one that heads have set, whichever is later.
+    pub fn present(&self, now: Now) -> Present {
+        let (wall, skew) = (now.wall.micros(), micros(self.skew));
+        let by_heads = self.offset.map(|offset| offset.saturating_add(micros(now.monotonic)));
+        let earliest = by_heads.map_or(wall, |time| time.max(wall));
+        Present {
+            earliest: Timestamp::from_micros(earliest.saturating_sub(skew)),
+            latest: Timestamp::from_micros(wall.saturating_add(skew)),
+        }
     }
 
     /// Takes a checked head as proof that the bundle is current. One that is not newer
@@ -89,6 +100,11 @@ impl HeadClock {
         let offset = issued_at.micros().saturating_sub(micros(now.monotonic));
         self.offset = self.offset.max(Some(offset));
         true
+    }
+
+    /// No head has proved anything. What time it is at least stays known.
+    pub const fn forget(&mut self) {
+        self.proof = None;
     }
 
     /// Takes a head from the disk: its age can only be told by the wall clock, and not at

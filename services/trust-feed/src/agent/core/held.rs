@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use catrust_domain::{Timestamp, TrustBundle};
 use catrust_proto::v1 as proto;
+use catrust_signing::KeyRing;
 
+use super::belief::Signers;
 use super::{CoreSettings, Refusal, Saved};
 use crate::agent::enforcer::Applied;
 use crate::bundle::{self, TrustError, TrustState};
@@ -26,6 +28,10 @@ pub struct Held {
     pub reason: String,
     /// Trace context of the call that made the revision.
     pub traceparent: String,
+    /// Whose word it is that the state is the log's.
+    pub signers: Signers,
+    /// Who signed what is on disk.
+    pub saved_signers: Signers,
     /// Changes on disk after the bundle there.
     pub saved_changes: u64,
     /// Last revision that the enforcer was asked for, unless it failed.
@@ -48,6 +54,8 @@ impl Held {
             with_will: false,
             reason: String::new(),
             traceparent: String::new(),
+            signers: Signers::default(),
+            saved_signers: Signers::default(),
             saved_changes: 0,
             asked: None,
             enforced: None,
@@ -56,20 +64,23 @@ impl Held {
         }
     }
 
-    /// Verifies everything that was saved, as if a stranger had sent it. The head is the
-    /// caller's to compare.
+    /// Verifies everything that was saved, as if a stranger had sent it; only that a key has
+    /// expired since makes nothing untrue. The head is the caller's to compare.
     ///
     /// # Errors
     /// Whatever is wrong with any part of it.
-    pub fn from_saved(saved: Saved, settings: &CoreSettings) -> Result<(Self, Option<SavedHead>), Refusal> {
-        let keys = &settings.keys;
-        let bundle = saved.bundle.verified(keys)?;
-        let mut held = Self::new(
-            TrustState::new(&settings.instance_id, &bundle)?,
-            parse::time("issued_at", bundle.issued_at.as_ref())?,
-        );
+    pub fn from_saved(
+        saved: Saved,
+        settings: &CoreSettings,
+        keys: &KeyRing,
+    ) -> Result<(Self, Option<SavedHead>), Refusal> {
+        let issued_at = parse::time("issued_at", saved.bundle.issued_at.as_ref())?;
+        let bundle = saved.bundle.verified(&keys.on_record())?;
+        let mut held = Self::new(TrustState::new(&settings.instance_id, &bundle)?, issued_at);
+        held.signers.begin(&*bundle);
         for change in saved.changes {
-            let change = change.verified(keys)?;
+            let change = change.verified(&keys.on_record())?;
+            held.signers.add(&*change);
             match held.state.apply(&change) {
                 Ok(bundle::Applied::Changed(parsed)) => held.existed_at = parsed.occurred_at,
                 // From before the bundle: the end came between writing the two.
@@ -81,12 +92,13 @@ impl Held {
             }
             held.saved_changes += 1;
         }
+        held.saved_signers = held.signers.clone();
         held.bundle = Arc::new(held.state.bundle());
         held.persisted = Some(held.state.revision());
         let head = match saved.head {
             Some(head) => {
-                let head = head.verified(keys)?;
                 let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
+                let head = head.verified(&keys.on_record())?;
                 Some(SavedHead { head, issued_at })
             }
             None => None,

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use catrust_domain::{InstanceId, Sha256, Timestamp};
 use catrust_proto::v1 as proto;
+use catrust_signing::KeyRing;
 
 use super::{Refusal, Refused, SourceKind};
 use crate::agent::enforcer::{AgentTrust, Applied, NotApplied};
-use crate::signing::TrustKeys;
 
 /// One moment by two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ pub struct Now {
 pub struct CoreSettings {
     /// Instance whose trust is followed; messages of others are refused.
     pub instance_id: InstanceId,
-    /// Keys that may sign.
-    pub keys: TrustKeys,
+    /// Keys that may sign, and root keys that may name others.
+    pub keys: KeyRing,
     /// Age of the last head up to which the bundle is fresh.
     pub soft_budget: Duration,
     /// Age of the last head up to which the bundle is relied on.
@@ -42,6 +42,8 @@ pub enum Message {
     Change(Box<proto::TrustChange>),
     /// Sign of life.
     Head(proto::Head),
+    /// The keys that may sign the others.
+    KeySet(Box<proto::KeySet>),
 }
 
 /// What was saved, as it was read. Nothing about it is checked.
@@ -58,7 +60,9 @@ pub struct Saved {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
-    /// First of all: what the disk holds.
+    /// First of all: the key set that the disk holds.
+    LoadedKeys(Box<proto::KeySet>),
+    /// Then: what else the disk holds.
     Loaded(Option<Box<Saved>>),
     /// A message came.
     Message(SourceKind, Message),
@@ -97,6 +101,8 @@ pub enum Record {
     Change(Box<proto::TrustChange>),
     /// In place of the head that was saved before.
     Head(Box<proto::Head>),
+    /// In place of the key set that was saved before.
+    KeySet(Box<proto::KeySet>),
 }
 
 /// Why trust is to be applied.
@@ -155,6 +161,8 @@ pub enum Output {
     Refused(Refused),
     /// What the disk holds cannot be used: keep it aside, and tell the log.
     Discard(Refusal),
+    /// The same of the key set that the disk holds.
+    DiscardKeys(Refusal),
     /// Ask a server for a bundle. It comes as a message, or [`Input::SnapshotFailed`] does.
     NeedSnapshot,
     /// Lean on this source from now on.

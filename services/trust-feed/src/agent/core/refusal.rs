@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use catrust_domain::Sha256;
+use catrust_signing::KeySetError;
 
 use super::HeadRefusal;
 use crate::bundle::TrustError;
-use crate::canonical::VerifyError;
+use crate::canonical::{KeyRefusal, VerifyError};
 use crate::parse::InvalidMessage;
 
 /// Longest text of a refusal in a receipt, in characters.
@@ -23,9 +24,12 @@ pub enum Refusal {
     /// The text is no message of the feed.
     #[error("a message cannot be read")]
     Unreadable,
-    /// The signature is missing, false, or by a key that is not pinned.
-    #[error("a message is not signed by a pinned key")]
+    /// The signature is missing, false, or by a key that is not to be believed.
+    #[error("a message is not signed by a key that is believed")]
     NotVerified(#[from] VerifyError),
+    /// A key set that is not to be used.
+    #[error("a key set was refused")]
+    KeySet(#[from] KeySetError),
     /// Signed, and not to be believed all the same.
     #[error("a signed message was refused")]
     NotTrusted(#[from] TrustError),
@@ -93,6 +97,16 @@ impl Refusal {
             Self::NotVerified(VerifyError::UnknownKey { .. }) => "unknown_key",
             Self::NotVerified(VerifyError::BadSignature) => "bad_signature",
             Self::NotVerified(VerifyError::NotCanonical(_)) => "not_canonical",
+            Self::NotVerified(VerifyError::UnusableKey { reason, .. }) => match reason {
+                KeyRefusal::Revoked => "key_revoked",
+                KeyRefusal::NotYetValid { .. } => "key_not_yet_valid",
+                KeyRefusal::Expired { .. } => "key_expired",
+                KeyRefusal::SetExpired { .. } => "key_set_expired",
+            },
+            Self::KeySet(KeySetError::Rollback { .. }) => "key_set_rollback",
+            Self::KeySet(KeySetError::Forked { .. }) => "key_set_forked",
+            Self::KeySet(KeySetError::Expired { .. }) => "key_set_is_old",
+            Self::KeySet(_) => "key_set_not_vouched_for",
             Self::NotTrusted(TrustError::Malformed(_)) | Self::Malformed(_) => "malformed",
             Self::NotTrusted(TrustError::WrongInstance { .. }) => "wrong_instance",
             Self::NotTrusted(TrustError::WrongLog { .. }) => "wrong_log",

@@ -1,3 +1,4 @@
+mod keys;
 mod properties;
 mod rig;
 mod staleness;

@@ -103,6 +103,7 @@ impl GrpcSource {
                     Input::Message(SourceKind::Grpc, Message::Change(Box::new(change)))
                 }
                 Some(Body::Head(head)) => Input::Message(SourceKind::Grpc, Message::Head(head)),
+                Some(Body::KeySet(set)) => Input::Message(SourceKind::Grpc, Message::KeySet(Box::new(set))),
                 None => Input::Unreadable(SourceKind::Grpc),
             };
             send(&self.inputs, input).await?;
@@ -110,21 +111,22 @@ impl GrpcSource {
     }
 }
 
-/// Reads the bundle of now.
+/// Reads the bundle of now, after the keys that may have signed it.
 ///
 /// # Errors
 /// [`ServerError`]; the next attempt goes to the next server.
-pub async fn snapshot(
-    servers: &Servers,
-    instance_id: &InstanceId,
-) -> Result<proto::TrustBundle, ServerError> {
+pub async fn snapshot(servers: &Servers, instance_id: &InstanceId) -> Result<Vec<Message>, ServerError> {
     let (number, mut client) = servers.client().await?;
     let request = proto::GetTrustBundleRequest { mqtt_instance_id: instance_id.to_string(), at: None };
     let error = match timeout(BUNDLE_TIMEOUT, client.get_trust_bundle(request)).await {
-        Ok(Ok(response)) => match response.into_inner().bundle {
-            Some(bundle) => return Ok(bundle),
-            None => ServerError::Empty,
-        },
+        Ok(Ok(response)) => {
+            let proto::GetTrustBundleResponse { bundle, key_set, .. } = response.into_inner();
+            if let Some(bundle) = bundle {
+                let keys = key_set.map(|set| Message::KeySet(Box::new(set)));
+                return Ok(keys.into_iter().chain([Message::Bundle(bundle)]).collect());
+            }
+            ServerError::Empty
+        }
         Ok(Err(status)) => status.into(),
         Err(_) => ServerError::Silent(BUNDLE_TIMEOUT),
     };

@@ -79,6 +79,7 @@ impl NatsSource {
         let message = match item {
             FeedItem::Change(change) => Message::Change(Box::new(Arc::unwrap_or_clone(change))),
             FeedItem::Head(head) => Message::Head(Arc::unwrap_or_clone(head)),
+            FeedItem::KeySet(set) => Message::KeySet(Box::new(Arc::unwrap_or_clone(set))),
             FeedItem::Gap(GapReason::Unreadable) => {
                 return send(&self.inputs, Input::Unreadable(SourceKind::Nats)).await;
             }

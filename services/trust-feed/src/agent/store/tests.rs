@@ -56,6 +56,47 @@ fn filled() -> (TempDir, Saved, Vec<proto::TrustChange>) {
     (directory, Saved { bundle, changes: changes[..3].to_vec(), head: Some(head) }, changes)
 }
 
+/// Keys are not part of what a bundle begins anew, nor of what is put aside with it.
+#[test]
+fn a_key_set_is_kept_beside_the_rest_until_it_is_put_aside_itself() {
+    let (directory, saved, _) = filled();
+    let mut set = proto::KeySet {
+        version: 3,
+        issued_at: Some(message::timestamp(Timestamp::from_micros(1))),
+        expires_at: Some(message::timestamp(Timestamp::from_micros(2))),
+        ..proto::KeySet::default()
+    };
+    set.sign(&key()).unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.load_keys().unwrap(), None);
+    store.write(Record::KeySet(Box::new(set.clone()))).unwrap();
+    store.write(Record::Bundle(Box::new(saved.bundle))).unwrap();
+    store.discard().unwrap();
+    drop(store);
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!((store.load_keys().unwrap(), store.load().unwrap()), (Some(set), None));
+    store.discard_keys().unwrap();
+    store.discard_keys().unwrap();
+    assert_eq!(store.load_keys().unwrap(), None);
+    assert!(directory.path().join("keys.json.refused").exists());
+    std::fs::write(directory.path().join("keys.json"), "{").unwrap();
+    assert!(matches!(store.load_keys(), Err(StoreError::Damaged { .. })));
+}
+
+/// A disk that fails for a while must not lose the keys to a new beginning.
+#[test]
+fn a_key_set_that_could_not_be_written_outlives_the_next_bundle() {
+    let (directory, saved, _) = filled();
+    let mut store = Store::open(directory.path()).unwrap();
+    let in_the_way = directory.path().join("keys.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(store.write(Record::KeySet(Box::default())).is_err());
+    assert!(store.write(Record::Bundle(Box::new(saved.bundle))).is_err());
+    std::fs::remove_dir(&in_the_way).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.load_keys().unwrap(), Some(proto::KeySet::default()));
+}
+
 fn load(directory: &TempDir) -> Result<Option<Saved>, StoreError> {
     Store::open(directory.path())?.load()
 }

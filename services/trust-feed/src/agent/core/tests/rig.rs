@@ -20,13 +20,16 @@ pub struct Rig {
     pub sample: SampleLog,
     pub instance: InstanceId,
     serials: VecDeque<SerialNumber>,
-    signer: std::sync::Arc<SigningKey>,
+    pub signer: std::sync::Arc<SigningKey>,
+    /// What the agent is given beforehand.
+    pub given: KeyRing,
     /// The bundle at each revision, and the changes between.
     pub history: Vec<TrustBundle>,
     changes: Vec<proto::TrustChange>,
     pub core: Core,
     pub now: Now,
     pub disk: Saved,
+    pub saved_keys: Option<proto::KeySet>,
     pub enforcer_fails: bool,
     pub disk_fails: bool,
     failed_records: Vec<Record>,
@@ -50,17 +53,20 @@ impl Rig {
         let signer = std::sync::Arc::new(key());
         let now = Now { monotonic: Duration::ZERO, wall: Timestamp::from_micros(0).plus_seconds(START) };
         let history = vec![sample.bundle(&instance)];
-        let core = Core::new(settings(&instance, &signer));
+        let given = KeyRing::from(TrustKeys::from(&*signer));
+        let core = Core::new(settings(&instance, &given));
         let mut rig = Self {
             sample,
             instance,
             serials: VecDeque::new(),
             signer,
+            given,
             history,
             changes: Vec::new(),
             core,
             now,
             disk: Saved::default(),
+            saved_keys: None,
             enforcer_fails: false,
             disk_fails: false,
             failed_records: Vec::new(),
@@ -97,6 +103,8 @@ impl Rig {
         again.changes.clone_from(&self.changes);
         again.sample = self.sample.copy();
         again.disk = self.disk.clone();
+        again.saved_keys.clone_from(&self.saved_keys);
+        again.given = self.given.clone();
         again.now = self.now;
         again.restart();
         again
@@ -104,10 +112,13 @@ impl Rig {
 
     /// Ends the process and starts it again.
     pub fn restart(&mut self) {
-        self.core = Core::new(settings(&self.instance, &self.signer));
+        self.core = Core::new(settings(&self.instance, &self.given));
         self.failed_records.clear();
         self.life = usize::MAX;
         self.ready = false;
+        if let Some(keys) = self.saved_keys.clone() {
+            self.handle(Input::LoadedKeys(Box::new(keys)));
+        }
         let saved = (!self.disk.bundle.log_id.is_empty()).then(|| Box::new(self.disk.clone()));
         self.handle(Input::Loaded(saved));
     }
@@ -272,7 +283,7 @@ impl Rig {
                 self.statements.push(statement);
             }
             Output::Refused(refused) => self.refusals.push(refused),
-            Output::Discard(refusal) => self.discarded = Some(refusal),
+            Output::Discard(refusal) | Output::DiscardKeys(refusal) => self.discarded = Some(refusal),
             Output::NeedSnapshot => self.snapshots += 1,
             Output::SwitchTo(source) => self.switches.push(source),
             Output::Ready => {
@@ -294,6 +305,7 @@ impl Rig {
                 }
                 Record::Change(change) => self.disk.changes.push(*change),
                 Record::Head(head) => self.disk.head = Some(*head),
+                Record::KeySet(set) => self.saved_keys = Some(*set),
             }
         }
         self.core.handle(self.now, Input::Persisted { revision, result: Ok(()) });
@@ -324,13 +336,14 @@ fn name(record: &Record) -> &'static str {
         Record::Bundle(_) => "bundle",
         Record::Change(_) => "change",
         Record::Head(_) => "head",
+        Record::KeySet(_) => "key set",
     }
 }
 
-fn settings(instance: &InstanceId, signer: &SigningKey) -> CoreSettings {
+fn settings(instance: &InstanceId, keys: &KeyRing) -> CoreSettings {
     CoreSettings {
         instance_id: instance.clone(),
-        keys: TrustKeys::from(signer),
+        keys: keys.clone(),
         soft_budget: SOFT,
         hard_budget: HARD,
         clock_skew: Duration::from_secs(30),

@@ -20,4 +20,5 @@ mod rate_limit;
 mod replicas;
 mod site;
 mod telemetry;
+mod tokens;
 mod walls;

@@ -24,6 +24,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tower::ServiceBuilder;
 use uuid::Uuid;
 
+use crate::access::jwt::refresh::KeySetRefresh;
 use crate::access::policy_folder::PolicyFolder;
 use crate::access::policy_reload::PolicyReload;
 use crate::access::{Authenticator, Authorizer};
@@ -90,6 +91,8 @@ pub struct Parts {
     pub spending: Option<(SpendingSender, SpendingStream)>,
     /// Finds out who calls.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Keeps the keys of the issuer of tokens, where there is one.
+    pub key_set: Option<KeySetRefresh>,
     /// Decides what they may do.
     pub authorizer: Arc<dyn Authorizer>,
     /// The folder that `authorizer` decides by, where it is one: to be read again.
@@ -147,6 +150,9 @@ pub async fn assemble(
         let reload = PolicyReload::new(Arc::clone(policies), metrics.clone());
         tasks.spawn("watcher of policies", reload.run(stages.stopping.clone()));
     }
+    if let Some(key_set) = parts.key_set.take() {
+        tasks.spawn("watcher of the key set", key_set.run(metrics.clone(), stages.stopping.clone()));
+    }
     let spending = parts.spending.take();
     let limiter = assemble_limiter(config, &parts.key, spending, &metrics, stages, &mut tasks);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
@@ -182,7 +188,11 @@ pub async fn assemble(
     });
 
     let per_service = ServiceBuilder::new()
-        .layer(IdentityLayer { authenticator: Arc::clone(&parts.authenticator) })
+        .layer(IdentityLayer::new(
+            Arc::clone(&parts.authenticator),
+            Arc::clone(&parts.clock),
+            metrics.clone(),
+        ))
         .layer(LoadShedLayer::new(config.grpc.max_concurrent_requests))
         .layer(RateLimitLayer { limiter, metrics: metrics.clone() })
         .layer(RequestBodyLayer);

@@ -10,6 +10,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, UpDownCounter};
 use tonic::Code;
 
+use crate::access::instruments::IdentityInstruments;
 use crate::access::policy_reload::PolicyInstruments;
 use crate::error::ApiError;
 use crate::limiter::{Fleet, Swept};
@@ -76,6 +77,7 @@ struct Instruments {
     receipts_lost: Counter<u64>,
     brokers: Gauge<u64>,
     policies: PolicyInstruments,
+    identities: IdentityInstruments,
 }
 
 impl Metrics {
@@ -174,6 +176,7 @@ impl Metrics {
                 .with_description("Brokers of all instances, by their state with the current revision")
                 .build(),
             policies: PolicyInstruments::new(meter),
+            identities: IdentityInstruments::new(meter),
         }))
     }
 
@@ -285,6 +288,12 @@ impl Metrics {
             Gossip::Invalid => "invalid",
         };
         self.0.limiter_gossip.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// The identities' own numbers.
+    #[must_use]
+    pub fn identities(&self) -> &IdentityInstruments {
+        &self.0.identities
     }
 
     /// The policies' own numbers.

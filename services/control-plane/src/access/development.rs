@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use catrust_domain::AccountId;
+use catrust_domain::{AccountId, Timestamp};
 
-use super::{Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource};
+use super::{
+    Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource, Unidentified,
+};
 
 /// Account and principal of the development identity.
 pub const DEVELOPMENT_ACCOUNT: &str = "dev";
@@ -21,14 +23,14 @@ impl Development {
     /// The identity of `account_id`.
     #[must_use]
     pub fn new(account_id: AccountId) -> Self {
-        let identity =
-            Identity { principal: Arc::from(DEVELOPMENT_ACCOUNT), account_id, operator: true, entry: 0 };
+        let principal = Arc::from(DEVELOPMENT_ACCOUNT);
+        let identity = Identity { principal, account_id, operator: true, entry: None, expires_at: None };
         Self { identity, policy_version: Arc::from("development") }
     }
 }
 
 impl Authenticator for Development {
-    fn authenticate(&self, _credentials: &Credentials<'_>) -> Result<Identity, &'static str> {
+    fn authenticate(&self, _: &Credentials<'_>, _: Timestamp) -> Result<Identity, Unidentified> {
         Ok(self.identity.clone())
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! Two seams: an [`Authenticator`] turns credentials into an [`Identity`], an
 //! [`Authorizer`] decides whether an identity may perform an [`Action`] on a
-//! [`Resource`]. Behind them now: one fixed identity for development
-//! ([`development`]), identities with their grants in a file
-//! ([`static_identities`]), and policies in a folder ([`policy_folder`]), which are
-//! read again while the server runs ([`policy_reload`]).
+//! [`Resource`]. Behind the first: one fixed identity for development
+//! ([`development`]), or everybody whom the identities file ([`static_identities`]) and the
+//! issuer of tokens ([`jwt`]) know ([`known_callers`]). Behind the second: what the file
+//! grants, or policies in a folder ([`policy_folder`]), which are read again while the
+//! server runs ([`policy_reload`]).
 
+pub mod client_certificate;
 pub mod development;
+pub mod instruments;
+pub mod jwt;
+pub mod known_callers;
 pub mod policy_folder;
 pub mod policy_reload;
 pub mod static_identities;
@@ -18,6 +23,7 @@ use std::sync::Arc;
 use catrust_domain::{AccountId, InstanceId, RegionId, Timestamp};
 
 pub use catrust_policy::Action;
+use static_identities::StaticEntry;
 
 /// What a caller brings.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +44,53 @@ pub struct Identity {
     /// Whether the principal operates catrust itself: the owner check of instances
     /// does not apply to `InstanceService`, which only operators may change with.
     pub operator: bool,
-    /// Which of its entries the authenticator recognised: what one credential may do
-    /// is not what another one of the same principal may. 0 where there is only one.
-    pub entry: usize,
+    /// The entry of the identities file that the authenticator recognised: what one
+    /// credential may do is not what another one of the same principal may. `None` for
+    /// callers whom the file does not know.
+    pub entry: Option<Arc<StaticEntry>>,
+    /// From when on the credentials count for nothing; `None` where they do not say.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Why credentials are no identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unidentified {
+    /// What sort of problem it is, for a metric: `missing`, `malformed` or `invalid`.
+    pub kind: &'static str,
+    /// What the caller should do. All that it hears.
+    pub advice: &'static str,
+    /// What is wrong, for the log. Callers MUST NOT hear it: it tells which part of a
+    /// credential was right.
+    pub reason: &'static str,
+}
+
+impl Unidentified {
+    /// The caller has shown nothing.
+    #[must_use]
+    pub const fn missing() -> Self {
+        Self {
+            kind: "missing",
+            advice: "no valid identity: send `authorization: Bearer TOKEN`, or a client certificate",
+            reason: "no credentials",
+        }
+    }
+
+    /// What the caller has shown has not the form of a credential.
+    #[must_use]
+    pub const fn malformed(reason: &'static str) -> Self {
+        Self { kind: "malformed", reason, ..Self::invalid("") }
+    }
+
+    /// What the caller has shown counts for nothing here.
+    #[must_use]
+    pub const fn invalid(reason: &'static str) -> Self {
+        Self {
+            kind: "invalid",
+            advice: "no valid identity: get a new token or certificate, or have yours made known here; the \
+                     request id finds the reason in the server's log",
+            reason,
+        }
+    }
 }
 
 /// An MQTT instance as policies name it: `acs:mq:{region}:{account}:{instance}`.
@@ -77,12 +127,11 @@ pub struct Circumstances {
 
 /// Turns credentials into an identity.
 pub trait Authenticator: Send + Sync {
-    /// Decides whose the credentials are.
+    /// Decides whose the credentials are at `now`.
     ///
     /// # Errors
-    /// What is missing or wrong, for the caller; it MUST NOT tell which part of a
-    /// credential was right.
-    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, &'static str>;
+    /// What is missing or wrong.
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Unidentified>;
 }
 
 /// Decides what identities may do. Nothing is allowed by default.

@@ -111,7 +111,8 @@ mod tests {
             principal: Arc::from("alice"),
             account_id: "1".parse().unwrap(),
             operator: false,
-            entry: 0,
+            entry: None,
+            expires_at: None,
         };
         let (region, account, instance) =
             ("r".parse().unwrap(), "1".parse().unwrap(), "fleet-a".parse().unwrap());

@@ -2,22 +2,30 @@
 //! bearer token or by the name in the client certificate; what they may do is what
 //! their entries allow, unless there is a policy folder.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use catrust_domain::Sha256;
-use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
-use x509_parser::prelude::FromDer as _;
+use catrust_domain::{AccountId, Sha256, Timestamp};
 
-use super::{Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource};
-use crate::certificate::rfc4514;
-use crate::config::{ConfigError, Identities, PermissionSource};
+use super::{Action, Authorizer, Circumstances, Denied, Identity, Resource};
+use crate::config::{self, ConfigError, Identities, PermissionSource};
 
 /// The identities of one file, as read at the start.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct StaticIdentities {
     identities: Identities,
+    entries: Vec<Arc<StaticEntry>>,
+    accounts: HashMap<Arc<str>, AccountId>,
+}
+
+/// One entry of the file.
+#[derive(Debug)]
+pub struct StaticEntry {
+    /// Name of the principal.
+    pub principal: Arc<str>,
+    entry: config::Identity,
+    /// Version of the file.
     version: Arc<str>,
 }
 
@@ -31,49 +39,58 @@ impl StaticIdentities {
         Self::parse(&text, path, permissions)
     }
 
-    fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
+    pub(super) fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
         let identities = Identities::parse(text, path, permissions)?;
         let hash = Sha256::of(text.as_bytes()).to_string();
-        Ok(Self { identities, version: format!("static-{}", &hash[..16]).into() })
-    }
-
-    fn entry_of(&self, credentials: &Credentials<'_>) -> Result<usize, &'static str> {
-        let entries = self.identities.entries();
-        let by_token = credentials.bearer_token.map(|token| self.identities.by_token(token));
-        let by_certificate = credentials
-            .client_certificate
-            .map(|der| certificate_name(der).and_then(|name| self.identities.by_certificate(&name)));
-        let entry = match (by_token, by_certificate) {
-            (None, None) => {
-                return Err("no credentials: send `authorization: Bearer TOKEN`, or a client certificate");
-            }
-            // A certificate that is no identity may still secure the connection of
-            // one that brings a token. Two identities at once are a mistake.
-            (Some(Some(token)), Some(Some(certificate)))
-                if entries[token].principal != entries[certificate].principal =>
-            {
-                return Err("the token and the client certificate belong to different principals");
-            }
-            (Some(entry), _) | (None, Some(entry)) => entry,
+        let version: Arc<str> = format!("static-{}", &hash[..16]).into();
+        let entry = |entry: &config::Identity| {
+            let principal = Arc::from(entry.principal.as_str());
+            Arc::new(StaticEntry { principal, entry: entry.clone(), version: Arc::clone(&version) })
         };
-        entry.ok_or("the credentials are not valid here")
+        let entries: Vec<_> = identities.entries().iter().map(entry).collect();
+        let account =
+            |entry: &Arc<StaticEntry>| (Arc::clone(&entry.principal), entry.entry.account_id.clone());
+        let accounts = entries.iter().map(account).collect();
+        Ok(Self { identities, entries, accounts })
+    }
+
+    /// The entry of a bearer token, by its hash.
+    #[must_use]
+    pub fn by_token(&self, hash: &Sha256) -> Option<Arc<StaticEntry>> {
+        self.identities.by_token_hash(hash).map(|index| Arc::clone(&self.entries[index]))
+    }
+
+    /// The entry of a client certificate, by its name.
+    #[must_use]
+    pub fn by_certificate(&self, name: &str) -> Option<Arc<StaticEntry>> {
+        self.identities.by_certificate(name).map(|index| Arc::clone(&self.entries[index]))
+    }
+
+    /// The account that the file has for a principal.
+    #[must_use]
+    pub fn account_of(&self, principal: &str) -> Option<&AccountId> {
+        self.accounts.get(principal)
     }
 }
 
-impl Authenticator for StaticIdentities {
-    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Identity, &'static str> {
-        let index = self.entry_of(credentials)?;
-        let entry = &self.identities.entries()[index];
-        Ok(Identity {
-            principal: Arc::from(entry.principal.as_str()),
-            account_id: entry.account_id.clone(),
-            operator: entry.operator,
-            entry: index,
-        })
+impl StaticEntry {
+    /// Somebody who has shown the entry's token or certificate.
+    pub(super) fn identity(self: Arc<Self>, expires_at: Option<Timestamp>) -> Identity {
+        Identity {
+            principal: Arc::clone(&self.principal),
+            account_id: self.entry.account_id.clone(),
+            operator: self.entry.operator,
+            expires_at,
+            entry: Some(self),
+        }
     }
 }
 
-impl Authorizer for StaticIdentities {
+/// Allows what the entry of the identity allows, and nothing to who has none.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryGrants;
+
+impl Authorizer for EntryGrants {
     fn authorize(
         &self,
         identity: &Identity,
@@ -81,46 +98,31 @@ impl Authorizer for StaticIdentities {
         resource: &Resource<'_>,
         _: &Circumstances,
     ) -> Result<Arc<str>, Denied> {
-        let entry = self.identities.entries().get(identity.entry);
         let resource = resource.to_string();
-        let allowed = |action: &Action| entry.is_some_and(|entry| entry.allows(action.name(), &resource));
+        let denied = |action| Denied { action, reason: "its entry does not allow it".to_owned() };
+        let entry = identity.entry.as_ref().ok_or_else(|| denied(action))?;
+        let allowed = |action: &Action| entry.entry.allows(action.name(), &resource);
         match action.with_dependent().find(|action| !allowed(action)) {
-            None => Ok(Arc::clone(&self.version)),
-            Some(action) => Err(Denied { action, reason: "its entry does not allow it".to_owned() }),
+            None => Ok(Arc::clone(&entry.version)),
+            Some(action) => Err(denied(action)),
         }
     }
-}
-
-/// The SPIFFE id of a certificate, else its subject (RFC 4514). `None` for one with
-/// more than one URI (X.509-SVID §2: exactly one).
-fn certificate_name(der: &[u8]) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let alternative_names = certificate
-        .get_extension_unique(&x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME)
-        .ok()?
-        .map(X509Extension::parsed_extension);
-    if let Some(ParsedExtension::SubjectAlternativeName(names)) = alternative_names {
-        let mut ids = names.general_names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) if uri.starts_with("spiffe://") => Some(*uri),
-            _ => None,
-        });
-        match (ids.next(), ids.next()) {
-            (Some(id), None) => return Some(id.to_owned()),
-            (Some(_), Some(_)) => return None,
-            (None, _) => {}
-        }
-    }
-    Some(rfc4514(certificate.subject())).filter(|subject| !subject.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use catrust_domain::Timestamp;
-
     use super::*;
+    use crate::access::known_callers::KnownCallers;
+    use crate::access::{Authenticator as _, Credentials};
 
     const CIRCUMSTANCES: Circumstances =
         Circumstances { source_address: None, now: Timestamp::from_micros(0) };
+
+    fn by_token(identities: StaticIdentities, token: &str) -> Identity {
+        let callers = KnownCallers { identities: Arc::new(identities), tokens: None };
+        let credentials = Credentials { bearer_token: Some(token), client_certificate: None };
+        callers.authenticate(&credentials, CIRCUMSTANCES.now).unwrap()
+    }
 
     fn identities() -> StaticIdentities {
         let text = format!(
@@ -144,33 +146,6 @@ mod tests {
         StaticIdentities::parse(&text, Path::new("identities.toml"), PermissionSource::Identities).unwrap()
     }
 
-    fn certificate(spiffe: &str) -> Vec<u8> {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.subject_alt_names = vec![rcgen::SanType::URI(spiffe.try_into().unwrap())];
-        params.self_signed(&key).unwrap().der().to_vec()
-    }
-
-    #[test]
-    fn tokens_and_certificates_name_their_principals() {
-        let identities = identities();
-        let by = |bearer_token, client_certificate| {
-            identities
-                .authenticate(&Credentials { bearer_token, client_certificate })
-                .map(|i| i.principal.to_string())
-        };
-        let svc = certificate("spiffe://example.org/svc");
-        let stranger = certificate("spiffe://example.org/other");
-        assert_eq!(by(Some("secret-token"), None).as_deref(), Ok("alice"));
-        assert_eq!(by(None, Some(&svc)).as_deref(), Ok("svc"));
-        assert_eq!(by(Some("secret-token"), Some(&stranger)).as_deref(), Ok("alice"));
-        assert!(by(Some("secret-token"), Some(&svc)).is_err(), "two principals at once");
-        assert!(by(Some("wrong"), Some(&svc)).is_err(), "a wrong token is not made good by a certificate");
-        assert!(by(None, Some(&stranger)).is_err());
-        assert!(by(None, Some(b"no certificate")).is_err());
-        assert!(by(None, None).is_err());
-    }
-
     #[test]
     fn a_credential_has_the_grants_of_its_own_entry_only() {
         let entry = |token: &[u8], allow: &str| {
@@ -181,13 +156,12 @@ mod tests {
             )
         };
         let text = entry(b"old", "mq:*") + &entry(b"new", "mq:GetCaCertificate");
-        let identities =
-            StaticIdentities::parse(&text, Path::new("i.toml"), PermissionSource::Identities).unwrap();
         let everything = Resource { region_id: None, account_id: None, instance_id: None };
         let may = |token, action| {
-            let credentials = Credentials { bearer_token: Some(token), client_certificate: None };
-            let identity = identities.authenticate(&credentials).unwrap();
-            identities.authorize(&identity, action, &everything, &CIRCUMSTANCES).is_ok()
+            let identities =
+                StaticIdentities::parse(&text, Path::new("i.toml"), PermissionSource::Identities).unwrap();
+            let identity = by_token(identities, token);
+            EntryGrants.authorize(&identity, action, &everything, &CIRCUMSTANCES).is_ok()
         };
         assert!(may("old", Action::UpdateInstance) && may("new", Action::GetCaCertificate));
         assert!(!may("new", Action::UpdateInstance));
@@ -195,10 +169,7 @@ mod tests {
 
     #[test]
     fn nothing_is_allowed_but_what_the_entries_say() {
-        let identities = identities();
-        let alice = identities
-            .authenticate(&Credentials { bearer_token: Some("secret-token"), client_certificate: None })
-            .unwrap();
+        let alice = by_token(identities(), "secret-token");
         let (region, own, other) = ("r".parse().unwrap(), "1".parse().unwrap(), "2".parse().unwrap());
         let instance = "i".parse().unwrap();
         let on = |account| Resource {
@@ -207,9 +178,14 @@ mod tests {
             instance_id: Some(&instance),
         };
         let may =
-            |action, account| identities.authorize(&alice, action, &on(account), &CIRCUMSTANCES).is_ok();
+            |action, account| EntryGrants.authorize(&alice, action, &on(account), &CIRCUMSTANCES).is_ok();
         assert!(may(Action::GetCaCertificate, &own));
         assert!(!may(Action::GetCaCertificate, &other));
         assert!(!may(Action::DeleteCaCertificate, &own));
+        let stranger = Identity { entry: None, ..alice.clone() };
+        let resource = on(&own);
+        assert!(
+            EntryGrants.authorize(&stranger, Action::GetCaCertificate, &resource, &CIRCUMSTANCES).is_err()
+        );
     }
 }

@@ -53,6 +53,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         receipts: None,
         spending: None,
         authenticator: access.clone(),
+        key_set: None,
         authorizer: access,
         policies: None,
         clock,

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use catrust_event_store::EventStore;
+use catrust_event_store::{Clock, EventStore};
 use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, TrustFeed};
 
 use super::{ServeArguments, load};
 use crate::access::Authorizer;
+use crate::access::jwt::refresh::KeySetRefresh;
+use crate::access::known_callers::KnownCallers;
 use crate::access::policy_folder::PolicyFolder;
-use crate::access::static_identities::StaticIdentities;
+use crate::access::static_identities::{EntryGrants, StaticIdentities};
 use crate::assemble::{Assembled, Parts, assemble, system_clock};
-use crate::config::Config;
+use crate::config::{AuthConfig, Config};
 use crate::lifecycle::{self, Stages};
 use crate::telemetry::Telemetry;
 
@@ -64,8 +66,7 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
     let key_file = config.signing.key_file.as_deref().context("signing.key_file is not set")?;
     let key = Arc::new(SigningKey::load(key_file)?);
     tracing::info!(key_id = key.key_id(), log_id = %store.log_id(), "signing key loaded");
-    let identities_file = config.auth.token_file.as_deref().context("auth.token_file is not set")?;
-    let identities = Arc::new(StaticIdentities::load(identities_file, config.auth.permission_source())?);
+    let (callers, key_set) = callers(&config.auth, Arc::clone(&clock)).await?;
     let policies = config.auth.policy_dir.as_deref().map(PolicyFolder::load).transpose();
     let policies = policies.context("the policies in auth.policy_dir cannot be used")?.map(Arc::new);
     let feed = feed(config).await?;
@@ -79,14 +80,29 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
         feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),
         receipts,
         spending,
-        authenticator: identities.clone(),
+        authenticator: Arc::new(callers),
+        key_set,
         authorizer: match &policies {
             Some(policies) => Arc::clone(policies) as Arc<dyn Authorizer>,
-            None => identities,
+            None => Arc::new(EntryGrants),
         },
         policies,
         clock,
     })
+}
+
+/// Whom the settings know. They MUST have been validated: without any identity nobody is.
+async fn callers(config: &AuthConfig, clock: Clock) -> anyhow::Result<(KnownCallers, Option<KeySetRefresh>)> {
+    let identities = match &config.token_file {
+        Some(path) => StaticIdentities::load(path, config.permission_source())?,
+        None => StaticIdentities::default(),
+    };
+    let (tokens, key_set) = if config.jwt.enabled() {
+        KeySetRefresh::start(&config.jwt, clock).await.map(|(tokens, task)| (Some(tokens), Some(task)))?
+    } else {
+        (None, None)
+    };
+    Ok((KnownCallers { identities: Arc::new(identities), tokens }, key_set))
 }
 
 /// Returns whether NATS is there or not: the publisher waits for it.

@@ -102,11 +102,12 @@ impl Identities {
         Ok(identities)
     }
 
-    /// The entry that a bearer token belongs to, as an index of [`Identities::entries`]. The token is hashed first, so that the
-    /// time of the look-up tells nothing about it.
+    /// The entry that the bearer token with this hash belongs to, as an index of
+    /// [`Identities::entries`]. By the hash, so that the time of the look-up tells nothing
+    /// about the token.
     #[must_use]
-    pub fn by_token(&self, token: &str) -> Option<usize> {
-        self.by_token.get(&Sha256::of(token.as_bytes())).copied()
+    pub fn by_token_hash(&self, hash: &Sha256) -> Option<usize> {
+        self.by_token.get(hash).copied()
     }
 
     /// The entry of a client certificate, by its SPIFFE id or its subject. The
@@ -319,6 +320,10 @@ resources = ["acs:mq:*:1234567890:*"]
         ALICE.replace("HASH", &Sha256::of(b"alice's token").to_string())
     }
 
+    fn by_token(identities: &Identities, token: &str) -> Option<usize> {
+        identities.by_token_hash(&Sha256::of(token.as_bytes()))
+    }
+
     fn parse(text: &str) -> Result<Identities, ConfigError> {
         Identities::parse(text, Path::new("identities.toml"), PermissionSource::Identities)
     }
@@ -332,11 +337,11 @@ resources = ["acs:mq:*:1234567890:*"]
     #[test]
     fn a_token_is_found_by_its_hash_and_no_other_is() {
         let identities = parse(&alice()).unwrap();
-        let identity = &identities.entries()[identities.by_token("alice's token").unwrap()];
+        let identity = &identities.entries()[by_token(&identities, "alice's token").unwrap()];
         assert_eq!(identity.principal, "ops-alice");
         assert!(!identity.operator, "nobody is an operator by default");
-        assert_eq!(identities.by_token("another"), None);
-        assert_eq!(identities.by_token(&Sha256::of(b"alice's token").to_string()), None);
+        assert_eq!(by_token(&identities, "another"), None);
+        assert_eq!(by_token(&identities, &Sha256::of(b"alice's token").to_string()), None);
         assert_eq!(identities.by_certificate("ops-alice"), None);
     }
 
@@ -356,7 +361,7 @@ resources = ["acs:mq:*:1234567890:*"]
     #[test]
     fn both_action_and_resource_must_be_allowed() {
         let identities = parse(&alice()).unwrap();
-        let identity = &identities.entries()[identities.by_token("alice's token").unwrap()];
+        let identity = &identities.entries()[by_token(&identities, "alice's token").unwrap()];
         assert!(identity.allows("mq:RegisterCa", "acs:mq:cn-hangzhou:1234567890:fleet-a"));
         assert!(!identity.allows("mq:RegisterCa", "acs:mq:cn-hangzhou:99:fleet-a"));
         assert!(!identity.allows("oss:PutObject", "acs:mq:cn-hangzhou:1234567890:fleet-a"));
@@ -376,7 +381,7 @@ resources = ["acs:mq:*:1234567890:*"]
         );
         let identities = parse(&format!("{}{next}", alice())).unwrap();
         assert_eq!(identities.len(), 2);
-        assert_eq!(identities.by_token("alice's next token"), Some(1));
+        assert_eq!(by_token(&identities, "alice's next token"), Some(1));
         assert_eq!(identities.entries()[0], identities.entries()[1]);
         let other = next.replace("account_id = \"1234567890\"", "account_id = \"77\"");
         refused(&format!("{}{other}", alice()), "belongs to account 1234567890");

@@ -1,7 +1,8 @@
 //! The server's settings: one TOML file, and the environment over it.
 //!
 //! A struct per section, each beside its defaults; unknown keys are refused. A variable
-//! `CATRUST_SECTION__KEY` overrides `key` of `[section]`; an empty one counts as not set.
+//! `CATRUST_SECTION__KEY` overrides `key` of `[section]`, `CATRUST_AUTH__JWT__ISSUER` one of
+//! `[auth.jwt]`; lists have commas. An empty one counts as not set.
 //! Paths are relative to the working directory. Secrets come from files (or the
 //! environment) and are never printed: `Debug` and [`Config::to_toml`] hide them.
 //!
@@ -17,6 +18,7 @@ mod error;
 mod fleet;
 mod grpc;
 pub mod identities;
+mod jwt;
 mod lifecycle;
 mod limits;
 mod nats;
@@ -44,6 +46,8 @@ pub use error::{ConfigError, Problem};
 pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
 pub use identities::{Identities, Identity, PermissionSource};
+pub(crate) use jwt::key_set_address;
+pub use jwt::{JwtAlgorithm, JwtConfig};
 pub use lifecycle::LifecycleConfig;
 pub use limits::LimitsConfig;
 pub use nats::{NatsConfig, NatsUrl};
@@ -118,7 +122,7 @@ impl Config {
         self.rate_limit.validate(&mut problems);
         self.limits.validate(&mut problems);
         self.fleet.validate(&mut problems);
-        self.auth.validate(&mut problems);
+        self.auth.validate(self.tls.client_ca_file.is_some(), &mut problems);
         self.tls.validate(self.grpc.listen, &mut problems);
         self.telemetry.validate(&mut problems);
         self.lifecycle.validate(&mut problems);
@@ -165,6 +169,12 @@ impl Config {
             && let Err(error) = Identities::load(path, self.auth.permission_source())
         {
             problems.add("auth.token_file", error.to_string());
+        }
+        problems.readable("auth.jwt.key_set_ca_file", self.auth.jwt.key_set_ca_file.as_deref());
+        if let Some(path) = &self.auth.jwt.key_set_file
+            && let Err(error) = crate::access::jwt::KeySet::load(path)
+        {
+            problems.add("auth.jwt.key_set_file", error);
         }
         if let Some(path) = &self.auth.policy_dir {
             problems.policies(path);

@@ -67,15 +67,16 @@ fn variable_layer(name: &str, text: &str, defaults: &Value, problems: &mut Probl
     if text.is_empty() {
         return None;
     }
-    let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
-    let value = match typed(text, defaults.find_ref(&format!("{section}.{key}"))) {
+    let path = format!("{section}{SEPARATOR}{key}").to_ascii_lowercase().replace(SEPARATOR, ".");
+    let value = match typed(text, defaults.find_ref(&path)) {
         Ok(value) => value,
         Err(message) => {
-            problems.add(format!("{section}.{key}"), format!("{message} (from {name})"));
+            problems.add(path, format!("{message} (from {name})"));
             return None;
         }
     };
-    let values = Dict::from([(section, Value::from(Dict::from([(key, value)])))]);
+    let nest = |value, key: &str| Value::from(Dict::from([(key.to_owned(), value)]));
+    let values = path.rsplit('.').fold(value, nest).into_dict().unwrap_or_default();
     Some(Layer { name: name.to_owned(), values })
 }
 
@@ -94,6 +95,9 @@ fn typed(text: &str, default: Option<&Value>) -> Result<Value, String> {
             .map_err(|_| format!("must be a number, is {text:?}")),
         Some(Value::Num(..)) => {
             text.parse::<u64>().map(Value::from).map_err(|_| format!("must be a whole number, is {text:?}"))
+        }
+        Some(Value::Array(..)) => {
+            Ok(Value::from(text.split(',').map(str::trim).map(Value::from).collect::<Vec<_>>()))
         }
         _ => Ok(Value::from(text)),
     }

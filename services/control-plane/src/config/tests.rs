@@ -226,6 +226,20 @@ fn each_bound_is_enforced_and_says_why() {
         ("[limits]\nreply_retention_days = 0", "limits.reply_retention_days: is 0"),
         ("[fleet]\nlost_after_seconds = 0", "fleet.lost_after_seconds: is 0"),
         ("[fleet]\nforget_after_hours = 0", "fleet.forget_after_hours: is 0"),
+        ("[auth.jwt]\naudience = \"a\"", "auth.jwt.issuer: is required with any other key"),
+        ("[auth.jwt]\nissuer = \"i\"", "auth.policy_dir: is required with auth.jwt.issuer"),
+        ("[auth.jwt]\nissuer = \"i\"", "auth.jwt.audience: is required"),
+        ("[auth.jwt]\nissuer = \"\"", "auth.jwt.issuer: must not be empty"),
+        ("[auth.jwt]\nissuer = \"i\"", "set exactly one of auth.jwt.key_set_file and auth.jwt.key_set_url"),
+        ("[auth.jwt]\nissuer = \"i\"\nkey_set_url = \"http://i/k\"", "auth.jwt.key_set_url: must be https"),
+        ("[auth.jwt]\nissuer = \"i\"\nkey_set_ca_file = \"c\"", "auth.jwt.key_set_ca_file: is for"),
+        ("[auth.jwt]\nissuer = \"i\"\nalgorithms = []", "auth.jwt.algorithms: is empty"),
+        ("[auth.jwt]\nissuer = \"i\"\nuser_claim = \"\"", "auth.jwt.user_claim: must not be empty"),
+        ("[auth.jwt]\nissuer = \"i\"\nclock_skew_seconds = 301", "auth.jwt.clock_skew_seconds: is 301"),
+        ("[auth.jwt]\nissuer = \"i\"\nrefresh_seconds = 9", "auth.jwt.refresh_seconds: is 9"),
+        ("[auth.jwt]\nissuer = \"i\"\nmax_age_seconds = 59", "auth.jwt.max_age_seconds: is 59"),
+        ("[auth.jwt]\nissuer = \"i\"\nmax_age_seconds = 300", "must be more than auth.jwt.refresh_seconds"),
+        ("[auth.jwt]\nissuer = \"i\"\nrequire_binding = true", "tls.client_ca_file: is required with"),
         ("[tls]\ncert_file = \"c\"", "set both tls.cert_file and tls.key_file"),
         ("[tls]\nclient_ca_file = \"c\"", "tls.client_ca_file: needs tls.cert_file"),
         (
@@ -242,6 +256,43 @@ fn each_bound_is_enforced_and_says_why() {
     for (file, expected) in cases {
         invalid(file, expected);
     }
+}
+
+#[test]
+fn an_issuer_of_tokens_can_stand_in_for_the_identities_file() {
+    let file = COMPLETE.replace("token_file = \"identities.toml\"", "policy_dir = \"policies\"");
+    let env = [
+        ("CATRUST_AUTH__JWT__ISSUER", "https://issuer.example.org"),
+        ("CATRUST_AUTH__JWT__AUDIENCE", "catrust"),
+        ("CATRUST_AUTH__JWT__KEY_SET_URL", "https://issuer.example.org/jwks.json"),
+        ("CATRUST_AUTH__JWT__ALGORITHMS", "ES256, EdDSA"),
+        ("CATRUST_AUTH__JWT__CLOCK_SKEW_SECONDS", "7"),
+        ("CATRUST_AUTH__JWT__REQUIRE_BINDING", "false"),
+    ];
+    let config = load(&file, &env).unwrap();
+    config.validate().unwrap();
+    assert_eq!(config.auth.jwt.algorithms, [JwtAlgorithm::Es256, JwtAlgorithm::EdDsa]);
+    assert_eq!(config.auth.jwt.clock_skew_seconds, 7);
+    let error = message(&file, &[("CATRUST_AUTH__JWT__CLOCK_SKEW_SECONDS", "some")]);
+    assert!(error.contains("auth.jwt.clock_skew_seconds: must be a whole number"), "{error}");
+    let error = message(&file, &[("CATRUST_AUTH__JWT__ALGORITHMS", "ES256,none")]);
+    assert!(error.contains("auth.jwt.algorithms") && error.contains("none"), "{error}");
+    let error = message(&file, &[("CATRUST_AUTH__JWT__ALGORITHMS", "HS256")]);
+    assert!(error.contains("must be one of ES256"), "{error}");
+}
+
+#[test]
+fn a_key_set_file_is_looked_into() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("jwks.json");
+    std::fs::write(&path, "{\"keys\": []}").unwrap();
+    let jwt = JwtConfig { key_set_file: Some(path), ..JwtConfig::default() };
+    let config = Config { auth: AuthConfig { jwt, ..AuthConfig::default() }, ..Config::default() };
+    let error = config.check_files().unwrap_err().to_string();
+    assert!(
+        error.starts_with("auth.jwt.key_set_file: ") && error.contains("no key that can be used"),
+        "{error}"
+    );
 }
 
 #[test]

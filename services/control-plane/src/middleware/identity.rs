@@ -3,11 +3,18 @@
 //! The credentials are the TLS client certificate and the bearer token; what they
 //! are worth is decided by an [`Authenticator`]. The [`Identity`](crate::access::Identity) goes into the
 //! request's extensions. No identity, no service.
+//!
+//! A refused caller hears what to do; the reason is in the log, under the request id. Nobody
+//! is known yet whom a limit could count, so that the log has one of its own: some refusals a
+//! second are written, all are counted (`catrust.identity.refused`).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
+use catrust_domain::Timestamp;
+use catrust_event_store::Clock;
 use http::{Request, Response, header::AUTHORIZATION};
 use tonic::body::Body;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
@@ -16,21 +23,35 @@ use uuid::Uuid;
 
 use super::BoxFuture;
 use super::request_id::RequestId;
-use crate::access::{Authenticator, Credentials};
+use crate::access::{Authenticator, Credentials, Identity, Unidentified};
 use crate::error::{ApiError, to_status};
+use crate::metrics::Metrics;
+
+/// Most refusals that are logged in one second.
+const LOGGED_PER_SECOND: u32 = 20;
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone)]
 pub struct IdentityLayer {
-    /// Decides what credentials are worth.
-    pub authenticator: Arc<dyn Authenticator>,
+    authenticator: Arc<dyn Authenticator>,
+    clock: Clock,
+    metrics: Metrics,
+    log: Arc<LogBudget>,
+}
+
+impl IdentityLayer {
+    /// `authenticator` decides what credentials are worth at the time of `clock`.
+    #[must_use]
+    pub fn new(authenticator: Arc<dyn Authenticator>, clock: Clock, metrics: Metrics) -> Self {
+        Self { authenticator, clock, metrics, log: Arc::default() }
+    }
 }
 
 /// Service of [`IdentityLayer`].
 #[derive(Clone)]
 pub struct IdentityService<S> {
     inner: S,
-    authenticator: Arc<dyn Authenticator>,
+    layer: IdentityLayer,
 }
 
 /// Network address of the caller; absent where the transport does not tell.
@@ -41,7 +62,7 @@ impl<S> Layer<S> for IdentityLayer {
     type Service = IdentityService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IdentityService { inner, authenticator: Arc::clone(&self.authenticator) }
+        IdentityService { inner, layer: self.clone() }
     }
 }
 
@@ -62,14 +83,8 @@ where
         let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
         let tcp = tls.map_or_else(|| request.extensions().get::<TcpConnectInfo>(), |tls| Some(tls.get_ref()));
         let source = tcp.and_then(TcpConnectInfo::remote_addr);
-        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
-        let outcome = bearer_token(&request).and_then(|bearer_token| {
-            self.authenticator.authenticate(&Credentials {
-                bearer_token,
-                client_certificate: certificates.as_ref().and_then(|chain| chain.first()).map(|leaf| &**leaf),
-            })
-        });
-        match outcome {
+        let now = (self.layer.clock)();
+        match self.layer.identify(&request, tls, now) {
             Ok(identity) => {
                 request.extensions_mut().insert(identity);
                 if let Some(source) = source {
@@ -78,25 +93,110 @@ where
                 Box::pin(self.inner.call(request))
             }
             Err(problem) => {
-                let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
-                let response = to_status(&ApiError::Unauthenticated(problem), id).into_http();
+                let response = self.layer.refuse(&request, source, &problem, now);
                 Box::pin(async move { Ok(response) })
             }
         }
     }
 }
 
-fn bearer_token(request: &Request<Body>) -> Result<Option<&str>, &'static str> {
+impl IdentityLayer {
+    fn identify(
+        &self,
+        request: &Request<Body>,
+        tls: Option<&TlsConnectInfo<TcpConnectInfo>>,
+        now: Timestamp,
+    ) -> Result<Identity, Unidentified> {
+        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
+        let client_certificate = certificates.as_ref().and_then(|chain| chain.first()).map(|leaf| &**leaf);
+        let bearer_token = bearer_token(request)?;
+        self.authenticator.authenticate(&Credentials { bearer_token, client_certificate }, now)
+    }
+
+    fn refuse(
+        &self,
+        request: &Request<Body>,
+        source: Option<SocketAddr>,
+        problem: &Unidentified,
+        now: Timestamp,
+    ) -> Response<Body> {
+        let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
+        self.metrics.identities().refused(problem.kind);
+        if self.log.allows(now) {
+            let source = source.map(tracing::field::display);
+            let (path, reason) = (request.uri().path(), problem.reason);
+            tracing::info!(request_id = %id, path, source, reason, "a call without a valid identity");
+        }
+        to_status(&ApiError::Unauthenticated(problem.advice), id).into_http()
+    }
+}
+
+/// Lets so many lines into the log in each second.
+#[derive(Debug, Default)]
+struct LogBudget {
+    second: AtomicI64,
+    written: AtomicU32,
+}
+
+impl LogBudget {
+    /// Two threads at the turn of a second may write a few lines more: nobody is harmed.
+    fn allows(&self, now: Timestamp) -> bool {
+        let second = now.micros().div_euclid(1_000_000);
+        if self.second.swap(second, Ordering::Relaxed) != second {
+            self.written.store(0, Ordering::Relaxed);
+        }
+        self.written.fetch_add(1, Ordering::Relaxed) < LOGGED_PER_SECOND
+    }
+}
+
+fn bearer_token(request: &Request<Body>) -> Result<Option<&str>, Unidentified> {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err("more than one authorization header; send one");
+        return Err(malformed("there is more than one authorization header"));
     }
-    let text = value.to_str().map_err(|_| "the authorization header is not ASCII")?;
+    let text = value.to_str().map_err(|_| malformed("the authorization header is not ASCII"))?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() => {
             Ok(Some(token))
         }
-        _ => Err("the authorization header must be `Bearer TOKEN`"),
+        _ => Err(malformed("the authorization header is not `Bearer TOKEN`")),
+    }
+}
+
+/// The caller may hear how the header looks: it knows what it has sent.
+const fn malformed(reason: &'static str) -> Unidentified {
+    let advice = "no valid identity: send one authorization header, `Bearer TOKEN`";
+    Unidentified { advice, ..Unidentified::malformed(reason) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_writes_so_many_lines_a_second() {
+        let budget = LogBudget::default();
+        let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
+        for second in [7, 8] {
+            let written = (0..1_000).filter(|_| budget.allows(at(second))).count();
+            assert_eq!(written, LOGGED_PER_SECOND as usize);
+        }
+    }
+
+    #[test]
+    fn one_header_with_one_bearer_token() {
+        let header = |values: &[&str]| {
+            let mut request = Request::new(Body::empty());
+            for value in values {
+                request.headers_mut().append(AUTHORIZATION, value.parse().unwrap());
+            }
+            bearer_token(&request).map(|token| token.map(str::to_owned)).map_err(|problem| problem.kind)
+        };
+        assert_eq!(header(&[]), Ok(None));
+        assert_eq!(header(&["bearer abc"]), Ok(Some("abc".to_owned())));
+        for bad in [&["Bearer a", "Bearer b"][..], &["Basic abc"], &["Bearer "], &["Bearer"], &["abc"]] {
+            assert_eq!(header(bad), Err("malformed"), "{bad:?}");
+        }
     }
 }

@@ -146,7 +146,8 @@ mod tests {
             principal: user.into(),
             account_id: "account".parse().unwrap(),
             operator: false,
-            entry: 0,
+            entry: None,
+            expires_at: None,
         });
         layer.layer(inner).oneshot(request).await.unwrap()
     }

@@ -1,0 +1,145 @@
+//! What a token with a good signature must say, and what it then says about its bearer
+//! (RFC 7519 §4.1).
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use catrust_domain::{AccountId, Sha256, Timestamp};
+use serde_json::{Map, Value};
+
+use super::{json, micros};
+use crate::config::JwtConfig;
+
+/// Latest `exp` and `nbf` that are taken at their word: the year 9999. Later ones are no
+/// times.
+const MAX_SECONDS: f64 = 253_402_300_799.0;
+
+/// What tokens must say.
+#[derive(Debug)]
+pub(super) struct Rules {
+    issuer: String,
+    audience: String,
+    user_claim: String,
+    account_claim: String,
+    operator_claim: Option<String>,
+    pub require_binding: bool,
+    pub skew_micros: i64,
+}
+
+/// What a token of the issuer says about its bearer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Name of the principal.
+    pub principal: Arc<str>,
+    /// Account of the principal.
+    pub account_id: AccountId,
+    /// Whether the principal operates catrust.
+    pub operator: bool,
+    /// SHA-256 of the client certificate that the token is for (RFC 8705 §3.1).
+    pub certificate: Option<Sha256>,
+    /// From when on it counts for nothing, skew not counted.
+    expires_at: Timestamp,
+    not_before: Option<Timestamp>,
+    skew_micros: i64,
+}
+
+impl Verified {
+    /// From when on it counts for nothing, skew counted.
+    #[must_use]
+    pub fn expires_at(&self) -> Timestamp {
+        shifted(self.expires_at, self.skew_micros)
+    }
+
+    /// Whether the token counts at `now`: `exp` has not come, `nbf` has.
+    pub(super) fn lasts_at(&self, now: Timestamp) -> Result<(), &'static str> {
+        if now >= self.expires_at() {
+            return Err("it has expired");
+        }
+        if self.not_before.is_some_and(|from| shifted(from, -self.skew_micros) > now) {
+            return Err("it is not valid yet");
+        }
+        Ok(())
+    }
+}
+
+fn shifted(time: Timestamp, micros: i64) -> Timestamp {
+    Timestamp::from_micros(time.micros().saturating_add(micros))
+}
+
+impl Rules {
+    /// The rules of the settings. They MUST have been validated.
+    pub fn of(config: &JwtConfig) -> Self {
+        Self {
+            issuer: config.issuer.clone().unwrap_or_default(),
+            audience: config.audience.clone().unwrap_or_default(),
+            user_claim: config.user_claim.clone(),
+            account_claim: config.account_claim.clone(),
+            operator_claim: config.operator_claim.clone(),
+            require_binding: config.require_binding,
+            skew_micros: micros(config.clock_skew_seconds),
+        }
+    }
+
+    /// Reads the claims of a token whose signature holds. The time is not looked at.
+    pub fn read(&self, payload: &[u8]) -> Result<Verified, &'static str> {
+        let claims =
+            json::object(payload).map_err(|_| "its claims are no JSON object, or one stands twice")?;
+        if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
+            return Err("its iss is not auth.jwt.issuer");
+        }
+        if !self.is_for_us(claims.get("aud")) {
+            return Err("its aud does not hold auth.jwt.audience");
+        }
+        let expires_at = time(&claims, "exp")?.ok_or("it has no exp")?;
+        let not_before = time(&claims, "nbf")?;
+        let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
+        let principal = text(&self.user_claim).filter(|name| is_principal(name));
+        let principal = principal.ok_or("auth.jwt.user_claim is missing in it, or is no name")?;
+        let account_id = text(&self.account_claim).and_then(|account| account.parse().ok());
+        let account_id = account_id.ok_or("auth.jwt.account_claim is missing in it, or is no account")?;
+        let operator = self.operator_claim.as_ref().and_then(|claim| claims.get(claim));
+        Ok(Verified {
+            principal: Arc::from(principal),
+            account_id,
+            operator: operator == Some(&Value::Bool(true)),
+            certificate: self.certificate(claims.get("cnf"))?,
+            expires_at,
+            not_before,
+            skew_micros: self.skew_micros,
+        })
+    }
+
+    fn is_for_us(&self, audience: Option<&Value>) -> bool {
+        match audience {
+            Some(Value::String(one)) => *one == self.audience,
+            Some(Value::Array(several)) => several.iter().any(|one| one.as_str() == Some(&self.audience)),
+            _ => false,
+        }
+    }
+
+    /// The certificate of `cnf` (RFC 7800 §3.1, RFC 8705 §3.1). A confirmation by another
+    /// method is one that we cannot check, and not none.
+    fn certificate(&self, confirmation: Option<&Value>) -> Result<Option<Sha256>, &'static str> {
+        let Some(confirmation) = confirmation else {
+            return if self.require_binding { Err("it is bound to no certificate") } else { Ok(None) };
+        };
+        let thumbprint = confirmation.get("x5t#S256").and_then(Value::as_str);
+        let octets = thumbprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let hash = octets.and_then(|octets| Sha256::from_slice(&octets));
+        hash.map(Some).ok_or("its cnf has no x5t#S256")
+    }
+}
+
+/// A NumericDate: seconds, perhaps with a fraction (RFC 7519 §2).
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, &'static str> {
+    let Some(claim) = claims.get(name) else { return Ok(None) };
+    let seconds = claim.as_f64().filter(|seconds| (0.0..=MAX_SECONDS).contains(seconds));
+    let seconds = seconds.ok_or("its exp or nbf is no time")?;
+    // In range by the check above.
+    Ok(Some(Timestamp::from_micros((seconds * 1_000_000.0) as i64)))
+}
+
+fn is_principal(name: &str) -> bool {
+    (1..=256).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}

@@ -1,0 +1,139 @@
+//! Whose credentials are: the identities file's, the issuer's, or nobody's.
+//!
+//! | shown | whose |
+//! |---|---|
+//! | a token of the file | the entry's |
+//! | a JWT | the one whom it names, unless the file has that name for another account |
+//! | a client certificate | the entry's with its name |
+//! | both | the token's, if the two belong together |
+//!
+//! A token of the file and a certificate belong together unless the certificate is another
+//! principal's: one that nobody knows may still secure the connection. A JWT and a certificate
+//! belong together where the token is bound to the certificate (RFC 8705 §3), or the
+//! certificate is the same principal's. A JWT that is bound counts with its certificate only.
+
+use std::sync::Arc;
+
+use catrust_domain::{Sha256, Timestamp};
+
+use super::client_certificate::ClientCertificate;
+use super::jwt::{MAX_TOKEN, Tokens, Verified, looks_like_one};
+use super::static_identities::{StaticEntry, StaticIdentities};
+use super::{Authenticator, Credentials, Identity, Unidentified};
+
+/// Everybody who may call.
+#[derive(Debug)]
+pub struct KnownCallers {
+    /// Whom the identities file knows.
+    pub identities: Arc<StaticIdentities>,
+    /// Whom the issuer knows, where there is one.
+    pub tokens: Option<Arc<Tokens>>,
+}
+
+impl Authenticator for KnownCallers {
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Unidentified> {
+        let certificate = credentials.client_certificate.map(ClientCertificate::read);
+        let certificate = match certificate {
+            Some(None) => return Err(Unidentified::invalid("the client certificate cannot be read")),
+            Some(Some(read)) if now >= read.expires_at => {
+                return Err(Unidentified::invalid("the client certificate of the connection has expired"));
+            }
+            Some(read) => read,
+            None => None,
+        };
+        match (credentials.bearer_token, &certificate) {
+            (None, None) => Err(Unidentified::missing()),
+            (None, Some(certificate)) => self.by_certificate(certificate),
+            (Some(token), certificate) => self.by_token(token, certificate.as_ref(), now),
+        }
+    }
+}
+
+impl KnownCallers {
+    fn entry_of(&self, certificate: &ClientCertificate) -> Option<Arc<StaticEntry>> {
+        certificate.name.as_ref().and_then(|name| self.identities.by_certificate(name))
+    }
+
+    fn by_certificate(&self, certificate: &ClientCertificate) -> Result<Identity, Unidentified> {
+        let entry = self.entry_of(certificate);
+        let entry = entry.ok_or_else(|| Unidentified::invalid("nobody has the client certificate's name"))?;
+        Ok(entry.identity(Some(certificate.expires_at)))
+    }
+
+    fn by_token(
+        &self,
+        token: &str,
+        certificate: Option<&ClientCertificate>,
+        now: Timestamp,
+    ) -> Result<Identity, Unidentified> {
+        if token.len() > MAX_TOKEN {
+            return Err(Unidentified::malformed("the token is too long"));
+        }
+        let hash = Sha256::of(token.as_bytes());
+        if let Some(entry) = self.identities.by_token(&hash) {
+            let other = certificate.and_then(|certificate| self.entry_of(certificate));
+            if other.is_some_and(|other| other.principal != entry.principal) {
+                return Err(Unidentified::invalid(
+                    "token and client certificate are of different principals",
+                ));
+            }
+            return Ok(entry.identity(None));
+        }
+        match &self.tokens {
+            Some(tokens) if looks_like_one(token) => {
+                let verified = tokens.verify(token, &hash, now)?;
+                self.belong_together(&verified, certificate)?;
+                self.by_verified(&verified, certificate)
+            }
+            _ => Err(Unidentified::invalid("nobody has this token")),
+        }
+    }
+
+    fn belong_together(
+        &self,
+        verified: &Verified,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<(), Unidentified> {
+        let reason = match (verified.certificate, certificate) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => "the token is bound to a client certificate, and the connection has none",
+            (Some(bound), Some(certificate)) if bound != certificate.sha256 => {
+                "the token is bound to another client certificate"
+            }
+            (bound, Some(certificate)) => match self.entry_of(certificate) {
+                Some(entry) if entry.principal != verified.principal => {
+                    "token and client certificate are of different principals"
+                }
+                None if bound.is_none() => {
+                    "the token is not bound to the client certificate, which is not its principal's either"
+                }
+                Some(_) | None => return Ok(()),
+            },
+        };
+        Err(Unidentified::invalid(reason))
+    }
+
+    fn by_verified(
+        &self,
+        verified: &Verified,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Identity, Unidentified> {
+        // Rate limit and audit trail know the name alone.
+        if self.identities.account_of(&verified.principal).is_some_and(|known| *known != verified.account_id)
+        {
+            return Err(Unidentified::invalid(
+                "the identities file has the token's principal for another account",
+            ));
+        }
+        let expires_at = verified.expires_at();
+        Ok(Identity {
+            principal: Arc::clone(&verified.principal),
+            account_id: verified.account_id.clone(),
+            operator: verified.operator,
+            entry: None,
+            expires_at: Some(
+                certificate.map_or(expires_at, |certificate| expires_at.min(certificate.expires_at)),
+            ),
+        })
+    }
+}

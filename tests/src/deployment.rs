@@ -44,6 +44,8 @@ pub struct Identity {
     pub resources: Vec<String>,
     /// Whether it operates catrust itself.
     pub operator: bool,
+    /// Instance and id of the broker that it is for, and for nothing else.
+    pub broker: Option<(String, String)>,
 }
 
 impl Identity {
@@ -73,6 +75,9 @@ impl Identity {
         }
         if self.operator {
             out.push_str("operator = true\n");
+        }
+        if let Some((instance, broker)) = &self.broker {
+            let _ = writeln!(out, "mqtt_instance_id = {instance:?}\nbroker_id = {broker:?}");
         }
         if let Some(token) = &self.token {
             let hash = hex::encode(Sha256::digest(token.as_bytes()));

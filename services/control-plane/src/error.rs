@@ -57,6 +57,11 @@ pub enum ApiError {
         /// The action that no policy allows.
         action: &'static str,
     },
+    /// The identity is a broker's, and this is not its own.
+    BoundToBroker {
+        /// What it asked for.
+        action: &'static str,
+    },
     /// Only operators of catrust itself may do this.
     OperatorsOnly {
         /// What.
@@ -95,7 +100,7 @@ impl ApiError {
             Self::TooManyStreams { .. } => (Code::ResourceExhausted, "StreamNumExceed"),
             Self::Fields(_) => (Code::InvalidArgument, "ParameterFieldCheckFailed"),
             Self::CertificateContent { .. } => (Code::InvalidArgument, "CertificateContentError"),
-            Self::PermissionDenied { .. } | Self::OperatorsOnly { .. } => {
+            Self::PermissionDenied { .. } | Self::BoundToBroker { .. } | Self::OperatorsOnly { .. } => {
                 (Code::PermissionDenied, "PermissionCheckFailed")
             }
             Self::Rejected(rejection) => rejection_codes(rejection),
@@ -131,6 +136,10 @@ impl ApiError {
             Self::PermissionDenied { action } => {
                 format!("no policy allows {action} on this instance; ask for that permission")
             }
+            Self::BoundToBroker { action } => format!(
+                "{action}: this identity is a broker's, which may watch and report for its own instance under its \
+                 own broker id; use the identity of that broker, or a person's"
+            ),
             Self::OperatorsOnly { action } => {
                 format!("{action} is for operators of catrust; use an identity with `operator = true`")
             }

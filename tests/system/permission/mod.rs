@@ -1,6 +1,7 @@
 //! Permission by the policies in a folder: what they decide, and how they change while the
 //! server runs.
 
+mod brokers;
 mod decisions;
 mod reload;
 

@@ -24,7 +24,8 @@ impl Development {
     #[must_use]
     pub fn new(account_id: AccountId) -> Self {
         let principal = Arc::from(DEVELOPMENT_ACCOUNT);
-        let identity = Identity { principal, account_id, operator: true, entry: None, expires_at: None };
+        let identity =
+            Identity { principal, account_id, operator: true, broker: None, entry: None, expires_at: None };
         Self { identity, policy_version: Arc::from("development") }
     }
 }

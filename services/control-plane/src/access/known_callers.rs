@@ -130,6 +130,7 @@ impl KnownCallers {
             principal: Arc::clone(&verified.principal),
             account_id: verified.account_id.clone(),
             operator: verified.operator,
+            broker: verified.broker.clone(),
             entry: None,
             expires_at: Some(
                 certificate.map_or(expires_at, |certificate| expires_at.min(certificate.expires_at)),

@@ -8,6 +8,7 @@
 //! grants, or policies in a folder ([`policy_folder`]), which are read again while the
 //! server runs ([`policy_reload`]).
 
+pub mod broker_binding;
 pub mod client_certificate;
 pub mod development;
 pub mod instruments;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use catrust_domain::{AccountId, InstanceId, RegionId, Timestamp};
 
+pub use broker_binding::BrokerBinding;
 pub use catrust_policy::Action;
 use static_identities::StaticEntry;
 
@@ -44,6 +46,9 @@ pub struct Identity {
     /// Whether the principal operates catrust itself: the owner check of instances
     /// does not apply to `InstanceService`, which only operators may change with.
     pub operator: bool,
+    /// The broker that the identity is for: it may do nothing else. `None` for people and
+    /// services.
+    pub broker: Option<Arc<BrokerBinding>>,
     /// The entry of the identities file that the authenticator recognised: what one
     /// credential may do is not what another one of the same principal may. `None` for
     /// callers whom the file does not know.

@@ -111,6 +111,7 @@ mod tests {
             principal: Arc::from("alice"),
             account_id: "1".parse().unwrap(),
             operator: false,
+            broker: None,
             entry: None,
             expires_at: None,
         };

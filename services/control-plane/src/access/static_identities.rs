@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use catrust_domain::{AccountId, Sha256, Timestamp};
 
-use super::{Action, Authorizer, Circumstances, Denied, Identity, Resource};
+use super::{Action, Authorizer, BrokerBinding, Circumstances, Denied, Identity, Resource};
 use crate::config::{self, ConfigError, Identities, PermissionSource};
 
 /// The identities of one file, as read at the start.
@@ -25,6 +25,7 @@ pub struct StaticEntry {
     /// Name of the principal.
     pub principal: Arc<str>,
     entry: config::Identity,
+    broker: Option<Arc<BrokerBinding>>,
     /// Version of the file.
     version: Arc<str>,
 }
@@ -45,7 +46,8 @@ impl StaticIdentities {
         let version: Arc<str> = format!("static-{}", &hash[..16]).into();
         let entry = |entry: &config::Identity| {
             let principal = Arc::from(entry.principal.as_str());
-            Arc::new(StaticEntry { principal, entry: entry.clone(), version: Arc::clone(&version) })
+            let broker = entry.broker.clone().map(Arc::new);
+            Arc::new(StaticEntry { principal, entry: entry.clone(), broker, version: Arc::clone(&version) })
         };
         let entries: Vec<_> = identities.entries().iter().map(entry).collect();
         let account =
@@ -80,6 +82,7 @@ impl StaticEntry {
             principal: Arc::clone(&self.principal),
             account_id: self.entry.account_id.clone(),
             operator: self.entry.operator,
+            broker: self.broker.clone(),
             expires_at,
             entry: Some(self),
         }

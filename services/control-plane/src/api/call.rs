@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use catrust_domain::{CommandContext, Sha256};
+use catrust_domain::{BrokerId, CommandContext, Sha256};
 use prost::Message;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -28,6 +28,8 @@ pub(crate) struct Call {
     pub fingerprint: Option<Sha256>,
     /// Who calls.
     pub identity: Identity,
+    /// The broker that the call is made for or by, where its request names one.
+    pub broker_id: Option<BrokerId>,
     /// When the caller stops waiting, where it said so.
     pub deadline: Option<Instant>,
     /// Where the call comes from. A dual-stack listener sees IPv4 in IPv6's clothes, which
@@ -53,6 +55,7 @@ impl Call {
             request_id,
             fingerprint: None,
             identity: identity.clone(),
+            broker_id: None,
             deadline: extensions.get::<Deadline>().map(|deadline| deadline.0),
             default_deadline: extensions.get::<DefaultDeadline>().cloned(),
             source_address: extensions.get::<SourceAddress>().map(|a| a.0.ip().to_canonical()),

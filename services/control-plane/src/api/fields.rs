@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use catrust_domain::{
-    AccountId, Edition, InactivationScope, InstanceId, RegionId, SerialNumber, Timestamp, WaitTarget,
+    AccountId, BrokerId, Edition, InactivationScope, InstanceId, RegionId, SerialNumber, Timestamp,
+    WaitTarget,
 };
 use catrust_proto::v1;
 use uuid::Uuid;
@@ -85,12 +86,12 @@ impl Fields {
         self.parse("owner_account_id", text.parse::<AccountId>())
     }
 
-    /// Empty: absent. A broker id is only named in logs here, but checked as one.
-    pub fn broker_id(&mut self, text: &str) -> Option<()> {
+    /// Empty: absent.
+    pub fn broker_id(&mut self, text: &str) -> Option<Option<BrokerId>> {
         if text.is_empty() {
-            return Some(());
+            return Some(None);
         }
-        self.parse("broker_id", text.parse::<catrust_domain::BrokerId>()).map(drop)
+        self.parse("broker_id", text.parse()).map(Some)
     }
 
     pub fn sn(&mut self, text: &str) -> Option<SerialNumber> {

@@ -112,8 +112,16 @@ impl Api {
         self.authorize(call, action, &resource)
     }
 
-    /// Checks that policy allows `action`, and the action that it depends on.
+    /// Checks that a broker's identity asks for its own, and that policy allows `action`, and
+    /// the action that it depends on.
     fn authorize(&self, call: &Call, action: Action, resource: &Resource<'_>) -> Result<Arc<str>, ApiError> {
+        if let Some(broker) = &call.identity.broker
+            && !broker.covers(action, resource.instance_id, call.broker_id.as_ref())
+        {
+            let (principal, action) = (&*call.identity.principal, action.name());
+            tracing::info!(principal, action, %resource, broker = %broker.broker_id, "more than a broker's own");
+            return Err(ApiError::BoundToBroker { action });
+        }
         let circumstances = Circumstances { source_address: call.source_address, now: self.now() };
         self.authorizer.authorize(&call.identity, action, resource, &circumstances).map_err(|denied| {
             let (principal, action) = (&*call.identity.principal, denied.action.name());

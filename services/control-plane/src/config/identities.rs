@@ -14,6 +14,9 @@
 //! operator = false
 //! ```
 //!
+//! A broker's entry names `mqtt_instance_id` and `broker_id` as well; it is good for that broker
+//! alone.
+//!
 //! With `auth.policy_dir` the entries say only who somebody is: without `allow` and
 //! `resources`.
 
@@ -28,6 +31,7 @@ use toml::Spanned;
 use super::error::{ConfigError, Problems, line_and_column, syntax_error};
 use super::pattern::Pattern;
 use super::secret::hidden_text;
+use crate::access::BrokerBinding;
 
 /// Where permission comes from: one place, never two that somebody has to add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct Identity {
     /// Whether it operates catrust itself: registers and changes instances, of every
     /// account. CA certificates are their owners' all the same.
     pub operator: bool,
+    /// The broker that it is for, and for nothing else.
+    pub broker: Option<BrokerBinding>,
 }
 
 impl Identity {
@@ -154,6 +160,8 @@ struct Entry {
     resources: Option<Spanned<Vec<Spanned<String>>>>,
     #[serde(default)]
     operator: bool,
+    mqtt_instance_id: Option<Spanned<String>>,
+    broker_id: Option<Spanned<String>>,
 }
 
 /// A text that errors must not quote: somebody will write the token itself there.
@@ -178,8 +186,10 @@ impl Reader<'_> {
 
     fn take(&mut self, identities: &mut Identities, entry: Spanned<Entry>) {
         let start = entry.span().start;
-        let Entry { principal, account_id, token_sha256, certificate, allow, resources, operator } =
-            entry.into_inner();
+        let entry = entry.into_inner();
+        let broker = self.broker_of(start, &entry);
+        let Entry { principal, account_id, token_sha256, certificate, allow, resources, operator, .. } =
+            entry;
         let index = identities.entries.len();
         match (&token_sha256, &certificate) {
             (Some(hash), None) => self.take_token(&mut identities.by_token, index, hash),
@@ -190,7 +200,7 @@ impl Reader<'_> {
         let resources = self.patterns(start, "resources", resources.as_ref(), &RESOURCE);
         if let Some(account_id) = self.account_of(&principal, &account_id) {
             let principal = principal.into_inner();
-            identities.entries.push(Identity { principal, account_id, allow, resources, operator });
+            identities.entries.push(Identity { principal, account_id, allow, resources, operator, broker });
         }
     }
 
@@ -243,6 +253,28 @@ impl Reader<'_> {
             self.add(principal.span().start, message);
         }
         Some(account)
+    }
+
+    /// The broker that an entry is for. A half of one is a mistake, and would be no limit.
+    fn broker_of(&mut self, start: usize, entry: &Entry) -> Option<BrokerBinding> {
+        let (instance, broker) = match (&entry.mqtt_instance_id, &entry.broker_id) {
+            (None, None) => return None,
+            (Some(instance), Some(broker)) => (instance, broker),
+            _ => {
+                self.add(start, "mqtt_instance_id and broker_id go together: set both, or neither");
+                return None;
+            }
+        };
+        if entry.operator {
+            self.add(start, "operator = true stands beside broker_id: a broker only watches and reports");
+        }
+        let instance_id = instance.get_ref().parse().map_err(|reason| {
+            self.add(instance.span().start, format!("mqtt_instance_id {reason}"));
+        });
+        let broker_id = broker.get_ref().parse().map_err(|reason| {
+            self.add(broker.span().start, format!("broker_id {reason}"));
+        });
+        Some(BrokerBinding { instance_id: instance_id.ok()?, broker_id: broker_id.ok()? })
     }
 
     fn patterns(
@@ -416,6 +448,20 @@ resources = ["acs:mq:*:1234567890:*"]
             assert_ne!(text, alice(), "{from:?} stands in the sample");
             refused(&text, expected);
         }
+    }
+
+    #[test]
+    fn an_entry_of_a_broker_names_both_its_instance_and_itself() {
+        let entry = |lines: &str| alice() + lines;
+        let good = parse(&entry("mqtt_instance_id = \"fleet-a\"\nbroker_id = \"gate-1\"\n")).unwrap();
+        let broker = good.entries()[0].broker.as_ref().unwrap();
+        assert_eq!((broker.instance_id.as_str(), broker.broker_id.as_str()), ("fleet-a", "gate-1"));
+        assert_eq!(parse(&alice()).unwrap().entries()[0].broker, None);
+        refused(&entry("broker_id = \"gate-1\"\n"), "mqtt_instance_id and broker_id go together");
+        refused(&entry("mqtt_instance_id = \"fleet-a\"\n"), "mqtt_instance_id and broker_id go together");
+        let both = "mqtt_instance_id = \"fleet-a\"\nbroker_id = \"gate.1\"\noperator = true\n";
+        refused(&entry(both), "identities.toml:9: broker_id");
+        refused(&entry(both), "identities.toml:2: operator = true stands beside broker_id");
     }
 
     #[test]

@@ -49,6 +49,12 @@ pub struct JwtConfig {
     /// Claim that makes its bearer an operator of catrust where it is `true`. No default: tokens
     /// make no operators. Only for an issuer that lets nobody set it for themselves.
     pub operator_claim: Option<String>,
+    /// Claim with the MQTT instance of a broker's token. Default `mqtt_instance_id`. A token with
+    /// this and `broker_claim` is that broker's: it may watch and report for it, and nothing
+    /// else.
+    pub instance_claim: String,
+    /// Claim with the broker id of a broker's token. Default `broker_id`.
+    pub broker_claim: String,
     /// Refuse tokens that are not bound to the client certificate of the connection by
     /// `cnf.x5t#S256` (RFC 8705 §3). Default false. A stolen token is worth nothing then.
     /// Needs `tls.client_ca_file`.
@@ -103,6 +109,8 @@ impl Default for JwtConfig {
             user_claim: "sub".to_owned(),
             account_claim: "account_id".to_owned(),
             operator_claim: None,
+            instance_claim: "mqtt_instance_id".to_owned(),
+            broker_claim: "broker_id".to_owned(),
             require_binding: false,
         }
     }
@@ -149,6 +157,8 @@ impl JwtConfig {
         let claims = [
             ("auth.jwt.user_claim", Some(&self.user_claim)),
             ("auth.jwt.account_claim", Some(&self.account_claim)),
+            ("auth.jwt.instance_claim", Some(&self.instance_claim)),
+            ("auth.jwt.broker_claim", Some(&self.broker_claim)),
             ("auth.jwt.operator_claim", self.operator_claim.as_ref()),
         ];
         for (key, claim) in claims {

@@ -146,6 +146,7 @@ mod tests {
             principal: user.into(),
             account_id: "account".parse().unwrap(),
             operator: false,
+            broker: None,
             entry: None,
             expires_at: None,
         });

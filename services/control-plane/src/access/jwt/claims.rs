@@ -9,6 +9,7 @@ use catrust_domain::{AccountId, Sha256, Timestamp};
 use serde_json::{Map, Value};
 
 use super::{json, micros};
+use crate::access::BrokerBinding;
 use crate::config::JwtConfig;
 
 /// Latest `exp` and `nbf` that are taken at their word: the year 9999. Later ones are no
@@ -23,6 +24,8 @@ pub(super) struct Rules {
     user_claim: String,
     account_claim: String,
     operator_claim: Option<String>,
+    instance_claim: String,
+    broker_claim: String,
     pub require_binding: bool,
     pub skew_micros: i64,
 }
@@ -36,6 +39,8 @@ pub struct Verified {
     pub account_id: AccountId,
     /// Whether the principal operates catrust.
     pub operator: bool,
+    /// The broker that the token is for.
+    pub broker: Option<Arc<BrokerBinding>>,
     /// SHA-256 of the client certificate that the token is for (RFC 8705 §3.1).
     pub certificate: Option<Sha256>,
     /// From when on it counts for nothing, skew not counted.
@@ -76,6 +81,8 @@ impl Rules {
             user_claim: config.user_claim.clone(),
             account_claim: config.account_claim.clone(),
             operator_claim: config.operator_claim.clone(),
+            instance_claim: config.instance_claim.clone(),
+            broker_claim: config.broker_claim.clone(),
             require_binding: config.require_binding,
             skew_micros: micros(config.clock_skew_seconds),
         }
@@ -99,15 +106,35 @@ impl Rules {
         let account_id = text(&self.account_claim).and_then(|account| account.parse().ok());
         let account_id = account_id.ok_or("auth.jwt.account_claim is missing in it, or is no account")?;
         let operator = self.operator_claim.as_ref().and_then(|claim| claims.get(claim));
+        let operator = operator == Some(&Value::Bool(true));
+        let broker = self.broker(&claims)?;
+        if operator && broker.is_some() {
+            return Err("it makes a broker an operator");
+        }
         Ok(Verified {
             principal: Arc::from(principal),
             account_id,
-            operator: operator == Some(&Value::Bool(true)),
+            operator,
+            broker: broker.map(Arc::new),
             certificate: self.certificate(claims.get("cnf"))?,
             expires_at,
             not_before,
             skew_micros: self.skew_micros,
         })
+    }
+
+    /// The broker that the token is for. Half of one is a mistake of the issuer's, and would
+    /// be no limit.
+    fn broker(&self, claims: &Map<String, Value>) -> Result<Option<BrokerBinding>, &'static str> {
+        let text = |claim: &str| claims.get(claim).map(|value| value.as_str().unwrap_or_default());
+        match (text(&self.instance_claim), text(&self.broker_claim)) {
+            (None, None) => Ok(None),
+            (Some(instance), Some(broker)) => match (instance.parse(), broker.parse()) {
+                (Ok(instance_id), Ok(broker_id)) => Ok(Some(BrokerBinding { instance_id, broker_id })),
+                _ => Err("auth.jwt.instance_claim or auth.jwt.broker_claim is malformed in it"),
+            },
+            _ => Err("it has one of auth.jwt.instance_claim and auth.jwt.broker_claim without the other"),
+        }
     }
 
     fn is_for_us(&self, audience: Option<&Value>) -> bool {

@@ -51,6 +51,12 @@ fn with(name: &str, value: Value) -> Value {
     claims
 }
 
+fn of_broker(instance: &str, broker: Value) -> Value {
+    let mut claims = with("mqtt_instance_id", json!(instance));
+    claims["broker_id"] = broker;
+    claims
+}
+
 fn without(name: &str) -> Value {
     let mut claims = claims();
     claims.as_object_mut().unwrap().remove(name);
@@ -91,6 +97,11 @@ fn a_good_token_says_who_its_bearer_is() {
     assert!(verify(&tokens, &several, NOW).is_ok());
     let operator = signer.token(&with("catrust_operator", json!(true)));
     assert!(verify(&tokens, &operator, NOW).unwrap().operator);
+    let broker = verify(&tokens, &signer.token(&of_broker("fleet-a", json!("gate-1"))), NOW).unwrap();
+    assert_eq!(broker.broker.as_ref().map(|broker| broker.broker_id.as_str()), Some("gate-1"));
+    let mut both = of_broker("fleet-a", json!("gate-1"));
+    both["catrust_operator"] = json!(true);
+    assert_eq!(verify(&tokens, &signer.token(&both), NOW).unwrap_err(), "it makes a broker an operator");
     for no in [json!("true"), json!(1), json!(false)] {
         assert!(!verify(&tokens, &signer.token(&with("catrust_operator", no)), NOW).unwrap().operator);
     }
@@ -118,6 +129,10 @@ fn a_token_that_does_not_say_what_it_must_is_refused() {
         (with("sub", json!("x".repeat(257))), "user_claim"),
         (with("account_id", json!("a*b")), "account_claim"),
         (with("account_id", json!(1)), "account_claim"),
+        (with("broker_id", json!("gate-1")), "without the other"),
+        (with("mqtt_instance_id", json!("fleet-a")), "without the other"),
+        (of_broker("fleet-a", json!("gate.1")), "malformed"),
+        (of_broker("fleet-a", json!(1)), "malformed"),
         (with("cnf", json!({"jkt": "x"})), "cnf"),
         (with("cnf", json!({"x5t#S256": "short"})), "cnf"),
         (with("cnf", json!("x")), "cnf"),

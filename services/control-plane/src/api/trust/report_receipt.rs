@@ -17,6 +17,7 @@ pub(super) async fn handle(
         api.metrics.receipt(ReceiptVia::Grpc, "invalid");
         ApiError::Fields(violations)
     })?;
+    call.broker_id = Some(receipt.broker_id.clone());
     api.admit(call, &receipt.instance_id, Action::ReportReceipt).await?;
     api.receipts.record(receipt).await?;
     Ok(v1::ReportReceiptResponse { request_id: call.request_id.to_string() })

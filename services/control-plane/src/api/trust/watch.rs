@@ -48,7 +48,8 @@ pub(super) async fn handle(
     let mut fields = Fields::default();
     let id = fields.instance_id(&request.mqtt_instance_id);
     let broker = fields.broker_id(&request.broker_id);
-    let (Some(id), Some(())) = (id, broker) else { return Err(fields.into_error()) };
+    let (Some(id), Some(broker)) = (id, broker) else { return Err(fields.into_error()) };
+    call.broker_id = broker;
 
     api.admit(call, &id, Action::WatchTrust).await?;
     let share = api.take_stream(call)?;

@@ -41,6 +41,8 @@ use crate::fleet::census::Census;
 use crate::fleet::wire::Listener;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::follower::Follower;
+use crate::keys::ServerKeys;
+use crate::keys::reload::KeyReload;
 use crate::lifecycle::{Stages, Tasks};
 use crate::limiter::exchange::Exchange;
 use crate::limiter::gossip::Gossip;
@@ -81,8 +83,8 @@ const SERVICES: &[&str] = &[
 pub struct Parts {
     /// The log.
     pub store: Arc<dyn EventStore>,
-    /// Signs the messages.
-    pub key: Arc<SigningKey>,
+    /// Signs the messages, and says who vouches for that.
+    pub keys: Arc<ServerKeys>,
     /// The feed to publish to, where there is one besides the in-process one.
     pub feed: Option<Arc<dyn TrustFeed>>,
     /// The receipts that come on that feed.
@@ -153,8 +155,12 @@ pub async fn assemble(
     if let Some(key_set) = parts.key_set.take() {
         tasks.spawn("watcher of the key set", key_set.run(metrics.clone(), stages.stopping.clone()));
     }
+    let warning_days = config.signing.expiry_warning_days;
+    let reload =
+        KeyReload::new(Arc::clone(&parts.keys), Arc::clone(&parts.clock), metrics.clone(), warning_days);
+    tasks.spawn("watcher of signing keys", reload.run(stages.stopping.clone()));
     let spending = parts.spending.take();
-    let limiter = assemble_limiter(config, &parts.key, spending, &metrics, stages, &mut tasks);
+    let limiter = assemble_limiter(config, parts.keys.active(), spending, &metrics, stages, &mut tasks);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
     tasks.spawn("limiter's sweeper", ok(sweeper));
     let days = config.limits.reply_retention_days;
@@ -249,7 +255,7 @@ async fn assemble_api(
     let follower = Follower::start(
         Arc::clone(&parts.store),
         Arc::clone(&directory),
-        Arc::clone(&parts.key),
+        Arc::clone(parts.keys.active()),
         metrics.clone(),
     )
     .await?;
@@ -287,7 +293,7 @@ async fn assemble_api(
         feed,
         receipts,
         fleet,
-        key: Arc::clone(&parts.key),
+        keys: Arc::clone(&parts.keys),
         metrics: metrics.clone(),
         rules: ServiceRules {
             certificates_per_instance: config.limits.certificates_per_instance,

@@ -19,6 +19,7 @@ pub mod directory;
 pub mod error;
 pub mod fleet;
 pub mod follower;
+pub mod keys;
 pub mod lifecycle;
 pub mod limiter;
 pub mod listener;

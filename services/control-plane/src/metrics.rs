@@ -13,6 +13,7 @@ use tonic::Code;
 use crate::access::instruments::IdentityInstruments;
 use crate::access::policy_reload::PolicyInstruments;
 use crate::error::ApiError;
+use crate::keys::reload::KeyInstruments;
 use crate::limiter::{Fleet, Swept};
 
 /// Seconds from 100 µs to 10 s.
@@ -78,6 +79,7 @@ struct Instruments {
     brokers: Gauge<u64>,
     policies: PolicyInstruments,
     identities: IdentityInstruments,
+    keys: KeyInstruments,
 }
 
 impl Metrics {
@@ -177,6 +179,7 @@ impl Metrics {
                 .build(),
             policies: PolicyInstruments::new(meter),
             identities: IdentityInstruments::new(meter),
+            keys: KeyInstruments::new(meter),
         }))
     }
 
@@ -300,5 +303,11 @@ impl Metrics {
     #[must_use]
     pub fn policies(&self) -> &PolicyInstruments {
         &self.0.policies
+    }
+
+    /// The keys' own numbers.
+    #[must_use]
+    pub fn keys(&self) -> &KeyInstruments {
+        &self.0.keys
     }
 }

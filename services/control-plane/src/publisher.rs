@@ -40,6 +40,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::keys::ServerKeys;
 use alignment::{Misfit, Seen, Verdict, align};
 pub use failure::PublishError;
 use failure::Trouble;
@@ -69,7 +70,7 @@ const SIGNED_IN_PLACE: usize = 16;
 pub struct Publisher {
     store: Arc<dyn EventStore>,
     feed: Arc<dyn TrustFeed>,
-    key: Arc<SigningKey>,
+    keys: Arc<ServerKeys>,
     heads: Arc<dyn HeadSource>,
     hooks: Arc<dyn PublisherHooks>,
     clock: Clock,
@@ -82,13 +83,13 @@ impl Publisher {
     pub fn new(
         store: Arc<dyn EventStore>,
         feed: Arc<dyn TrustFeed>,
-        key: Arc<SigningKey>,
+        keys: Arc<ServerKeys>,
         heads: Arc<dyn HeadSource>,
         hooks: Arc<dyn PublisherHooks>,
         clock: Clock,
     ) -> (Self, watch::Receiver<PublisherStatus>) {
         let (status, receiver) = watch::channel(PublisherStatus::default());
-        (Self { store, feed, key, heads, hooks, clock, status }, receiver)
+        (Self { store, feed, keys, heads, hooks, clock, status }, receiver)
     }
 
     /// Publishes until `shutdown`. No failure ends it: it says so once, tries again,
@@ -115,9 +116,9 @@ impl Publisher {
     async fn messages(&self, events: &Arc<[RecordedEvent]>) -> Messages {
         let log_id = self.store.log_id();
         if events.len() <= SIGNED_IN_PLACE {
-            return messages(log_id, events, &self.key);
+            return messages(log_id, events, self.keys.active());
         }
-        let (events, key) = (Arc::clone(events), Arc::clone(&self.key));
+        let (events, key) = (Arc::clone(events), Arc::clone(self.keys.active()));
         match tokio::task::spawn_blocking(move || messages(log_id, &events, &key)).await {
             Ok(made) => made,
             Err(error) => match error.try_into_panic() {

@@ -22,7 +22,7 @@ use std::time::Duration;
 use catrust_domain::{Command, CommandEnvelope, InstanceId, Rejection, Reply, Timestamp};
 use catrust_event_store::EventStore;
 use catrust_proto::v1;
-use catrust_trust_feed::{InProcessFeed, SigningKey};
+use catrust_trust_feed::InProcessFeed;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -31,6 +31,7 @@ use crate::appender::Appender;
 use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
 use crate::fleet::{FleetView, ReceiptIntake};
+use crate::keys::ServerKeys;
 use crate::metrics::Metrics;
 use crate::per_user::{PerUser, Share};
 
@@ -64,8 +65,8 @@ pub struct Api {
     pub receipts: ReceiptIntake,
     /// What brokers said, to whichever replica.
     pub fleet: FleetView,
-    /// Signs bundles and heads.
-    pub key: Arc<SigningKey>,
+    /// Signs bundles and heads, and says who vouches for that.
+    pub keys: Arc<ServerKeys>,
     /// Where watchers are counted.
     pub metrics: Metrics,
     /// Settings.

@@ -21,6 +21,7 @@ use crate::access::development::{DEVELOPMENT_ACCOUNT, Development};
 use crate::api::Api;
 use crate::assemble::{Assembled, Parts, system_clock};
 use crate::config::{Config, LogFormat};
+use crate::keys::ServerKeys;
 use crate::telemetry::Telemetry;
 
 /// The instance that is there from the start.
@@ -40,7 +41,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let telemetry = Telemetry::init(&config.telemetry)?;
     let data_dir = &arguments.data_dir;
     make_private_directory(data_dir)?;
-    let key = Arc::new(signing_key(data_dir)?);
+    let keys = Arc::new(ServerKeys::from(Arc::new(signing_key(data_dir)?)));
     let database = data_dir.join(DEV_DATABASE);
     sqlite::migrate(&database).await?;
     let clock = system_clock();
@@ -48,7 +49,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let access = Arc::new(Development::new(account));
     let parts = Parts {
         store: Arc::new(SqliteEventStore::open(&database, Arc::clone(&clock)).await?),
-        key,
+        keys,
         feed: None,
         receipts: None,
         spending: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use catrust_event_store::{Clock, EventStore};
-use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, TrustFeed};
+use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
 
 use super::{ServeArguments, load};
 use crate::access::Authorizer;
@@ -16,6 +16,7 @@ use crate::access::policy_folder::PolicyFolder;
 use crate::access::static_identities::{EntryGrants, StaticIdentities};
 use crate::assemble::{Assembled, Parts, assemble, system_clock};
 use crate::config::{AuthConfig, Config};
+use crate::keys::ServerKeys;
 use crate::lifecycle::{self, Stages};
 use crate::telemetry::Telemetry;
 
@@ -63,9 +64,9 @@ pub(super) async fn run_server(
 async fn parts(config: &Config) -> anyhow::Result<Parts> {
     let clock = system_clock();
     let store: Arc<dyn EventStore> = super::database::open(&config.database, Arc::clone(&clock)).await?;
-    let key_file = config.signing.key_file.as_deref().context("signing.key_file is not set")?;
-    let key = Arc::new(SigningKey::load(key_file)?);
-    tracing::info!(key_id = key.key_id(), log_id = %store.log_id(), "signing key loaded");
+    let keys = Arc::new(ServerKeys::load(&config.signing, clock())?);
+    let key_set_version = keys.key_set().map(|set| set.version);
+    tracing::info!(key_id = keys.key_id(), key_set_version, log_id = %store.log_id(), "signing key loaded");
     let (callers, key_set) = callers(&config.auth, Arc::clone(&clock)).await?;
     let policies = config.auth.policy_dir.as_deref().map(PolicyFolder::load).transpose();
     let policies = policies.context("the policies in auth.policy_dir cannot be used")?.map(Arc::new);
@@ -76,7 +77,7 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
     };
     Ok(Parts {
         store,
-        key,
+        keys,
         feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),
         receipts,
         spending,

@@ -3,12 +3,17 @@
 use std::process::ExitCode;
 
 use super::{ServeArguments, load};
+use crate::assemble::system_clock;
 use crate::config::Config;
+use crate::keys::ServerKeys;
 
 pub(super) fn check(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = load(arguments.config.as_deref())?;
     config.validate()?;
     config.check_files()?;
+    if config.signing.key_set_file.is_some() {
+        ServerKeys::load(&config.signing, system_clock()())?;
+    }
     print!("{}", config.to_toml()?);
     Ok(ExitCode::SUCCESS)
 }

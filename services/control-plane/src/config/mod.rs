@@ -162,6 +162,8 @@ impl Config {
         problems.readable("nats.client_cert_file", self.nats.client_cert_file.as_deref());
         problems.readable("nats.client_key_file", self.nats.client_key_file.as_deref());
         problems.readable("signing.key_file", self.signing.key_file.as_deref());
+        problems.readable("signing.key_set_file", self.signing.key_set_file.as_deref());
+        problems.readable("signing.root_key_file", self.signing.root_key_file.as_deref());
         problems.readable("tls.cert_file", self.tls.cert_file.as_deref());
         problems.readable("tls.key_file", self.tls.key_file.as_deref());
         problems.readable("tls.client_ca_file", self.tls.client_ca_file.as_deref());

@@ -1,4 +1,4 @@
-//! Signs of life: one signed head per instance every two seconds.
+//! Signs of life: one signed head per instance every two seconds, after the key set.
 
 use std::time::Duration;
 
@@ -40,11 +40,15 @@ pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
 async fn send_round(publisher: &Publisher) -> Result<(), FeedError> {
     // Read before the heads: what they claim held at this time.
     let issued_at = (publisher.clock)();
+    // Before what is signed by its keys.
+    if let Some(set) = publisher.keys.key_set() {
+        publisher.feed.publish_key_set(&set).await?;
+    }
     let Some(points) = publisher.heads.heads() else { return Ok(()) };
     let log_id = publisher.store.log_id();
     for (number, point) in points.iter().enumerate() {
         let mut head = message::head(log_id, point, issued_at);
-        if let Err(error) = head.sign(&publisher.key) {
+        if let Err(error) = head.sign(publisher.keys.active()) {
             tracing::error!(%error, instance = %point.instance_id, "a head could not be signed");
             continue;
         }

@@ -20,7 +20,8 @@ use futures::StreamExt as _;
 use super::*;
 use memory_store::MemoryLog;
 use replica::{
-    PATIENCE, Replica, assert_feed_is_the_log, delete_stream, feed_on, feed_on_ready, grown, shared_key,
+    PATIENCE, Replica, assert_feed_is_the_log, assert_feed_is_the_log_by, delete_stream, feed_on,
+    feed_on_ready, grown, shared_key,
 };
 
 #[tokio::test]
@@ -59,6 +60,31 @@ async fn two_publishers_at_once_are_harmless() {
         assert_eq!(status.rebuilds, 0);
     }
     assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+/// What a rolling change of the signing key looks like: replicas with both keys at once,
+/// and then the new one alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_changes_in_the_middle_of_the_stream_rebuilds_nothing() {
+    let server = NatsServer::start();
+    let log = grown(200);
+    let (old, new) = (shared_key(), shared_key());
+    let first = Replica::start(log.replica_that_ignores_the_lease(), feed_on(&server).await, &old);
+    first.until_published(200).await;
+    let second = Replica::start(log.replica_that_ignores_the_lease(), feed_on(&server).await, &new);
+    for _ in 0..100 {
+        log.toggle_any();
+        tokio::task::yield_now().await;
+    }
+    first.until_published(300).await;
+    second.until_published(300).await;
+    assert_feed_is_the_log_by(&server, &log, &[&old, &new]).await;
+    assert!(first.rebuilds().is_empty());
+    drop(first);
+    log.toggle_any();
+    second.until_published(301).await;
+    assert_feed_is_the_log_by(&server, &log, &[&old, &new]).await;
+    assert!(second.rebuilds().is_empty());
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ pub fn spawn(
     let (publisher, status) = Publisher::new(
         Arc::clone(&parts.store),
         feed,
-        Arc::clone(&parts.key),
+        Arc::clone(&parts.keys),
         Arc::clone(directory) as Arc<dyn HeadSource>,
         Arc::new(TracingHooks),
         Arc::clone(&parts.clock),

@@ -24,7 +24,7 @@ pub(super) async fn handle(
     Ok(v1::GetTrustBundleResponse {
         request_id: call.request_id.to_string(),
         bundle: Some(bundle),
-        key_set: None,
+        key_set: api.keys.key_set(),
     })
 }
 

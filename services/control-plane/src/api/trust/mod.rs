@@ -57,6 +57,6 @@ async fn signed_bundle(
     let issued_at = api.now();
     let Some(bundle) = api.store.load_bundle(id, at).await? else { return Ok(None) };
     let mut message = message::trust_bundle(api.store.log_id(), &bundle, issued_at);
-    message.sign(&api.key).map_err(|error| ApiError::Internal(error.to_string()))?;
+    message.sign(api.keys.active()).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(Some(message))
 }

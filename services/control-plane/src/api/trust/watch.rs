@@ -4,7 +4,7 @@
 //! to date from the store, with the changes that it misses or with a bundle; live
 //! changes at or below that revision are passed over. So nothing is lost between
 //! the two, and nothing is sent twice. A reader that falls behind the feed's buffer
-//! is brought up to date in the same way.
+//! is brought up to date in the same way. The key set goes before all of it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +14,12 @@ use catrust_domain::{InstanceId, Rejection};
 use catrust_event_store::BundleAt;
 use catrust_proto::v1;
 use catrust_proto::v1::trust_message::Message;
+use catrust_signing::KeySet;
 use catrust_trust_feed::{
     FeedItem, FeedMessage, FeedStream, Signed as _, TrustFeed as _, TrustPoint, message,
 };
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -105,7 +106,9 @@ impl Watcher {
 
     /// Ends with `Ok` when the reader has gone.
     async fn follow(mut self, mut live: FeedStream, after_revision: Option<u64>) -> Result<(), ApiError> {
-        if !self.catch_up(after_revision).await? {
+        let mut key_set = self.api.keys.follow();
+        key_set.mark_changed();
+        if !self.send_key_set(&mut key_set).await || !self.catch_up(after_revision).await? {
             return Ok(());
         }
         let mut heads = tokio::time::interval(self.api.rules.head_interval);
@@ -113,6 +116,7 @@ impl Watcher {
         loop {
             let goes_on = tokio::select! {
                 () = self.messages.closed() => false,
+                Ok(()) = key_set.changed() => self.send_key_set(&mut key_set).await,
                 item = live.next() => match item {
                     Some(item) => self.take(item).await?,
                     None => return Err(ApiError::Draining),
@@ -122,6 +126,15 @@ impl Watcher {
             if !goes_on {
                 return Ok(());
             }
+        }
+    }
+
+    /// Sends the keys that may sign the rest, where there is a set of them.
+    async fn send_key_set(&self, followed: &mut watch::Receiver<Option<Arc<KeySet>>>) -> bool {
+        let set = followed.borrow_and_update().as_ref().map(|set| set.message().clone());
+        match set {
+            Some(set) => self.send(Message::KeySet(set)).await,
+            None => true,
         }
     }
 
@@ -174,7 +187,7 @@ impl Watcher {
         let rows = store.read_trust_changes(&self.id, from, MAX_CONTINUATION + 1).await?;
         let mut changes = Vec::with_capacity(rows.len());
         for row in &rows {
-            let feed_message = FeedMessage::new(store.log_id(), row, &self.api.key)
+            let feed_message = FeedMessage::new(store.log_id(), row, self.api.keys.active())
                 .map_err(|error| ApiError::Internal(crate::appender::chain(&error)))?;
             if let catrust_trust_feed::FeedBody::Change(change) = feed_message.body {
                 changes.push(Arc::unwrap_or_clone(change));
@@ -207,7 +220,7 @@ impl Watcher {
             digest: known.bundle_digest,
         };
         let mut head = message::head(self.api.store.log_id(), &point, issued_at);
-        head.sign(&self.api.key).map_err(|error| ApiError::Internal(error.to_string()))?;
+        head.sign(self.api.keys.active()).map_err(|error| ApiError::Internal(error.to_string()))?;
         Ok(self.send(Message::Head(head)).await)
     }
 

@@ -17,6 +17,7 @@ mod identity;
 mod lifecycle;
 mod permission;
 mod rate_limit;
+mod reload;
 mod replicas;
 mod site;
 mod telemetry;

@@ -15,6 +15,7 @@ use crate::access::policy_reload::PolicyInstruments;
 use crate::error::ApiError;
 use crate::keys::reload::KeyInstruments;
 use crate::limiter::{Fleet, Swept};
+use crate::reload::ReloadInstruments;
 
 /// Seconds from 100 µs to 10 s.
 const DURATION_BOUNDS: [f64; 14] =
@@ -80,6 +81,7 @@ struct Instruments {
     policies: PolicyInstruments,
     identities: IdentityInstruments,
     keys: KeyInstruments,
+    reloads: ReloadInstruments,
 }
 
 impl Metrics {
@@ -180,6 +182,7 @@ impl Metrics {
             policies: PolicyInstruments::new(meter),
             identities: IdentityInstruments::new(meter),
             keys: KeyInstruments::new(meter),
+            reloads: ReloadInstruments::new(meter),
         }))
     }
 
@@ -297,6 +300,12 @@ impl Metrics {
     #[must_use]
     pub fn identities(&self) -> &IdentityInstruments {
         &self.0.identities
+    }
+
+    /// The numbers of what is read again.
+    #[must_use]
+    pub fn reloads(&self) -> &ReloadInstruments {
+        &self.0.reloads
     }
 
     /// The policies' own numbers.

@@ -15,6 +15,7 @@ mod call;
 mod convert;
 mod fields;
 mod paging;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

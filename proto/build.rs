@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "catrust/v1/types.proto",
     "catrust/v1/ca_certificate_service.proto",
     "catrust/v1/instance_service.proto",
     "catrust/v1/trust_service.proto",
     "catrust/v1/fleet_service.proto",
+    "catrust/v1/audit_service.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

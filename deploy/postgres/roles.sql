@@ -30,6 +30,9 @@ GRANT UPDATE (read_model_generation) ON log_identity TO catrust_app;
 -- The read model: kept in step with the log, rebuilt by `catrust-server rebuild`.
 GRANT SELECT, INSERT, UPDATE, DELETE ON instances, ca_certificates, spent_register_codes TO catrust_app;
 
+-- The Merkle tree over the log: built once, never changed.
+GRANT SELECT, INSERT ON tree_nodes TO catrust_app;
+
 -- Stored replies: written once, pruned by age.
 GRANT SELECT, INSERT, DELETE ON replies TO catrust_app;
 

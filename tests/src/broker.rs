@@ -1,7 +1,7 @@
 //! Brokers that enforce trust: the gate in front of one, a Mosquitto with the
 //! plugin, and the devices that connect to them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use crate::certificates::{Ca, Leaf};
 use crate::deployment::{Deployment, OWNER, Replica};
 use crate::eventually::eventually;
-use crate::process::{Launcher, Output, Process};
+use crate::process::{Launcher, Process};
 use crate::program::{built, free_port, repository};
 
 /// How long a broker or an agent may take to come up.
@@ -30,9 +30,8 @@ pub struct Broker {
     /// `HOST:PORT` for devices, mutual TLS.
     pub address: String,
     // The agent before the broker, both before their files.
-    agent: Process,
-    _broker: Option<Process>,
-    files: TempDir,
+    _processes: Vec<Process>,
+    _files: TempDir,
 }
 
 impl Broker {
@@ -46,29 +45,7 @@ impl Broker {
         instance: &str,
         servers: &Ca,
     ) -> anyhow::Result<Self> {
-        Self::gate_in(deployment, replica, instance, files(servers)?).await
-    }
-
-    /// The gate killed, and started again with what it has on disk; on another port.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub async fn restarted_gate(
-        self,
-        deployment: &Deployment,
-        replica: &Replica,
-        instance: &str,
-    ) -> anyhow::Result<Self> {
-        self.agent.kill();
-        Self::gate_in(deployment, replica, instance, self.files).await
-    }
-
-    async fn gate_in(
-        deployment: &Deployment,
-        replica: &Replica,
-        instance: &str,
-        files: TempDir,
-    ) -> anyhow::Result<Self> {
+        let files = files(servers)?;
         let upstream = agreeable_broker().await?;
         let mut launcher = agent(deployment, replica, instance, "gate", files.path())?;
         let at = |name: &str| files.path().join(name);
@@ -78,7 +55,7 @@ impl Broker {
         let process = launcher.start()?;
         let line = listening(&process).await?;
         let address = line.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Self { address, agent: process, _broker: None, files })
+        Ok(Self { address, _processes: vec![process], _files: files })
     }
 
     /// Starts a Mosquitto with the plugin, and `catrust-agent mosquitto` beside it.
@@ -120,27 +97,7 @@ impl Broker {
         let driver = launcher.start()?;
         listening(&driver).await?;
         let address = format!("127.0.0.1:{port}");
-        Ok(Self { address, agent: driver, _broker: Some(mosquitto), files })
-    }
-}
-
-impl Broker {
-    /// What the agent has written so far.
-    #[must_use]
-    pub const fn agent_output(&self) -> &Output {
-        self.agent.output()
-    }
-
-    /// Whether the agent still runs.
-    #[must_use]
-    pub fn agent_runs(&self) -> bool {
-        self.agent.exit_status().is_none()
-    }
-
-    /// The gate's state directory.
-    #[must_use]
-    pub fn gate_state(&self) -> PathBuf {
-        self.files.path().join("gate-state")
+        Ok(Self { address, _processes: vec![driver, mosquitto], _files: files })
     }
 }
 
@@ -165,11 +122,7 @@ fn agent(
     let mut launcher = Launcher::new(&format!("catrust-agent {kind}"), &program.to_string_lossy(), "KILL");
     let command = launcher.command();
     command.args([kind, "--server", replica.server.address(), "--instance", instance]);
-    match &deployment.root_key {
-        Some(root) => command.arg("--root-key").arg(root),
-        None => command.arg("--trust-key").arg(deployment.trust_key()),
-    };
-    command.args(&deployment.agent_arguments);
+    command.arg("--trust-key").arg(deployment.trust_key());
     command.arg("--token-file").arg(files.join("token"));
     command.arg("--state-dir").arg(files.join(format!("{kind}-state")));
     if let Some(nats) = &deployment.nats {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use catrust_proto::v1::audit_service_client::AuditServiceClient;
 use catrust_proto::v1::ca_certificate_service_client::CaCertificateServiceClient;
 use catrust_proto::v1::fleet_service_client::FleetServiceClient;
 use catrust_proto::v1::instance_service_client::InstanceServiceClient;
@@ -43,6 +44,8 @@ pub struct Caller {
     pub instances: InstanceServiceClient<Authenticated>,
     /// The feed.
     pub trust: TrustServiceClient<Authenticated>,
+    /// The audit trail.
+    pub audit: AuditServiceClient<Authenticated>,
     /// The fleet.
     pub fleet: FleetServiceClient<Authenticated>,
     /// Health, without a token.
@@ -84,6 +87,7 @@ impl Caller {
             ca: CaCertificateServiceClient::new(service()),
             instances: InstanceServiceClient::new(service()),
             trust: TrustServiceClient::new(service()),
+            audit: AuditServiceClient::new(service()),
             fleet: FleetServiceClient::new(service()),
             health: HealthClient::new(channel.clone()),
             channel,

@@ -161,10 +161,6 @@ pub struct Deployment {
     pub nats: Option<Nats>,
     /// Keys, identities and configuration.
     pub files: TempDir,
-    /// The public root key that agents get in place of [`Deployment::trust_key`].
-    pub root_key: Option<PathBuf>,
-    /// More arguments for agents.
-    pub agent_arguments: Vec<String>,
     settings: BTreeMap<String, String>,
 }
 
@@ -208,8 +204,7 @@ impl Deployment {
             settings.insert("nats.url".to_owned(), quoted(&nats.url()));
         }
         settings.extend(plan.settings);
-        let (root_key, agent_arguments) = (None, Vec::new());
-        let deployment = Self { postgres, nats, files, root_key, agent_arguments, settings };
+        let deployment = Self { postgres, nats, files, settings };
         if plan.migrated {
             deployment.migrate().await?.success()?;
             deployment.grant().await?;
@@ -275,6 +270,26 @@ impl Deployment {
     /// When it does not come up.
     pub async fn replica(&self, name: &str) -> anyhow::Result<Replica> {
         let (config, admin) = self.configuration(name)?;
+        let server = Server::serve(name, &config).await?;
+        Ok(Replica { server, admin })
+    }
+
+    /// Starts a replica with settings of its own, `section.key` to TOML value.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn replica_with(&self, name: &str, settings: &[(&str, &str)]) -> anyhow::Result<Replica> {
+        let (config, admin) = self.configuration(name)?;
+        let mut text = std::fs::read_to_string(&config)?;
+        for (key, value) in settings {
+            let (section, key) = key.split_once('.').unwrap_or(("", key));
+            let header = format!("[{section}]\n");
+            if !text.contains(&header) {
+                text.push_str(&header);
+            }
+            text = text.replacen(&header, &format!("{header}{key} = {value}\n"), 1);
+        }
+        std::fs::write(&config, text)?;
         let server = Server::serve(name, &config).await?;
         Ok(Replica { server, admin })
     }

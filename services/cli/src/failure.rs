@@ -19,6 +19,8 @@ pub enum Failure {
     Policy(String),
     /// A key or a key set is not to be believed; no server was asked.
     Keys(String),
+    /// Evidence that does not hold; no server was asked.
+    Evidence(String),
     /// The command cannot be carried out as it was given.
     Usage(String),
     /// No answer from the server, so that a change may or may not have been made.
@@ -37,7 +39,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
-            Self::Refused(_) | Self::Policy(_) | Self::Keys(_) => 1,
+            Self::Refused(_) | Self::Policy(_) | Self::Keys(_) | Self::Evidence(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable { .. } => 3,
         }
@@ -91,7 +93,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Policy(message) | Self::Keys(message) | Self::Usage(message) => f.write_str(message),
+            Self::Policy(message) | Self::Keys(message) | Self::Evidence(message) | Self::Usage(message) => {
+                f.write_str(message)
+            }
             Self::Unreachable { server, why } => write!(
                 f,
                 "no answer from {server}: {why}\n  is the server running, and is --server (or CATRUST_SERVER) right?"

@@ -56,6 +56,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let command = match arguments.command {
         Command::Policy(command) => return policy::run(command, &output),
         Command::Keys(command) => return keys::run(&command, &output),
+        // Works offline in part.
+        Command::Audit(command) => return audit::run(command, &arguments.connection, &output).await,
         command => command,
     };
     let session = Session::open(&arguments.connection)?;
@@ -65,7 +67,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Watch(command) => watch::run(command, &session, &output).await,
         Command::Bundle(command) => bundle::run(command, &session, &output).await,
         Command::Fleet(command) => fleet::run(command, &session, &output).await,
-        Command::Audit(command) => audit::run(command, &session, &output).await,
+        Command::Audit(command) => audit::run(command, &arguments.connection, &output).await,
         Command::Policy(command) => policy::run(command, &output),
         Command::Keys(command) => keys::run(&command, &output),
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use catrust_proto::v1::audit_service_client::AuditServiceClient;
 use catrust_proto::v1::ca_certificate_service_client::CaCertificateServiceClient;
 use catrust_proto::v1::fleet_service_client::FleetServiceClient;
 use catrust_proto::v1::instance_service_client::InstanceServiceClient;
@@ -58,6 +59,11 @@ impl Session {
     /// A client of CaCertificateService.
     pub fn ca_certificates(&self) -> CaCertificateServiceClient<Wire> {
         CaCertificateServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
+    }
+
+    /// A client of AuditService.
+    pub fn audit(&self) -> AuditServiceClient<Wire> {
+        AuditServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
     /// A client of TrustService.

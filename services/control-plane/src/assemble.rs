@@ -10,17 +10,18 @@ use anyhow::Context as _;
 use catrust_domain::Timestamp;
 use catrust_event_store::{Clock, EventStore};
 use catrust_proto::FILE_DESCRIPTOR_SET;
+use catrust_proto::v1::audit_service_server::AuditServiceServer;
 use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer;
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
-use catrust_trust_feed::{ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed};
+use catrust_trust_feed::{ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::LayerExt as _;
-use tonic::transport::Server;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tower::ServiceBuilder;
 use uuid::Uuid;
 
@@ -28,6 +29,7 @@ use crate::access::jwt::refresh::KeySetRefresh;
 use crate::access::policy_folder::PolicyFolder;
 use crate::access::policy_reload::PolicyReload;
 use crate::access::{Authenticator, Authorizer};
+use crate::api::audit::Audit;
 use crate::api::ca_certificates::CaCertificates;
 use crate::api::fleet::Fleet;
 use crate::api::instances::Instances;
@@ -35,8 +37,11 @@ use crate::api::trust::Trust;
 use crate::api::{Api, ServiceRules};
 use crate::appender::Appender;
 use crate::background;
-use crate::config::Config;
+use crate::config::{Config, TlsConfig};
 use crate::directory::Directory;
+use crate::evidence::Evidence;
+use crate::evidence::checkpoint_file::CheckpointFile;
+use crate::evidence::checkpointer::Checkpointer;
 use crate::fleet::census::Census;
 use crate::fleet::wire::Listener;
 use crate::fleet::{FleetView, ReceiptIntake};
@@ -59,9 +64,7 @@ use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
 use crate::publisher;
-use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
-use crate::tls::ServerTls;
 
 /// Time between two heads of an instance.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -79,6 +82,7 @@ const SERVICES: &[&str] = &[
     "catrust.v1.InstanceService",
     "catrust.v1.TrustService",
     "catrust.v1.FleetService",
+    "catrust.v1.AuditService",
 ];
 
 /// What the wiring needs besides the settings.
@@ -97,10 +101,6 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticator>,
     /// Keeps the keys of the issuer of tokens, where there is one.
     pub key_set: Option<KeySetRefresh>,
-    /// Makes TLS handshakes; `None` for a listener without TLS. Its files MUST have been read.
-    pub tls: Option<Arc<ServerTls>>,
-    /// Keep what is made of files true to them: the identities and the TLS certificates.
-    pub reloaders: Vec<Reloader>,
     /// Decides what they may do.
     pub authorizer: Arc<dyn Authorizer>,
     /// The folder that `authorizer` decides by, where it is one: to be read again.
@@ -152,7 +152,8 @@ pub async fn assemble(
     let (grpc_address, admin_address) = (grpc.local_addr()?, admin.local_addr()?);
 
     let receipts = parts.receipts.take();
-    let api = assemble_api(config, &parts, &metrics, stages, &mut tasks).await?;
+    let evidence = assemble_evidence(config, &parts, &metrics, stages, &mut tasks)?;
+    let api = assemble_api(config, &parts, evidence, &metrics, stages, &mut tasks).await?;
     assemble_fleet(config, &api, receipts, stages, &mut tasks);
     if let Some(policies) = &parts.policies {
         let reload = PolicyReload::new(Arc::clone(policies), metrics.clone());
@@ -165,9 +166,6 @@ pub async fn assemble(
     let reload =
         KeyReload::new(Arc::clone(&parts.keys), Arc::clone(&parts.clock), metrics.clone(), warning_days);
     tasks.spawn("watcher of signing keys", reload.run(stages.stopping.clone()));
-    for reloader in std::mem::take(&mut parts.reloaders) {
-        tasks.spawn("watcher of files", reloader.run(metrics.clone(), stages.stopping.clone()));
-    }
     let spending = parts.spending.take();
     let limiter = assemble_limiter(config, parts.keys.active(), spending, &metrics, stages, &mut tasks);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
@@ -214,7 +212,7 @@ pub async fn assemble(
     let limit = config.grpc.max_message_bytes;
     let calls = TaskTracker::new();
     let router =
-        server_builder(config)
+        server_builder(config)?
             .layer(InFlightLayer(calls.clone()))
             .layer(RequestIdLayer)
             .layer(TraceContextLayer::new(metrics, &DESCRIPTORS)?)
@@ -234,10 +232,13 @@ pub async fn assemble(
             .add_service(per_service.clone().named_layer(
                 TrustServiceServer::new(Trust(Arc::clone(&api))).max_decoding_message_size(limit),
             ))
+            .add_service(per_service.clone().named_layer(
+                AuditServiceServer::new(Audit(Arc::clone(&api))).max_decoding_message_size(limit),
+            ))
             .add_service(per_service.named_layer(
                 FleetServiceServer::new(Fleet(Arc::clone(&api))).max_decoding_message_size(limit),
             ));
-    let incoming = connections(grpc, config.grpc.max_connections, parts.tls.take());
+    let incoming = connections(grpc, config.grpc.max_connections);
     let stages = stages.clone();
     tasks.spawn("gRPC listener", async move {
         let serving =
@@ -253,9 +254,40 @@ pub async fn assemble(
     Ok(Assembled { tasks, api, grpc_address, admin_address })
 }
 
+/// Makes what signs checkpoints, and starts to do so.
+fn assemble_evidence(
+    config: &Config,
+    parts: &Parts,
+    metrics: &Metrics,
+    stages: &Stages,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Arc<Evidence>> {
+    let (store, key) = (Arc::clone(&parts.store), Arc::clone(parts.keys.active()));
+    let evidence = Arc::new(Evidence::new(store, key, config.audit.origin.as_deref()));
+    let path = config.audit.checkpoint_file.as_deref();
+    let file =
+        path.map(|path| CheckpointFile::open(path, &TrustKeys::from(&**parts.keys.active()))).transpose()?;
+    let file = file.map(|(file, last)| {
+        if let Some(last) = last {
+            evidence.remember(last);
+        }
+        file
+    });
+    let checkpointer = Checkpointer {
+        evidence: Arc::clone(&evidence),
+        file,
+        feed: parts.feed.clone(),
+        interval: config.audit.interval(),
+        metrics: metrics.clone(),
+    };
+    tasks.spawn("signer of checkpoints", ok(checkpointer.run(stages.stopping.clone())));
+    Ok(evidence)
+}
+
 async fn assemble_api(
     config: &Config,
     parts: &Parts,
+    evidence: Arc<Evidence>,
     metrics: &Metrics,
     stages: &Stages,
     tasks: &mut Tasks,
@@ -303,6 +335,7 @@ async fn assemble_api(
         receipts,
         fleet,
         keys: Arc::clone(&parts.keys),
+        evidence,
         metrics: metrics.clone(),
         rules: ServiceRules {
             certificates_per_instance: config.limits.certificates_per_instance,
@@ -376,12 +409,31 @@ fn assemble_limiter(
     limiter
 }
 
-fn server_builder(config: &Config) -> Server {
+fn server_builder(config: &Config) -> anyhow::Result<Server> {
     let grpc = &config.grpc;
-    Server::builder()
+    let builder = Server::builder()
         .max_concurrent_streams(grpc.max_concurrent_streams)
         .http2_keepalive_interval(Some(Duration::from_secs(grpc.keepalive_interval_seconds)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(grpc.keepalive_timeout_seconds)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(grpc.keepalive_timeout_seconds)));
+    match tls(&config.tls)? {
+        Some(tls) => builder.tls_config(tls).context("the certificate or key in [tls] cannot be used"),
+        None => Ok(builder),
+    }
+}
+
+fn tls(config: &TlsConfig) -> anyhow::Result<Option<ServerTlsConfig>> {
+    let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) else { return Ok(None) };
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let identity = Identity::from_pem(read(certificate)?, read(key)?);
+    let tls = ServerTlsConfig::new().identity(identity).timeout(Duration::from_secs(10));
+    Ok(Some(match &config.client_ca_file {
+        // Optional, so that callers with a token need no certificate; who brings
+        // neither is refused by the identity layer.
+        Some(path) => tls.client_ca_root(Certificate::from_pem(read(path)?)).client_auth_optional(true),
+        None => tls,
+    }))
 }
 
 /// The services offered, besides reflection.

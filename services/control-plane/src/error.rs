@@ -71,6 +71,8 @@ pub enum ApiError {
     Rejected(Rejection),
     /// The instance has not reached the asked-for revision or time.
     RevisionNotFound(String),
+    /// The instance has no such event.
+    EventNotFound,
     /// The service is overloaded; nothing was done.
     Overloaded,
     /// The caller's deadline, or the server's, has passed.
@@ -105,6 +107,7 @@ impl ApiError {
             }
             Self::Rejected(rejection) => rejection_codes(rejection),
             Self::RevisionNotFound(_) => (Code::OutOfRange, "RevisionNotFound"),
+            Self::EventNotFound => (Code::NotFound, "EventNotFound"),
             Self::Overloaded | Self::Draining => (Code::Unavailable, "SystemOverFlow"),
             Self::DeadlineExceeded => (Code::DeadlineExceeded, "DeadlineExceeded"),
             Self::Cancelled => (Code::Cancelled, "Cancelled"),
@@ -145,6 +148,9 @@ impl ApiError {
             }
             Self::Rejected(rejection) => rejection_message(rejection),
             Self::RevisionNotFound(problem) => problem.clone(),
+            Self::EventNotFound => {
+                "the instance has no such event; ListCaCertificateEvents has those that there are".to_owned()
+            }
             Self::Overloaded => "the service is overloaded; nothing was done, repeat later".to_owned(),
             Self::DeadlineExceeded => "the deadline has passed; a change may or may not have been made, \
                                        repeat it with the same request_id"

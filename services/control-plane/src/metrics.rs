@@ -15,7 +15,6 @@ use crate::access::policy_reload::PolicyInstruments;
 use crate::error::ApiError;
 use crate::keys::reload::KeyInstruments;
 use crate::limiter::{Fleet, Swept};
-use crate::reload::ReloadInstruments;
 
 /// Seconds from 100 µs to 10 s.
 const DURATION_BOUNDS: [f64; 14] =
@@ -78,10 +77,11 @@ struct Instruments {
     receipts: Counter<u64>,
     receipts_lost: Counter<u64>,
     brokers: Gauge<u64>,
+    checkpoint_size: Gauge<u64>,
+    checkpoint_failures: Counter<u64>,
     policies: PolicyInstruments,
     identities: IdentityInstruments,
     keys: KeyInstruments,
-    reloads: ReloadInstruments,
 }
 
 impl Metrics {
@@ -179,10 +179,17 @@ impl Metrics {
                 .u64_gauge("catrust.brokers")
                 .with_description("Brokers of all instances, by their state with the current revision")
                 .build(),
+            checkpoint_size: meter
+                .u64_gauge("catrust.checkpoint.size")
+                .with_description("Events that the last signed checkpoint of the log covers")
+                .build(),
+            checkpoint_failures: meter
+                .u64_counter("catrust.checkpoint.failures")
+                .with_description("Checkpoints that were not made or not let out, by reason")
+                .build(),
             policies: PolicyInstruments::new(meter),
             identities: IdentityInstruments::new(meter),
             keys: KeyInstruments::new(meter),
-            reloads: ReloadInstruments::new(meter),
         }))
     }
 
@@ -302,10 +309,14 @@ impl Metrics {
         &self.0.identities
     }
 
-    /// The numbers of what is read again.
-    #[must_use]
-    pub fn reloads(&self) -> &ReloadInstruments {
-        &self.0.reloads
+    /// Notes how many events the last checkpoint covers.
+    pub fn checkpointed(&self, size: u64) {
+        self.0.checkpoint_size.record(size, &[]);
+    }
+
+    /// Counts a checkpoint that was not made, or not let out.
+    pub fn checkpoint_failed(&self, reason: &'static str) {
+        self.0.checkpoint_failures.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// The policies' own numbers.

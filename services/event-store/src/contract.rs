@@ -9,6 +9,7 @@ pub mod commands;
 pub mod reading;
 pub mod receipts;
 pub mod searching;
+pub mod tree;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -151,6 +152,8 @@ macro_rules! contract_suite {
             receipts::batches_and_fleets_are_bounded,
             searching::a_search_finds_what_a_look_at_every_row_finds,
             searching::a_search_is_bounded,
+            tree::hashes_are_read_without_gaps,
+            tree::tree_nodes_are_kept_once,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

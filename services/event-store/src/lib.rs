@@ -23,6 +23,7 @@ mod rows;
 mod schema;
 pub mod search;
 pub mod sqlite;
+mod tree;
 mod verify;
 mod walk;
 
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use catrust_domain::{
     BrokerId, CaCertificate, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt,
-    RecordedEvent, Rejection, Reply, RequestKey, SerialNumber, Timestamp, TrustBundle,
+    RecordedEvent, Rejection, Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
@@ -146,6 +147,23 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// Reads up to `limit` events after position `after`, ascending, without gaps.
     async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError>;
+
+    /// Reads hashes of up to `limit` rows after position `after`, ascending, without gaps.
+    async fn read_hashes(&self, after: u64, limit: u32) -> Result<Vec<Sha256>, StoreError>;
+
+    /// Finds the event with that identity.
+    async fn find_event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>, StoreError>;
+
+    /// Number of tree nodes kept on `level`, a multiple of 8 above 0: those from 0 on.
+    async fn count_tree_nodes(&self, level: u32) -> Result<u64, StoreError>;
+
+    /// Reads up to `limit` tree nodes of `level` from number `first` on; fewer where the
+    /// next one is not kept.
+    async fn read_tree_nodes(&self, level: u32, first: u64, limit: u32) -> Result<Vec<Sha256>, StoreError>;
+
+    /// Keeps tree nodes of `level` from number `first` on. Those that are kept already
+    /// stay: several replicas make the same ones.
+    async fn keep_tree_nodes(&self, level: u32, first: u64, nodes: &[Sha256]) -> Result<(), StoreError>;
 
     /// Finds an instance.
     async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError>;

@@ -28,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catrust_domain::{
     BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Timestamp, TrustBundle,
+    RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -44,12 +44,13 @@ use self::hint::Hint;
 use self::repair::Repairer;
 use self::row::PgTime;
 pub use self::schema::migrate;
+use crate::columns::stored;
 use crate::faults::Faults;
 use crate::recent::Recent;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
-    StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, reads, rebuild,
-    search, verify,
+    StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, queries, reads,
+    rebuild, search, tree, verify,
 };
 
 /// Connections for reading where nobody says. Reads are short; a replica's share of the
@@ -177,6 +178,32 @@ impl EventStore for PgEventStore {
 
     async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError> {
         reads::events_after(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn read_hashes(&self, after: u64, limit: u32) -> Result<Vec<Sha256>, StoreError> {
+        tree::hashes_after(&mut *self.reader().await?, after, limit).await
+    }
+
+    async fn find_event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>, StoreError> {
+        tree::find_event(&mut *self.reader().await?, event_id).await
+    }
+
+    async fn count_tree_nodes(&self, level: u32) -> Result<u64, StoreError> {
+        tree::count_nodes(&mut *self.reader().await?, level).await
+    }
+
+    async fn read_tree_nodes(&self, level: u32, first: u64, limit: u32) -> Result<Vec<Sha256>, StoreError> {
+        tree::nodes(&mut *self.reader().await?, level, first, limit).await
+    }
+
+    async fn keep_tree_nodes(&self, level: u32, first: u64, nodes: &[Sha256]) -> Result<(), StoreError> {
+        let mut connection = self.reader().await?;
+        for (node, number) in nodes.iter().zip(first..) {
+            let insert = sqlx::query(queries::KEEP_TREE_NODE).bind(i16::try_from(level).unwrap_or(i16::MAX));
+            let insert = insert.bind(stored(number)).bind(node.as_bytes().as_slice());
+            insert.execute(&mut *connection).await.map_err(store_error)?;
+        }
+        Ok(())
     }
 
     async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {

@@ -81,6 +81,26 @@ pub(crate) const HEAD: &str = "SELECT position, hash, occurred_at FROM events OR
 pub(crate) const EVENTS_AFTER: &str =
     concat!("SELECT ", event_columns!(""), " FROM events WHERE position > $1 ORDER BY position LIMIT $2");
 
+/// $1 position, $2 limit.
+pub(crate) const HASHES_AFTER: &str =
+    "SELECT position, hash FROM events WHERE position > $1 ORDER BY position LIMIT $2";
+
+/// $1 event id.
+pub(crate) const EVENT_BY_ID: &str =
+    concat!("SELECT ", event_columns!(""), " FROM events WHERE event_id = $1");
+
+/// $1 level.
+pub(crate) const COUNT_TREE_NODES: &str =
+    "SELECT coalesce(max(node_index) + 1, 0) FROM tree_nodes WHERE level = $1";
+
+/// $1 level, $2 number, $3 limit.
+pub(crate) const TREE_NODES: &str = "SELECT node_index, hash FROM tree_nodes \
+     WHERE level = $1 AND node_index >= $2 ORDER BY node_index LIMIT $3";
+
+/// $1 level, $2 number, $3 hash.
+pub(crate) const KEEP_TREE_NODE: &str = "INSERT INTO tree_nodes (level, node_index, hash) VALUES ($1, $2, $3) \
+     ON CONFLICT DO NOTHING";
+
 /// $1 instance.
 pub(crate) const INSTANCE: &str =
     concat!("SELECT ", instance_columns!(""), " FROM instances WHERE instance_id = $1");

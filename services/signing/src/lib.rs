@@ -9,6 +9,7 @@
 pub mod canonical;
 pub mod key_ring;
 pub mod key_set;
+pub mod note;
 pub mod pem;
 pub mod signing;
 

@@ -117,6 +117,11 @@ impl SigningKey {
         *Sha256::of(&signature).as_bytes()
     }
 
+    /// Whether the holder of the public key `raw` made `signature` over `octets`.
+    pub(crate) fn check_raw(raw: &[u8; 32], octets: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, raw).verify(octets, signature).is_ok()
+    }
+
     /// Signs `octets`; 64 octets come back, always the same for the same input.
     pub(crate) fn sign(&self, octets: &[u8]) -> Vec<u8> {
         self.pair.sign(octets).as_ref().to_vec()
@@ -182,6 +187,11 @@ impl TrustKeys {
     #[must_use]
     pub fn contains(&self, key_id: &str) -> bool {
         self.keys.contains_key(key_id)
+    }
+
+    /// The keys' octets, in the order of [`TrustKeys::key_ids`].
+    pub(crate) fn raw(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys.values()
     }
 
     /// Whether there is none.

@@ -137,6 +137,15 @@ pub trait TrustFeed: Send + Sync + 'static {
     /// [`FeedError::Unavailable`]: the next time will do.
     async fn publish_key_set(&self, set: &KeySet) -> Result<(), FeedError>;
 
+    /// Sends a signed checkpoint of the log to whoever listens now. Not stored. A feed that
+    /// does not leave the process has nobody to send it to.
+    ///
+    /// # Errors
+    /// [`FeedError::Unavailable`]: the next time will do.
+    async fn publish_checkpoint(&self, _note: &str) -> Result<(), FeedError> {
+        Ok(())
+    }
+
     /// Empties the feed: the next message must be the one of position 1. Destructive:
     /// only for the holder of the publisher lease, who then fills it from the log.
     ///

@@ -184,6 +184,12 @@ impl TrustFeed for NatsFeed {
         self.client.publish(subject::KEYS, json.into()).await.map_err(FeedError::unavailable)
     }
 
+    async fn publish_checkpoint(&self, note: &str) -> Result<(), FeedError> {
+        self.check_connected()?;
+        let note = note.as_bytes().to_vec();
+        self.client.publish(subject::CHECKPOINT, note.into()).await.map_err(FeedError::unavailable)
+    }
+
     async fn reset(&self) -> Result<(), FeedError> {
         self.check_server()?;
         stream::delete(&self.jetstream).await?;

@@ -38,6 +38,9 @@ pub fn head(instance_id: &InstanceId) -> String {
 /// Subject of the key sets, for brokers of every instance: core NATS, not in the stream.
 pub const KEYS: &str = "catrust.v1.keys";
 
+/// Subject of the signed checkpoints of the log, for witnesses: core NATS, not in the stream.
+pub const CHECKPOINT: &str = "catrust.v1.checkpoint";
+
 /// Subject of the receipts of a broker: core NATS, not in the stream.
 #[must_use]
 pub fn receipt(instance_id: &InstanceId, broker_id: &BrokerId) -> String {

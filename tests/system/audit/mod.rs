@@ -1,5 +1,6 @@
 //! The audit trail: who did what, and how one finds out that it was not tampered with.
 
+mod evidence;
 mod ledger;
 mod listing;
 mod tampering;

@@ -4,7 +4,6 @@
 mod binding;
 mod keys;
 mod refusals;
-mod streams;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@
 //! of the contract: identity and rate are layers, then fields, instance,
 //! permission, owner; edition and certificate are decided under the append lock.
 
+pub mod audit;
 pub mod ca_certificates;
 pub mod fleet;
 pub mod instances;
@@ -15,7 +16,6 @@ mod call;
 mod convert;
 mod fields;
 mod paging;
-mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::access::{Action, Authorizer, Circumstances, Resource};
 use crate::appender::Appender;
 use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
+use crate::evidence::Evidence;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::keys::ServerKeys;
 use crate::metrics::Metrics;
@@ -68,6 +69,8 @@ pub struct Api {
     pub fleet: FleetView,
     /// Signs bundles and heads, and says who vouches for that.
     pub keys: Arc<ServerKeys>,
+    /// Makes proofs.
+    pub evidence: Arc<Evidence>,
     /// Where watchers are counted.
     pub metrics: Metrics,
     /// Settings.

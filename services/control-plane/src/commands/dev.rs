@@ -26,7 +26,8 @@ use crate::telemetry::Telemetry;
 
 /// The instance that is there from the start.
 const DEMO_INSTANCE: &str = "demo";
-const SIGNING_KEY: &str = "signing.pem";
+/// File of the signing key inside the data directory.
+pub(super) const SIGNING_KEY: &str = "signing.pem";
 const TRUST_KEY: &str = "trust.pub.pem";
 
 pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
@@ -55,8 +56,6 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         spending: None,
         authenticator: access.clone(),
         key_set: None,
-        tls: None,
-        reloaders: Vec::new(),
         authorizer: access,
         policies: None,
         clock,

@@ -2,6 +2,7 @@
 
 mod database;
 mod dev;
+mod evidence;
 mod serve;
 mod settings;
 mod verify;
@@ -33,6 +34,10 @@ enum Command {
     /// Check the whole log, compare its fold with the read model, and the log with what left the database.
     /// Names the place where something is wrong, and exits with 1 then.
     Verify(verify::VerifyArguments),
+    /// Sign a checkpoint of the log now, print it, and append it to the checkpoint file.
+    Checkpoint(evidence::CheckpointArguments),
+    /// Write the whole log with a signed checkpoint, to be checked by `catrust audit verify-export`.
+    Export(evidence::ExportArguments),
     /// Build the read model anew from the log, beside the old one, and swap it in.
     Rebuild(DatabaseArguments),
     /// Check or describe the settings.
@@ -91,6 +96,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Migrate(arguments) => database::migrate(arguments).await,
         Command::Verify(arguments) => verify::run(arguments).await,
+        Command::Checkpoint(arguments) => evidence::checkpoint(arguments).await,
+        Command::Export(arguments) => evidence::export(arguments).await,
         Command::Rebuild(arguments) => database::rebuild(arguments).await,
         Command::Config(SettingsCommand::Check(arguments)) => settings::check(arguments),
         Command::Config(SettingsCommand::Schema) => settings::schema(),

@@ -11,6 +11,7 @@
 //! the process's environment, but for the `PG…` variables that complete a Postgres URL.
 
 mod admin;
+mod audit;
 mod auth;
 mod database;
 mod database_url;
@@ -39,13 +40,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::AdminConfig;
+pub use audit::AuditConfig;
 pub use auth::AuthConfig;
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 pub use error::{ConfigError, Problem};
 pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
-pub use identities::{Credential, Identities, Identity, PermissionSource};
+pub use identities::{Identities, Identity, PermissionSource};
 pub(crate) use jwt::key_set_address;
 pub use jwt::{JwtAlgorithm, JwtConfig};
 pub use lifecycle::LifecycleConfig;
@@ -86,6 +88,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Logs, traces and metrics.
     pub telemetry: TelemetryConfig,
+    /// The evidence that leaves the database.
+    pub audit: AuditConfig,
     /// How the server leaves.
     pub lifecycle: LifecycleConfig,
 }
@@ -125,6 +129,7 @@ impl Config {
         self.auth.validate(self.tls.client_ca_file.is_some(), &mut problems);
         self.tls.validate(self.grpc.listen, &mut problems);
         self.telemetry.validate(&mut problems);
+        self.audit.validate(&mut problems);
         self.lifecycle.validate(&mut problems);
         problems.into_result()
     }
@@ -140,6 +145,7 @@ impl Config {
         self.limits.validate(&mut problems);
         self.fleet.validate(&mut problems);
         self.telemetry.validate(&mut problems);
+        self.audit.validate(&mut problems);
         self.lifecycle.validate(&mut problems);
         problems.into_result()
     }

@@ -148,7 +148,6 @@ mod tests {
             operator: false,
             broker: None,
             entry: None,
-            withdrawn: Default::default(),
             expires_at: None,
         });
         layer.layer(inner).oneshot(request).await.unwrap()

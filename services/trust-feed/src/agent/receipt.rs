@@ -143,9 +143,8 @@ impl Reporter {
         match timeout(ANSWER_TIMEOUT, client.report_receipt(request)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => {
-                // Others mean that the server is there and does not want it. The token may have
-                // expired: it is read anew for a new connection.
-                if matches!(status.code(), Code::Unavailable | Code::Unauthenticated) {
+                // Others mean that the server is there and does not want it.
+                if status.code() == Code::Unavailable {
                     self.servers.failed(number).await;
                 }
                 Err(status.into())

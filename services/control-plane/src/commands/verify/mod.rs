@@ -2,18 +2,23 @@
 //! database and can no longer be changed there.
 //!
 //! A hash chain does not notice that its end was cut off, nor that somebody computed it
-//! anew from some row on. What was published does ([`stream`]).
+//! anew from some row on. What was published does ([`stream`]), and what was signed
+//! ([`checkpoints`]).
 
+mod checkpoints;
 mod report;
 mod stream;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use catrust_evidence::{SignedCheckpoint, TrustKeys};
 use clap::{Args, ValueEnum};
 
 use self::report::Findings;
-use super::{DatabaseArguments, database, serve};
+use super::{DatabaseArguments, database, evidence, serve};
+use crate::config::Config;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
@@ -23,6 +28,13 @@ pub(super) struct VerifyArguments {
     /// Compare the log with the messages of the NATS stream, too (nats.url).
     #[arg(long)]
     stream: bool,
+    /// Compare the log with the signed checkpoints in this file, too.
+    #[arg(long, value_name = "FILE")]
+    checkpoints: Option<PathBuf>,
+    /// Public key (PEM) that may have signed them, instead of that of the server; several by giving it
+    /// again.
+    #[arg(long, value_name = "FILE", requires = "checkpoints")]
+    trust_key: Vec<PathBuf>,
     /// How to tell what was found.
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -45,6 +57,7 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
         true => Some(stream::StreamToCompare::open(serve::feed(&config).await?).await?),
         false => None,
     };
+    let signed = signed_before(&arguments, &config)?;
     let store = database::open_existing(&config).await?;
     let started = Instant::now();
     let log = store.verify().await?;
@@ -52,10 +65,27 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
         Some(stream) => Some(stream.compare(&*store, log.head_position).await?),
         None => None,
     };
-    let findings = Findings { log, stream, elapsed: started.elapsed() };
+    let checkpoints = match signed {
+        Some(signed) => Some(checkpoints::compare(&*store, log.head_position, &signed).await?),
+        None => None,
+    };
+    let findings = Findings { log, stream, checkpoints, elapsed: started.elapsed() };
     match arguments.output {
         Format::Text => print!("{}", findings.text()),
         Format::Json => println!("{}", serde_json::to_string_pretty(&findings.json())?),
     }
     Ok(if findings.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The checkpoints to compare with, where the arguments name some.
+fn signed_before(
+    arguments: &VerifyArguments,
+    config: &Config,
+) -> anyhow::Result<Option<Vec<SignedCheckpoint>>> {
+    let Some(path) = &arguments.checkpoints else { return Ok(None) };
+    let keys = match arguments.trust_key.as_slice() {
+        [] => TrustKeys::from(&evidence::signing_key(config, &arguments.database)?),
+        files => TrustKeys::load(files)?,
+    };
+    checkpoints::read(path, &keys).map(Some)
 }

@@ -7,6 +7,7 @@ use catrust_event_store::VerifyReport;
 use catrust_event_store::report::Damage;
 use serde_json::{Value, json};
 
+use super::checkpoints::CheckpointReport;
 use super::stream::StreamReport;
 
 /// Everything that was found.
@@ -15,6 +16,8 @@ pub(super) struct Findings {
     pub(super) log: VerifyReport,
     /// The stream, where it was asked for.
     pub(super) stream: Option<StreamReport>,
+    /// The checkpoints, where some were given.
+    pub(super) checkpoints: Option<CheckpointReport>,
     /// How long it took.
     pub(super) elapsed: Duration,
 }
@@ -28,7 +31,8 @@ impl Findings {
     /// All damage by position; that of the read model, which has none, at the end.
     fn damage(&self) -> Vec<&Damage> {
         let stream = self.stream.iter().flat_map(|stream| &stream.damage);
-        let mut damage: Vec<&Damage> = self.log.damage.iter().chain(stream).collect();
+        let checkpoints = self.checkpoints.iter().flat_map(|checkpoints| &checkpoints.damage);
+        let mut damage: Vec<&Damage> = self.log.damage.iter().chain(stream).chain(checkpoints).collect();
         damage.sort_by_key(|piece| piece.position.unwrap_or(u64::MAX));
         damage
     }
@@ -49,6 +53,10 @@ impl Findings {
         if let Some(stream) = &self.stream {
             let _ = writeln!(text, "{}", stream.text());
             agree.push_str(", and the stream,");
+        }
+        if let Some(checkpoints) = &self.checkpoints {
+            let _ = writeln!(text, "{}", checkpoints.text());
+            agree.push_str(", and the checkpoints,");
         }
         if self.is_clean() {
             let _ = writeln!(text, "clean: {agree} agree");
@@ -71,6 +79,7 @@ impl Findings {
             "caCertificates": self.log.certificates,
             "seconds": self.elapsed.as_secs_f64(),
             "stream": self.stream.as_ref().map(StreamReport::json),
+            "checkpoints": self.checkpoints.as_ref().map(CheckpointReport::json),
             "first": damage.first(),
             "damage": damage,
         })

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use catrust_domain::{
     BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Timestamp, TrustBundle,
+    RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use catrust_event_store::{
     BundleAt, CertificateView, CommandResults, EventStore, Page, PublisherLease, RebuildReport, StateFilter,
@@ -165,6 +165,26 @@ impl EventStore for MemoryStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.answer()
+    }
+
+    async fn read_hashes(&self, _: u64, _: u32) -> Result<Vec<Sha256>, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn find_event(&self, _: Uuid) -> Result<Option<RecordedEvent>, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn count_tree_nodes(&self, _: u32) -> Result<u64, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn read_tree_nodes(&self, _: u32, _: u64, _: u32) -> Result<Vec<Sha256>, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn keep_tree_nodes(&self, _: u32, _: u64, _: &[Sha256]) -> Result<(), StoreError> {
+        not_part_of_this()
     }
 
     async fn find_instance(&self, _: &InstanceId) -> Result<Option<Instance>, StoreError> {

@@ -1,0 +1,128 @@
+//! `checkpoint` and `export`: evidence by hand.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use catrust_event_store::EventStore;
+use catrust_evidence::{ExportFooter, ExportHeader, Row, SignedCheckpoint, SigningKey, TrustKeys};
+use clap::Args;
+use serde::Serialize;
+
+use super::dev::SIGNING_KEY;
+use super::{DatabaseArguments, database};
+use crate::config::Config;
+use crate::evidence::Evidence;
+use crate::evidence::checkpoint_file::CheckpointFile;
+
+/// Rows read at once: about 2 MB.
+const CHUNK: u32 = 1_000;
+
+/// Arguments of `checkpoint`.
+#[derive(Debug, Args)]
+pub(super) struct CheckpointArguments {
+    #[command(flatten)]
+    database: DatabaseArguments,
+    /// Append it to this file, too, instead of to audit.checkpoint_file.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    database: DatabaseArguments,
+    /// Where to write it; a new file. Standard output otherwise.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// The key that signs: `signing.key_file`, or that of the data directory of `dev`.
+pub(super) fn signing_key(config: &Config, arguments: &DatabaseArguments) -> anyhow::Result<SigningKey> {
+    let of_dev = arguments.data_dir.as_ref().map(|directory| directory.join(SIGNING_KEY));
+    let path = of_dev.or_else(|| config.signing.key_file.clone()).context("signing.key_file is not set")?;
+    SigningKey::load(&path).with_context(|| format!("the key {} cannot be used", path.display()))
+}
+
+/// Signs a checkpoint of the log, prints it, and appends it to the file.
+pub(super) async fn checkpoint(arguments: CheckpointArguments) -> anyhow::Result<ExitCode> {
+    let config = database::settings(&arguments.database)?;
+    let path = arguments.file.as_ref().or(config.audit.checkpoint_file.as_ref());
+    let key = signing_key(&config, &arguments.database)?;
+    let file = path.map(|path| CheckpointFile::open(path, &TrustKeys::from(&key))).transpose()?;
+    let (file, last) = file.map_or((None, None), |(file, last)| (Some(file), last));
+    let known = last.as_ref().map_or(0, |last| last.checkpoint.size);
+    let (_, signed) = sign(&config, key, last).await?;
+    if let Some(mut file) = file
+        && signed.checkpoint.size > known
+    {
+        file.append(&signed)?;
+    }
+    print!("{}", signed.note);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the whole log with a checkpoint of it as JSON lines.
+pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<ExitCode> {
+    let config = database::settings(&arguments.database)?;
+    let key = signing_key(&config, &arguments.database)?;
+    let (store, signed) = sign(&config, key, None).await?;
+    let out: Box<dyn Write> = match &arguments.out {
+        Some(path) => {
+            let file = OpenOptions::new().write(true).create_new(true).open(path);
+            let file = file.with_context(|| format!("cannot write the new file {}", path.display()))?;
+            Box::new(std::io::BufWriter::new(file))
+        }
+        None => Box::new(std::io::BufWriter::new(std::io::stdout().lock())),
+    };
+    write_export(&*store, &signed, out).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn sign(
+    config: &Config,
+    key: SigningKey,
+    last: Option<SignedCheckpoint>,
+) -> anyhow::Result<(Arc<dyn EventStore>, SignedCheckpoint)> {
+    let store = database::open_existing(config).await?;
+    let evidence = Evidence::new(Arc::clone(&store), Arc::new(key), config.audit.origin.as_deref());
+    if let Some(last) = last {
+        evidence.remember(last);
+    }
+    let signed = evidence.checkpoint().await?;
+    Ok((store, signed))
+}
+
+async fn write_export(
+    store: &dyn EventStore,
+    signed: &SignedCheckpoint,
+    mut out: impl Write,
+) -> anyhow::Result<()> {
+    line(&mut out, &ExportHeader::new(store.log_id()))?;
+    let mut after = 0;
+    while after < signed.checkpoint.size {
+        for event in store.read(after, CHUNK).await? {
+            anyhow::ensure!(event.position == after + 1, "position {} is missing in the log", after + 1);
+            if event.position > signed.checkpoint.size {
+                break;
+            }
+            after = event.position;
+            line(&mut out, &Row::from(event))?;
+        }
+        anyhow::ensure!(
+            store.head().await?.position >= signed.checkpoint.size,
+            "the log was cut off meanwhile"
+        );
+    }
+    line(&mut out, &ExportFooter { checkpoint: signed.note.clone() })?;
+    out.flush().context("cannot write the export")
+}
+
+fn line(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string(value)?;
+    writeln!(out, "{text}").context("cannot write the export")
+}

@@ -1,0 +1,100 @@
+//! Signs checkpoints on a schedule, and lets them out: to a file, and to NATS.
+//!
+//! Every replica does so by itself. The same log gives the same checkpoint, octet by octet, so
+//! that nobody has to be chosen for it, and two of them do no harm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catrust_evidence::SignedCheckpoint;
+use catrust_trust_feed::TrustFeed;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::checkpoint_file::CheckpointFile;
+use super::{Contradiction, Evidence};
+use crate::metrics::Metrics;
+
+/// The task.
+pub struct Checkpointer {
+    /// What signs.
+    pub evidence: Arc<Evidence>,
+    /// Where notes are appended.
+    pub file: Option<CheckpointFile>,
+    /// Where they are published.
+    pub feed: Option<Arc<dyn TrustFeed>>,
+    /// Time between two.
+    pub interval: Duration,
+    /// Where they are counted.
+    pub metrics: Metrics,
+}
+
+impl Checkpointer {
+    /// Runs until `stopping`. Failures are told and tried again: revocations do not wait for
+    /// evidence.
+    pub async fn run(mut self, stopping: CancellationToken) {
+        let mut ticks = interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = self.evidence.last().map_or(0, |last| last.checkpoint.size);
+        let mut published = 0;
+        while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+            let signed = match self.evidence.checkpoint().await {
+                Ok(signed) => signed,
+                Err(error) => {
+                    let contradiction = error.downcast_ref::<Contradiction>().is_some();
+                    self.metrics.checkpoint_failed(if contradiction {
+                        "contradiction"
+                    } else {
+                        "unavailable"
+                    });
+                    if contradiction {
+                        tracing::error!("{error}");
+                    } else {
+                        tracing::warn!(error = format!("{error:#}"), "no checkpoint could be made");
+                    }
+                    continue;
+                }
+            };
+            let size = signed.checkpoint.size;
+            self.metrics.checkpointed(size);
+            if size > written && self.write(&signed).await {
+                written = size;
+            }
+            // Again where nothing is new: whoever listens learns that this is still the end.
+            if self.publish(&signed).await && size > published {
+                tracing::debug!(size, "published a checkpoint");
+                published = size;
+            }
+        }
+    }
+
+    async fn write(&mut self, signed: &SignedCheckpoint) -> bool {
+        let Some(mut file) = self.file.take() else { return true };
+        let note = signed.clone();
+        let outcome = tokio::task::spawn_blocking(move || (file.append(&note), file)).await;
+        match outcome {
+            Ok((written, file)) => {
+                self.file = Some(file);
+                if let Err(error) = &written {
+                    self.metrics.checkpoint_failed("file");
+                    tracing::error!(error = format!("{error:#}"), "a checkpoint is not in its file");
+                }
+                written.is_ok()
+            }
+            Err(error) => {
+                tracing::error!(%error, "the checkpoint file is lost to this server");
+                false
+            }
+        }
+    }
+
+    async fn publish(&self, signed: &SignedCheckpoint) -> bool {
+        let Some(feed) = &self.feed else { return false };
+        let published = feed.publish_checkpoint(&signed.note).await;
+        if let Err(error) = &published {
+            self.metrics.checkpoint_failed("nats");
+            tracing::debug!(%error, "a checkpoint was not published");
+        }
+        published.is_ok()
+    }
+}

@@ -1,0 +1,111 @@
+//! The server's side of evidence: the tree over the log, signed checkpoints of it, and the
+//! proofs that lead to them. What they are is in the room `evidence`; here they are made of
+//! what the store has.
+
+pub mod checkpoint_file;
+pub mod checkpointer;
+mod stored_tree;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use catrust_event_store::EventStore;
+use catrust_evidence::{Checkpoint, EventProof, RecordedEvent, Sha256, SignedCheckpoint, SigningKey};
+
+pub use stored_tree::StoredTree;
+
+/// Makes checkpoints and proofs.
+pub struct Evidence {
+    store: Arc<dyn EventStore>,
+    key: Arc<SigningKey>,
+    origin: String,
+    /// The last one made here: what every later one has to go on from.
+    last: Mutex<Option<SignedCheckpoint>>,
+}
+
+/// The log does not go on from a checkpoint that was signed before: it was changed. Nothing
+/// is signed any more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the log of {now} events does not go on from the checkpoint of {before} events that was signed before: \
+     it was cut off or changed; run `catrust-server verify` with the checkpoints"
+)]
+pub struct Contradiction {
+    /// Size of the earlier checkpoint.
+    pub before: u64,
+    /// Size of the log now.
+    pub now: u64,
+}
+
+impl Evidence {
+    /// Evidence of the log of `store`, under `origin`, or the name of the log where `None`.
+    #[must_use]
+    pub fn new(store: Arc<dyn EventStore>, key: Arc<SigningKey>, origin: Option<&str>) -> Self {
+        let origin = origin.map_or_else(|| format!("catrust/log/{}", store.log_id()), str::to_owned);
+        Self { store, key, origin, last: Mutex::default() }
+    }
+
+    /// The name of the log in checkpoints.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Takes in a checkpoint that was signed before this process began.
+    pub fn remember(&self, signed: SignedCheckpoint) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|known| known.checkpoint.size <= signed.checkpoint.size) {
+            *last = Some(signed);
+        }
+    }
+
+    /// The last checkpoint known here.
+    #[must_use]
+    pub fn last(&self) -> Option<SignedCheckpoint> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Builds the tree on to the end of the log and signs a checkpoint of it; gives the last
+    /// one where nothing has happened since.
+    ///
+    /// # Errors
+    /// The store does not answer; or [`Contradiction`].
+    pub async fn checkpoint(&self) -> anyhow::Result<SignedCheckpoint> {
+        let tree = StoredTree::new(&*self.store);
+        tree.extend().await?;
+        let size = self.store.head().await?.position;
+        if let Some(last) = self.last() {
+            let before = last.checkpoint.size;
+            if size < before || tree.root(before).await? != last.checkpoint.root {
+                return Err(Contradiction { before, now: size }.into());
+            }
+            if size == before {
+                return Ok(last);
+            }
+        }
+        let root = tree.root(size).await?;
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
+        let signed = checkpoint.sign(&self.key)?;
+        self.remember(signed.clone());
+        Ok(signed)
+    }
+
+    /// Proves that an event is in the log, against a checkpoint that covers it.
+    ///
+    /// # Errors
+    /// As [`Evidence::checkpoint`].
+    pub async fn prove(&self, event: RecordedEvent) -> anyhow::Result<EventProof> {
+        let covering = self.last().filter(|last| last.checkpoint.size >= event.position);
+        let signed = match covering {
+            Some(signed) => signed,
+            None => self.checkpoint().await?,
+        };
+        let index = event.position.checked_sub(1).context("an event without a position")?;
+        let previous = match index {
+            0 => Sha256::ZERO,
+            _ => *self.store.read_hashes(index - 1, 1).await?.first().context("the row before is missing")?,
+        };
+        let path = StoredTree::new(&*self.store).inclusion_path(index, signed.checkpoint.size).await?;
+        Ok(EventProof::new(event, previous, path, signed.note))
+    }
+}

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use catrust_tests::certificates::{OpensslCa, unique};
 use catrust_tests::deployment::{ACCOUNT, OPERATOR, Plan};
 use catrust_tests::foreign::{buf, script};
+use catrust_tests::issuer::{self, Key, Publisher};
 use catrust_tests::program::{Finished, built, finish, free_port, run};
 use catrust_tests::server::Server;
 use serde_json::Value;
@@ -23,6 +24,24 @@ async fn a_python_client_without_generated_files_uses_a_replica() -> anyhow::Res
     let deployment = Plan::default().deploy().await?;
     let replica = deployment.replica("a").await?;
     script("client.py", &[replica.server.authority(), OPERATOR, "operators"]).await?.success()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_python_client_uses_a_token_of_an_issuer() -> anyhow::Result<()> {
+    let key = Key::rs256("k").await?;
+    let publisher = Publisher::start(&[&key]).await?;
+    let everything = "permit(principal == Principal::\"python\", action, resource);";
+    let deployment = issuer::plan(Plan { nats: None, ..Plan::default() })
+        .policy(&format!("{ACCOUNT}/python.cedar"), everything)
+        .set("auth.jwt.key_set_url", &format!("{:?}", publisher.url()))
+        .set("auth.jwt.operator_claim", "\"catrust_operator\"")
+        .deploy()
+        .await?;
+    let replica = deployment.replica("a").await?;
+    let mut claims = issuer::claims("python");
+    claims["catrust_operator"] = true.into();
+    script("client.py", &[replica.server.authority(), &key.token(&claims), ACCOUNT]).await?.success()?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ mod foreign;
 mod harness;
 mod identity;
 mod lifecycle;
+mod matrix;
 mod permission;
 mod rate_limit;
 mod replicas;

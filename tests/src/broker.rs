@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use crate::certificates::{Ca, Leaf};
 use crate::deployment::{Deployment, OWNER, Replica};
 use crate::eventually::eventually;
+use crate::nats::Role;
 use crate::process::{Launcher, Process};
 use crate::program::{built, free_port, repository};
 
@@ -30,8 +31,16 @@ pub struct Broker {
     /// `HOST:PORT` for devices, mutual TLS.
     pub address: String,
     // The agent before the broker, both before their files.
-    _processes: Vec<Process>,
+    processes: Vec<Process>,
     _files: TempDir,
+}
+
+impl Broker {
+    /// What its agent has written.
+    #[must_use]
+    pub fn agent_said(&self) -> String {
+        self.processes.first().map(|agent| agent.output().text()).unwrap_or_default()
+    }
 }
 
 impl Broker {
@@ -55,7 +64,7 @@ impl Broker {
         let process = launcher.start()?;
         let line = listening(&process).await?;
         let address = line.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Self { address, _processes: vec![process], _files: files })
+        Ok(Self { address, processes: vec![process], _files: files })
     }
 
     /// Starts a Mosquitto with the plugin, and `catrust-agent mosquitto` beside it.
@@ -97,7 +106,7 @@ impl Broker {
         let driver = launcher.start()?;
         listening(&driver).await?;
         let address = format!("127.0.0.1:{port}");
-        Ok(Self { address, _processes: vec![driver, mosquitto], _files: files })
+        Ok(Self { address, processes: vec![driver, mosquitto], _files: files })
     }
 }
 
@@ -127,6 +136,9 @@ fn agent(
     command.arg("--state-dir").arg(files.join(format!("{kind}-state")));
     if let Some(nats) = &deployment.nats {
         command.args(["--nats", &nats.url()]);
+        if let Some(seed) = nats.seed(Role::Agent) {
+            command.arg("--nats-nkey").arg(seed);
+        }
     }
     Ok(launcher)
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::certificates::unique;
 use crate::client::Caller;
 use crate::instance::TestInstance;
-use crate::nats::{Nats, Version};
+use crate::nats::{Nats, Role, Version};
 use crate::policies::PolicyFolder;
 use crate::postgres::{Durability, Postgres};
 use crate::process::Launcher;
@@ -97,6 +97,8 @@ pub struct Plan {
     pub durability: Durability,
     /// Which NATS; `None` for the feed in process.
     pub nats: Option<Version>,
+    /// Whether NATS runs the sample configuration, with a login for each role.
+    pub guarded: bool,
     /// Who may call, besides [`OPERATOR`] and [`OWNER`].
     pub identities: Vec<Identity>,
     /// Settings, `section.key` to TOML value, over the harness's own.
@@ -113,6 +115,7 @@ impl Default for Plan {
         Self {
             durability: Durability::Relaxed,
             nats: Some(Version::Installed),
+            guarded: false,
             identities: Vec::new(),
             settings: BTreeMap::new(),
             policies: Vec::new(),
@@ -169,6 +172,7 @@ impl Deployment {
         let files = tempfile::Builder::new().prefix("catrust-deployment-").tempdir()?;
         let postgres = Postgres::start(plan.durability).await?;
         let nats = match plan.nats {
+            Some(version) if plan.guarded => Some(Nats::start_guarded(version).await?),
             Some(version) => Some(Nats::start(version).await?),
             None => None,
         };
@@ -202,6 +206,9 @@ impl Deployment {
         }
         if let Some(nats) = &nats {
             settings.insert("nats.url".to_owned(), quoted(&nats.url()));
+            if let Some(seed) = nats.seed(Role::Server) {
+                settings.insert("nats.nkey_file".to_owned(), quoted(&seed.to_string_lossy()));
+            }
         }
         settings.extend(plan.settings);
         let deployment = Self { postgres, nats, files, settings };

@@ -39,7 +39,21 @@ impl TestInstance {
         account: &str,
         edition: Edition,
     ) -> Result<Self, Status> {
-        let id = unique("mqtt");
+        Self::named(&unique("mqtt"), operator, caller, account, edition).await
+    }
+
+    /// As [`TestInstance::of_edition`], with an id that a configuration names.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn named(
+        id: &str,
+        operator: &Caller,
+        caller: &Caller,
+        account: &str,
+        edition: Edition,
+    ) -> Result<Self, Status> {
+        let id = id.to_owned();
         let request = RegisterInstanceRequest {
             mqtt_instance_id: id.clone(),
             region_id: "cn-hangzhou".to_owned(),

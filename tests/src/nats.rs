@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::{ConnectOptions, jetstream};
 use tempfile::TempDir;
 
 use crate::eventually::eventually;
 use crate::process::{Launcher, Process, Signal};
-use crate::program::{free_port, run};
+use crate::program::{free_port, repository, run};
 
 /// How long a server may take to answer.
 const READY: Duration = Duration::from_secs(30);
@@ -25,6 +25,32 @@ pub enum Version {
     At(PathBuf),
 }
 
+/// A login of `deploy/nats/catrust.conf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The servers of catrust.
+    Server,
+    /// Whoever looks and changes nothing.
+    Auditor,
+    /// The agent of the broker `gate-1` of the instance `factory`.
+    Agent,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Server, Self::Auditor, Self::Agent];
+
+    const fn variable(self) -> &'static str {
+        match self {
+            Self::Server => "CATRUST_NATS_SERVER",
+            Self::Auditor => "CATRUST_NATS_AUDITOR",
+            Self::Agent => "CATRUST_NATS_AGENT",
+        }
+    }
+}
+
+/// Prefix of the inboxes that the servers and auditors may hear.
+const INBOX: &str = "_INBOX.catrust";
+
 /// A private NATS server.
 #[derive(Debug)]
 pub struct Nats {
@@ -32,6 +58,8 @@ pub struct Nats {
     directory: TempDir,
     port: u16,
     version: Version,
+    /// Whether it runs `deploy/nats/catrust.conf`.
+    guarded: bool,
 }
 
 impl Nats {
@@ -40,10 +68,56 @@ impl Nats {
     /// # Errors
     /// When NATS is not installed or does not start.
     pub async fn start(version: Version) -> anyhow::Result<Self> {
+        Self::start_as(version, false).await
+    }
+
+    /// Starts a server with `deploy/nats/catrust.conf` as it stands, but for its ports and its
+    /// folder: nobody gets in without one of the logins.
+    ///
+    /// # Errors
+    /// When NATS is not installed or does not start.
+    pub async fn start_guarded(version: Version) -> anyhow::Result<Self> {
+        Self::start_as(version, true).await
+    }
+
+    async fn start_as(version: Version, guarded: bool) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("catrust-nats-").tempdir()?;
-        let mut nats = Self { process: None, directory, port: free_port()?, version };
+        for role in Role::ALL {
+            std::fs::write(seed_in(&directory, role), nkeys::KeyPair::new_user().seed()?)?;
+        }
+        let mut nats = Self { process: None, directory, port: free_port()?, version, guarded };
         nats.launch().await?;
         Ok(nats)
+    }
+
+    /// The file with the seed of a login; `None` where everybody gets in.
+    #[must_use]
+    pub fn seed(&self, role: Role) -> Option<PathBuf> {
+        self.guarded.then(|| seed_in(&self.directory, role))
+    }
+
+    /// How to connect as a login; as anybody, where everybody gets in.
+    ///
+    /// # Errors
+    /// When the seed is gone.
+    pub fn options(&self, role: Role) -> anyhow::Result<ConnectOptions> {
+        let Some(seed) = self.seed(role) else { return Ok(ConnectOptions::new()) };
+        let options = ConnectOptions::with_nkey(std::fs::read_to_string(seed)?);
+        Ok(options.custom_inbox_prefix(INBOX))
+    }
+
+    /// A client with a login.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn client_as(&self, role: Role) -> anyhow::Result<async_nats::Client> {
+        Ok(self.options(role)?.connect(self.url()).await?)
+    }
+
+    /// What the server has written.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.process.as_ref().map(|process| process.output().text()).unwrap_or_default()
     }
 
     /// URL of the server.
@@ -119,12 +193,12 @@ impl Nats {
         self.launch().await
     }
 
-    /// A client.
+    /// A client with the rights of the servers.
     ///
     /// # Errors
     /// When the server does not answer.
     pub async fn client(&self) -> anyhow::Result<async_nats::Client> {
-        Ok(async_nats::connect(self.url()).await?)
+        self.client_as(Role::Server).await
     }
 
     /// The stream of the contract, once it is there.
@@ -164,26 +238,49 @@ impl Nats {
         self.directory.path().join("store")
     }
 
+    /// Makes it run the sample configuration, of which the folder alone is another one.
+    fn guard(&self, command: &mut std::process::Command) -> anyhow::Result<()> {
+        let sample = std::fs::read_to_string(repository().join("deploy/nats/catrust.conf"))?;
+        let folder = self.store().to_string_lossy().into_owned();
+        anyhow::ensure!(sample.contains("store_dir: /data\n"), "the sample names another folder");
+        let file = self.directory.path().join("catrust.conf");
+        std::fs::write(&file, sample.replace("store_dir: /data\n", &format!("store_dir: {folder:?}\n")))?;
+        command.arg("-c").arg(file);
+        command.args(["-m", &free_port()?.to_string()]).env("CATRUST_NATS_NAME", "guarded");
+        for role in Role::ALL {
+            let key = nkeys::KeyPair::from_seed(&std::fs::read_to_string(seed_in(&self.directory, role))?)?;
+            command.env(role.variable(), key.public_key());
+        }
+        Ok(())
+    }
+
     async fn launch(&mut self) -> anyhow::Result<()> {
         let program = match &self.version {
             Version::Installed => "nats-server".to_owned(),
             Version::At(path) => path.to_string_lossy().into_owned(),
         };
         let mut launcher = Launcher::new("nats-server", &program, "KILL");
-        launcher
-            .command()
-            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
-            .arg(self.store());
+        launcher.command().args(["-a", "127.0.0.1", "-p", &self.port.to_string()]);
+        if self.guarded {
+            self.guard(launcher.command())?;
+        } else {
+            launcher.command().args(["-js", "-sd"]).arg(self.store());
+        }
+        let options = self.options(Role::Server)?;
         let process = self.process.insert(launcher.start()?);
         let url = format!("nats://127.0.0.1:{}", self.port);
         eventually(READY, "NATS accepts connections", async || {
             if let Some(status) = process.exit_status() {
                 return Err(format!("it ended with {status}: {}", process.output().text()));
             }
-            async_nats::connect(&url).await.map(drop).map_err(|error| error.to_string())
+            options.clone().connect(&url).await.map(drop).map_err(|error| error.to_string())
         })
         .await
     }
+}
+
+fn seed_in(directory: &TempDir, role: Role) -> PathBuf {
+    directory.path().join(format!("{role:?}.nk"))
 }
 
 async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -98,6 +98,8 @@ pub enum Command {
     /// Signing keys: generate, vouch, show, verify. Offline: no server is asked.
     #[command(subcommand)]
     Keys(crate::keys::KeysCommand),
+    /// Make a login to NATS: the seed of an nkey into FILE, its public key on the screen. Offline.
+    NatsKey(crate::nats_key::NatsKeyArguments),
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`], [`audit`]), each with its
 //! arguments, its calls and its tables; [`policy`] and [`keys`] call nobody: the one asks the
-//! policies as a server would, the other makes keys and sets of them. [`session`] connects and
+//! policies as a server would, the other makes keys and sets of them; [`nats_key`] makes a login to NATS. [`session`] connects and
 //! retries, [`failure`] maps what went wrong to an exit code, [`output`] prints. Knows the contract
 //! and nothing of the server's inside.
 //!
@@ -17,6 +17,7 @@ mod failure;
 mod fleet;
 mod instance;
 mod keys;
+mod nats_key;
 mod output;
 mod policy;
 mod propagation_watch;
@@ -58,6 +59,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Keys(command) => return keys::run(&command, &output),
         // Works offline in part.
         Command::Audit(command) => return audit::run(command, &arguments.connection, &output).await,
+        Command::NatsKey(arguments) => return nats_key::run(&arguments),
         command => command,
     };
     let session = Session::open(&arguments.connection)?;
@@ -70,5 +72,6 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command, &arguments.connection, &output).await,
         Command::Policy(command) => policy::run(command, &output),
         Command::Keys(command) => keys::run(&command, &output),
+        Command::NatsKey(arguments) => nats_key::run(&arguments),
     }
 }

@@ -10,6 +10,7 @@
 //! start.
 
 mod inspect;
+mod live;
 mod publish;
 mod receipt;
 mod receipts_in;
@@ -19,8 +20,9 @@ mod stream;
 mod subscribe;
 mod wire;
 
+use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::jetstream::Context;
@@ -51,6 +53,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the connection is proved to be alive; two misses end it.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where answers to questions come: under a prefix of their own, so that a login may hear
+/// these and nobody else's.
+const INBOX: &str = "_INBOX.catrust";
+/// Shortest time between two lines about the same kind of trouble: a flood must not become
+/// one in the log.
+const BETWEEN_COMPLAINTS: Duration = Duration::from_secs(10);
 /// Longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -73,12 +81,13 @@ impl NatsFeed {
     /// [`FeedError::Unsuitable`] for settings that cannot work: a malformed address, a
     /// file that cannot be read.
     pub async fn connect(settings: &NatsSettings) -> Result<Self, FeedError> {
-        let told = Arc::new(Mutex::new(String::new()));
+        let told = Arc::new(Mutex::new(Told::default()));
         let (interrupt, interruptions) = watch::channel(0_u64);
         let interrupt = Arc::new(interrupt);
         let options = settings
             .authenticate(ConnectOptions::new())?
             .name("catrust")
+            .custom_inbox_prefix(INBOX)
             .retry_on_initial_connect()
             .max_reconnects(None)
             .ping_interval(PING_INTERVAL)
@@ -90,7 +99,7 @@ impl NatsFeed {
                 pause.min(LONGEST_PAUSE)
             })
             .event_callback(move |event| {
-                tell(&told, &event);
+                told.lock().unwrap_or_else(PoisonError::into_inner).tell(&event);
                 if matches!(event, Event::Connected | Event::SlowConsumer(_)) {
                     interrupt.send_modify(|count| *count += 1);
                 }
@@ -144,17 +153,45 @@ impl NatsFeed {
     }
 }
 
-/// Tells what happens to the connection: each change once, and no attempt twice.
-fn tell(told: &Mutex<String>, event: &Event) {
-    let text = event.to_string();
-    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-    if *told != text {
+/// Tells what happens to the connection: each change once, and trouble now and then.
+#[derive(Default)]
+struct Told {
+    connected: Option<bool>,
+    /// When each kind of trouble was told last.
+    troubles: Vec<(Discriminant<Event>, Instant)>,
+}
+
+impl Told {
+    fn tell(&mut self, event: &Event) {
         match event {
-            Event::Connected => tracing::info!("NATS connection is up"),
-            Event::Disconnected => tracing::warn!("NATS connection is lost"),
-            _ => tracing::warn!(nats.event = %text, "NATS connection"),
+            Event::Connected => self.tell_connection(true),
+            Event::Disconnected => self.tell_connection(false),
+            trouble => {
+                if self.is_due(discriminant(trouble)) {
+                    tracing::warn!(nats.event = %trouble, "NATS connection");
+                }
+            }
         }
-        *told = text;
+    }
+
+    fn tell_connection(&mut self, connected: bool) {
+        if self.connected.replace(connected) == Some(connected) {
+            return;
+        }
+        if connected {
+            tracing::info!("NATS connection is up");
+        } else {
+            tracing::warn!("NATS connection is lost");
+        }
+    }
+
+    fn is_due(&mut self, kind: Discriminant<Event>) -> bool {
+        self.troubles.retain(|(_, at)| at.elapsed() < BETWEEN_COMPLAINTS);
+        let known = self.troubles.iter().any(|(told, _)| *told == kind);
+        if !known {
+            self.troubles.push((kind, Instant::now()));
+        }
+        !known
     }
 }
 

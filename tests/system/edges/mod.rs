@@ -1,3 +1,4 @@
 //! The edges: how Postgres and NATS prove who they are, and what each login there may do.
 
+mod nats_rights;
 mod postgres_tls;

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{AgentGone, Told, pause, send};
 use crate::agent::core::{Input, Message, SourceKind};
-use crate::feed::{FeedError, FeedItem, FeedStream, GapReason, TrustFeed as _};
+use crate::feed::{FeedError, FeedItem, FeedStream, GapReason};
 use crate::nats::NatsFeed;
 
 /// How often the connection is looked at.
@@ -38,7 +38,7 @@ impl NatsSource {
         let mut failures = 0;
         let mut told = Told::default();
         loop {
-            match self.feed.subscribe(&self.instance_id).await {
+            match self.feed.follow_live(&self.instance_id).await {
                 Ok(stream) => {
                     told.forget();
                     failures = 0;

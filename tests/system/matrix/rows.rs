@@ -156,6 +156,20 @@ pub const ROWS: &[Row] = &[
         };
         async { one(caller.trust.clone().report_receipt(request).await) }.boxed()
     }),
+    of_owners("/catrust.v1.AuditService/ProveEvent", |caller, cell| {
+        let history =
+            ListCaCertificateEventsRequest { mqtt_instance_id: cell.id.clone(), ..Default::default() };
+        async {
+            // Who may not list has no event to name: any will do to be refused.
+            let events = caller.ca.clone().list_ca_certificate_events(history).await;
+            let events = events.map(|events| events.into_inner().events).unwrap_or_default();
+            let position = events.first().map_or(1, |event| event.position);
+            let event = Some(prove_event_request::Event::Position(position));
+            let request = ProveEventRequest { mqtt_instance_id: cell.id.clone(), event };
+            one(caller.audit.clone().prove_event(request).await)
+        }
+        .boxed()
+    }),
     of_owners("/catrust.v1.FleetService/ListBrokers", |caller, cell| {
         let request = ListBrokersRequest { mqtt_instance_id: cell.id.clone() };
         async { one(caller.fleet.clone().list_brokers(request).await) }.boxed()

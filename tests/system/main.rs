@@ -18,6 +18,7 @@ mod lifecycle;
 mod matrix;
 mod permission;
 mod rate_limit;
+mod reload;
 mod replicas;
 mod site;
 mod telemetry;

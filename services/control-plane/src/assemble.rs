@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::LayerExt as _;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tower::ServiceBuilder;
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ use crate::api::trust::Trust;
 use crate::api::{Api, ServiceRules};
 use crate::appender::Appender;
 use crate::background;
-use crate::config::{Config, TlsConfig};
+use crate::config::Config;
 use crate::directory::Directory;
 use crate::evidence::Evidence;
 use crate::evidence::checkpoint_file::CheckpointFile;
@@ -64,7 +64,9 @@ use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
 use crate::publisher;
+use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
+use crate::tls::ServerTls;
 
 /// Time between two heads of an instance.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -101,6 +103,10 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticator>,
     /// Keeps the keys of the issuer of tokens, where there is one.
     pub key_set: Option<KeySetRefresh>,
+    /// Makes TLS handshakes; `None` for a listener without TLS. Its files MUST have been read.
+    pub tls: Option<Arc<ServerTls>>,
+    /// Keep what is made of files true to them: the identities and the TLS certificates.
+    pub reloaders: Vec<Reloader>,
     /// Decides what they may do.
     pub authorizer: Arc<dyn Authorizer>,
     /// The folder that `authorizer` decides by, where it is one: to be read again.
@@ -166,6 +172,9 @@ pub async fn assemble(
     let reload =
         KeyReload::new(Arc::clone(&parts.keys), Arc::clone(&parts.clock), metrics.clone(), warning_days);
     tasks.spawn("watcher of signing keys", reload.run(stages.stopping.clone()));
+    for reloader in std::mem::take(&mut parts.reloaders) {
+        tasks.spawn("watcher of files", reloader.run(metrics.clone(), stages.stopping.clone()));
+    }
     let spending = parts.spending.take();
     let limiter = assemble_limiter(config, parts.keys.active(), spending, &metrics, stages, &mut tasks);
     let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
@@ -212,7 +221,7 @@ pub async fn assemble(
     let limit = config.grpc.max_message_bytes;
     let calls = TaskTracker::new();
     let router =
-        server_builder(config)?
+        server_builder(config)
             .layer(InFlightLayer(calls.clone()))
             .layer(RequestIdLayer)
             .layer(TraceContextLayer::new(metrics, &DESCRIPTORS)?)
@@ -238,7 +247,7 @@ pub async fn assemble(
             .add_service(per_service.named_layer(
                 FleetServiceServer::new(Fleet(Arc::clone(&api))).max_decoding_message_size(limit),
             ));
-    let incoming = connections(grpc, config.grpc.max_connections);
+    let incoming = connections(grpc, config.grpc.max_connections, parts.tls.take());
     let stages = stages.clone();
     tasks.spawn("gRPC listener", async move {
         let serving =
@@ -409,31 +418,12 @@ fn assemble_limiter(
     limiter
 }
 
-fn server_builder(config: &Config) -> anyhow::Result<Server> {
+fn server_builder(config: &Config) -> Server {
     let grpc = &config.grpc;
-    let builder = Server::builder()
+    Server::builder()
         .max_concurrent_streams(grpc.max_concurrent_streams)
         .http2_keepalive_interval(Some(Duration::from_secs(grpc.keepalive_interval_seconds)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(grpc.keepalive_timeout_seconds)));
-    match tls(&config.tls)? {
-        Some(tls) => builder.tls_config(tls).context("the certificate or key in [tls] cannot be used"),
-        None => Ok(builder),
-    }
-}
-
-fn tls(config: &TlsConfig) -> anyhow::Result<Option<ServerTlsConfig>> {
-    let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) else { return Ok(None) };
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let identity = Identity::from_pem(read(certificate)?, read(key)?);
-    let tls = ServerTlsConfig::new().identity(identity).timeout(Duration::from_secs(10));
-    Ok(Some(match &config.client_ca_file {
-        // Optional, so that callers with a token need no certificate; who brings
-        // neither is refused by the identity layer.
-        Some(path) => tls.client_ca_root(Certificate::from_pem(read(path)?)).client_auth_optional(true),
-        None => tls,
-    }))
+        .http2_keepalive_timeout(Some(Duration::from_secs(grpc.keepalive_timeout_seconds)))
 }
 
 /// The services offered, besides reflection.

@@ -28,4 +28,6 @@ pub mod metrics;
 pub mod middleware;
 pub mod per_user;
 pub mod publisher;
+pub mod reload;
 pub mod telemetry;
+pub mod tls;

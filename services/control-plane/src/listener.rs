@@ -2,38 +2,83 @@
 //!
 //! Whoever opens connections costs descriptors, which the store needs as well. HTTP/2
 //! keepalive begins after the preface only, so that a silent connection would stay
-//! for ever.
+//! for ever. TLS handshakes are made aside: a slow one holds up nobody but itself.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::transport::server::Connected;
+
+use crate::access::client_certificate::ClientCertificate;
+use crate::tls::{Secured, ServerTls, ShownPlace};
 
 /// How long a connection may be silent at its start.
 const FIRST_OCTET: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed: out of descriptors, trying at once is a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Connections between their handshake and the server.
+const READY: usize = 16;
 
-/// The connections of `listener`, at most `most` at once; others wait to be accepted.
-pub fn connections(listener: TcpListener, most: usize) -> impl Stream<Item = io::Result<Connection>> {
+/// The connections of `listener`, at most `most` at once; others wait to be accepted. With
+/// `tls`, those whose handshake succeeded.
+pub fn connections(
+    listener: TcpListener,
+    most: usize,
+    tls: Option<Arc<ServerTls>>,
+) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
-    futures::stream::unfold((listener, places), |(listener, places)| async move {
-        let connection = accept(&listener, &places).await?;
-        Some((Ok(connection), (listener, places)))
-    })
+    let (ready, connections) = mpsc::channel(READY);
+    tokio::spawn(async move {
+        // Ends with the reader, who closes the listener by it.
+        tokio::select! {
+            () = ready.closed() => {}
+            () = accept_all(&listener, &places, tls.as_ref(), &ready) => {}
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+type Ready = mpsc::Sender<io::Result<Connection>>;
+
+async fn accept_all(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    tls: Option<&Arc<ServerTls>>,
+    ready: &Ready,
+) {
+    while let Some(socket) = accept(listener, places).await {
+        let Some(tls) = tls.cloned() else {
+            if ready.send(Ok(Connection::plain(socket))).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let ready = ready.clone();
+        tokio::spawn(async move {
+            let peer = socket.peer;
+            match tls.accept(socket).await {
+                // A reader that has gone drops it.
+                Ok(secured) => drop(ready.send(Ok(Connection::secured(secured))).await),
+                Err(error) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+            }
+        });
+    }
 }
 
 /// `None` when the places are closed, which nobody does.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Connection> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Socket> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     loop {
         match listener.accept().await {
@@ -42,7 +87,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Conne
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, %peer, "TCP_NODELAY could not be set");
                 }
-                return Some(Connection {
+                return Some(Socket {
                     stream,
                     peer,
                     silence: Some(Box::pin(sleep(FIRST_OCTET))),
@@ -58,7 +103,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Conne
 }
 
 /// A connection, and its place among those permitted.
-pub struct Connection {
+struct Socket {
     stream: TcpStream,
     peer: SocketAddr,
     /// Present until the first octet has come.
@@ -66,11 +111,48 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// A connection that the server may use.
+pub struct Connection {
+    transport: Transport,
+    peer: Peer,
+    /// Ends when the client certificate counts for nothing any more.
+    withdrawn: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _place: Option<ShownPlace>,
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        TcpConnectInfo { local_addr: self.stream.local_addr().ok(), remote_addr: Some(self.peer) }
+enum Transport {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// Who is at the other end, as far as the transport tells.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Network address.
+    pub address: SocketAddr,
+    /// The verified client certificate.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Connection {
+    fn plain(socket: Socket) -> Self {
+        let peer = Peer { address: socket.peer, client_certificate: None };
+        Self { transport: Transport::Plain(socket), peer, withdrawn: None, _place: None }
+    }
+
+    fn secured(secured: Secured<Socket>) -> Self {
+        let Secured { stream, client_certificate, place } = secured;
+        let withdrawn = place.as_ref().map(|place| Box::pin(place.withdrawn.clone().cancelled_owned()));
+        let peer = Peer { address: stream.get_ref().0.peer, client_certificate };
+        Self { transport: Transport::Tls(Box::new(stream)), peer, withdrawn, _place: place }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 
@@ -80,45 +162,87 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            self.silence = None;
-            return Poll::Ready(read);
+        if self.withdrawn.as_mut().is_some_and(|withdrawn| withdrawn.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let silence = self.silence.as_mut().map(|silence| silence.as_mut().poll(context));
-        match silence {
-            Some(Poll::Ready(())) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Some(Poll::Pending) | None => Poll::Pending,
+        match &mut self.transport {
+            Transport::Plain(socket) => Pin::new(socket).poll_read(context, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(
+impl AsyncRead for Socket {
+    fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        octets: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, octets)
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            self.silence = None;
+            return Poll::Ready(read);
+        }
+        let Some(silence) = self.silence.as_mut() else { return Poll::Pending };
+        ready!(silence.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
+}
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
+/// Passes what is written on to the inner stream.
+macro_rules! writes_through {
+    ($outer:ty, $this:ident => $inner:expr) => {
+        impl AsyncWrite for $outer {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                octets: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                let $this = &mut *self;
+                $inner.poll_write(context, octets)
+            }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+            fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let $this = &mut *self;
+                $inner.poll_flush(context)
+            }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
+            fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                let $this = &mut *self;
+                $inner.poll_shutdown(context)
+            }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                parts: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                let $this = &mut *self;
+                $inner.poll_write_vectored(context, parts)
+            }
+
+            // Both kinds of stream can, and one of the two must be said.
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+        }
+    };
+}
+
+writes_through!(Socket, socket => Pin::new(&mut socket.stream));
+writes_through!(Connection, connection => connection.transport.writer());
+
+impl Transport {
+    fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send)> {
+        match self {
+            Self::Plain(socket) => {
+                let socket: Pin<&mut Socket> = Pin::new(socket);
+                socket
+            }
+            Self::Tls(stream) => {
+                let stream: Pin<&mut TlsStream<Socket>> = Pin::new(stream);
+                stream
+            }
+        }
     }
 }
 
@@ -133,11 +257,12 @@ mod tests {
     async fn connections_beyond_the_limit_wait_for_one_to_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut accepted = Box::pin(connections(listener, 1));
+        let mut accepted = Box::pin(connections(listener, 1, None));
         let (_one, _two) =
             (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let first = accepted.next().await.unwrap().unwrap();
-        assert!(futures::poll!(accepted.next()).is_pending());
+        let second = tokio::time::timeout(Duration::from_millis(100), accepted.next()).await;
+        assert!(second.is_err(), "there is one place");
         drop(first);
         accepted.next().await.unwrap().unwrap();
     }
@@ -146,15 +271,15 @@ mod tests {
     async fn a_connection_that_spoke_may_be_silent_afterwards() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut accepted = Box::pin(connections(listener, 2));
+        let places = Arc::new(Semaphore::new(2));
         let mut peer = TcpStream::connect(address).await.unwrap();
-        let mut speaking = accepted.next().await.unwrap().unwrap();
+        let mut speaking = accept(&listener, &places).await.unwrap();
         peer.write_all(b"x").await.unwrap();
         speaking.read_u8().await.unwrap();
         assert!(speaking.silence.is_none());
 
         let _mute = TcpStream::connect(address).await.unwrap();
-        let mut mute = accepted.next().await.unwrap().unwrap();
+        let mut mute = accept(&listener, &places).await.unwrap();
         mute.silence = Some(Box::pin(sleep(Duration::ZERO)));
         assert_eq!(mute.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

@@ -15,6 +15,7 @@ use crate::access::policy_reload::PolicyInstruments;
 use crate::error::ApiError;
 use crate::keys::reload::KeyInstruments;
 use crate::limiter::{Fleet, Swept};
+use crate::reload::ReloadInstruments;
 
 /// Seconds from 100 µs to 10 s.
 const DURATION_BOUNDS: [f64; 14] =
@@ -82,6 +83,7 @@ struct Instruments {
     policies: PolicyInstruments,
     identities: IdentityInstruments,
     keys: KeyInstruments,
+    reloads: ReloadInstruments,
 }
 
 impl Metrics {
@@ -190,6 +192,7 @@ impl Metrics {
             policies: PolicyInstruments::new(meter),
             identities: IdentityInstruments::new(meter),
             keys: KeyInstruments::new(meter),
+            reloads: ReloadInstruments::new(meter),
         }))
     }
 
@@ -317,6 +320,12 @@ impl Metrics {
     /// Counts a checkpoint that was not made, or not let out.
     pub fn checkpoint_failed(&self, reason: &'static str) {
         self.0.checkpoint_failures.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// The numbers of what is read again.
+    #[must_use]
+    pub fn reloads(&self) -> &ReloadInstruments {
+        &self.0.reloads
     }
 
     /// The policies' own numbers.

@@ -4,6 +4,7 @@
 mod binding;
 mod keys;
 mod refusals;
+mod streams;
 
 use std::time::Duration;
 

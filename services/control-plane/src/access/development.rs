@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use catrust_domain::{AccountId, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource, Unidentified,
@@ -24,8 +25,15 @@ impl Development {
     #[must_use]
     pub fn new(account_id: AccountId) -> Self {
         let principal = Arc::from(DEVELOPMENT_ACCOUNT);
-        let identity =
-            Identity { principal, account_id, operator: true, broker: None, entry: None, expires_at: None };
+        let identity = Identity {
+            principal,
+            account_id,
+            operator: true,
+            broker: None,
+            entry: None,
+            withdrawn: CancellationToken::new(),
+            expires_at: None,
+        };
         Self { identity, policy_version: Arc::from("development") }
     }
 }

@@ -12,44 +12,98 @@
 //! belong together where the token is bound to the certificate (RFC 8705 §3), or the
 //! certificate is the same principal's. A JWT that is bound counts with its certificate only.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use catrust_domain::{Sha256, Timestamp};
 
 use super::client_certificate::ClientCertificate;
 use super::jwt::{MAX_TOKEN, Tokens, Verified, looks_like_one};
 use super::static_identities::{StaticEntry, StaticIdentities};
 use super::{Authenticator, Credentials, Identity, Unidentified};
+use crate::config::PermissionSource;
+use crate::reload::Reload;
 
 /// Everybody who may call.
 #[derive(Debug)]
 pub struct KnownCallers {
     /// Whom the identities file knows.
-    pub identities: Arc<StaticIdentities>,
+    identities: ArcSwap<StaticIdentities>,
     /// Whom the issuer knows, where there is one.
-    pub tokens: Option<Arc<Tokens>>,
+    tokens: Option<Arc<Tokens>>,
+}
+
+/// One call's look at them: by one version of the file from its first question to its last.
+struct Look<'a> {
+    identities: &'a StaticIdentities,
+    tokens: Option<&'a Tokens>,
+    now: Timestamp,
+}
+
+impl KnownCallers {
+    /// Those whom the issuer knows, and nobody of a file yet.
+    #[must_use]
+    pub fn new(tokens: Option<Arc<Tokens>>) -> Self {
+        Self { identities: ArcSwap::default(), tokens }
+    }
+
+    /// Puts a version of the file in force, and withdraws what it has not from who came by it.
+    pub fn replace(&self, identities: StaticIdentities) {
+        let after = Arc::new(identities);
+        let before = self.identities.swap(Arc::clone(&after));
+        before.make_way_for(&after);
+    }
+}
+
+/// The identities file, to be read again.
+#[derive(Debug)]
+pub struct IdentitiesFile {
+    /// Who is known by it.
+    pub callers: Arc<KnownCallers>,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Where it is said what they may do.
+    pub permissions: PermissionSource,
+}
+
+impl Reload for IdentitiesFile {
+    fn name(&self) -> &'static str {
+        "identities"
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
+    fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+        let text = contents.first().map(|text| std::str::from_utf8(text)).transpose();
+        let text = text.with_context(|| format!("{} is not UTF-8", self.path.display()))?.unwrap_or_default();
+        let before = self.callers.identities.load();
+        let after = StaticIdentities::parse(text, &self.path, self.permissions, &before)?;
+        self.callers.replace(after);
+        Ok(())
+    }
 }
 
 impl Authenticator for KnownCallers {
     fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Unidentified> {
-        let certificate = credentials.client_certificate.map(ClientCertificate::read);
-        let certificate = match certificate {
-            Some(None) => return Err(Unidentified::invalid("the client certificate cannot be read")),
-            Some(Some(read)) if now >= read.expires_at => {
-                return Err(Unidentified::invalid("the client certificate of the connection has expired"));
-            }
-            Some(read) => read,
-            None => None,
-        };
-        match (credentials.bearer_token, &certificate) {
+        let certificate = credentials.client_certificate;
+        if certificate.is_some_and(|certificate| now >= certificate.expires_at) {
+            return Err(Unidentified::invalid("the client certificate of the connection has expired"));
+        }
+        let identities = self.identities.load();
+        let look = Look { identities: &identities, tokens: self.tokens.as_deref(), now };
+        match (credentials.bearer_token, certificate) {
             (None, None) => Err(Unidentified::missing()),
-            (None, Some(certificate)) => self.by_certificate(certificate),
-            (Some(token), certificate) => self.by_token(token, certificate.as_ref(), now),
+            (None, Some(certificate)) => look.by_certificate(certificate),
+            (Some(token), certificate) => look.by_token(token, certificate),
         }
     }
 }
 
-impl KnownCallers {
+impl Look<'_> {
     fn entry_of(&self, certificate: &ClientCertificate) -> Option<Arc<StaticEntry>> {
         certificate.name.as_ref().and_then(|name| self.identities.by_certificate(name))
     }
@@ -64,7 +118,6 @@ impl KnownCallers {
         &self,
         token: &str,
         certificate: Option<&ClientCertificate>,
-        now: Timestamp,
     ) -> Result<Identity, Unidentified> {
         if token.len() > MAX_TOKEN {
             return Err(Unidentified::malformed("the token is too long"));
@@ -79,9 +132,9 @@ impl KnownCallers {
             }
             return Ok(entry.identity(None));
         }
-        match &self.tokens {
+        match self.tokens {
             Some(tokens) if looks_like_one(token) => {
-                let verified = tokens.verify(token, &hash, now)?;
+                let verified = tokens.verify(token, &hash, self.now)?;
                 self.belong_together(&verified, certificate)?;
                 self.by_verified(&verified, certificate)
             }
@@ -132,6 +185,7 @@ impl KnownCallers {
             operator: verified.operator,
             broker: verified.broker.clone(),
             entry: None,
+            withdrawn: verified.withdrawn.clone(),
             expires_at: Some(
                 certificate.map_or(expires_at, |certificate| expires_at.min(certificate.expires_at)),
             ),

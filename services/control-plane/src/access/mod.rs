@@ -25,15 +25,17 @@ use catrust_domain::{AccountId, InstanceId, RegionId, Timestamp};
 
 pub use broker_binding::BrokerBinding;
 pub use catrust_policy::Action;
+use client_certificate::ClientCertificate;
 use static_identities::StaticEntry;
+use tokio_util::sync::CancellationToken;
 
 /// What a caller brings.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
     /// The token of `authorization: Bearer TOKEN`.
     pub bearer_token: Option<&'a str>,
-    /// DER of the TLS client certificate, already verified against the client CAs.
-    pub client_certificate: Option<&'a [u8]>,
+    /// The TLS client certificate, already verified against the client CAs.
+    pub client_certificate: Option<&'a ClientCertificate>,
 }
 
 /// Somebody who calls.
@@ -53,6 +55,9 @@ pub struct Identity {
     /// credential may do is not what another one of the same principal may. `None` for
     /// callers whom the file does not know.
     pub entry: Option<Arc<StaticEntry>>,
+    /// Cancelled when what the credentials were checked by is withdrawn: the entry, or the
+    /// issuer's key.
+    pub withdrawn: CancellationToken,
     /// From when on the credentials count for nothing; `None` where they do not say.
     pub expires_at: Option<Timestamp>,
 }

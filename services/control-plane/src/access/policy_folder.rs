@@ -113,6 +113,7 @@ mod tests {
             operator: false,
             broker: None,
             entry: None,
+            withdrawn: Default::default(),
             expires_at: None,
         };
         let (region, account, instance) =

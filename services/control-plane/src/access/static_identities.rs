@@ -1,17 +1,19 @@
 //! Identities with their grants in a file: who calls is found by the hash of the
 //! bearer token or by the name in the client certificate; what they may do is what
-//! their entries allow, unless there is a policy folder.
+//! their entries allow, unless there is a policy folder. The file is read again while the
+//! server runs: an entry that is changed or gone is withdrawn from who came by it.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use catrust_domain::{AccountId, Sha256, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use super::{Action, Authorizer, BrokerBinding, Circumstances, Denied, Identity, Resource};
-use crate::config::{self, ConfigError, Identities, PermissionSource};
+use crate::config::{self, ConfigError, Credential, Identities, PermissionSource};
 
-/// The identities of one file, as read at the start.
+/// The identities of one version of the file.
 #[derive(Debug, Default)]
 pub struct StaticIdentities {
     identities: Identities,
@@ -28,26 +30,37 @@ pub struct StaticEntry {
     broker: Option<Arc<BrokerBinding>>,
     /// Version of the file.
     version: Arc<str>,
+    /// Cancelled when a version comes into force that has no such entry.
+    withdrawn: CancellationToken,
 }
 
 impl StaticIdentities {
-    /// Reads the file.
+    /// Reads the text of a file; entries that stand unchanged in the version `before` are
+    /// the same ones. `path` is for messages only.
     ///
     /// # Errors
     /// [`ConfigError`] with the line of each problem.
-    pub fn load(path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, source))?;
-        Self::parse(&text, path, permissions)
-    }
-
-    pub(super) fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        permissions: PermissionSource,
+        before: &Self,
+    ) -> Result<Self, ConfigError> {
         let identities = Identities::parse(text, path, permissions)?;
         let hash = Sha256::of(text.as_bytes()).to_string();
         let version: Arc<str> = format!("static-{}", &hash[..16]).into();
         let entry = |entry: &config::Identity| {
             let principal = Arc::from(entry.principal.as_str());
             let broker = entry.broker.clone().map(Arc::new);
-            Arc::new(StaticEntry { principal, entry: entry.clone(), broker, version: Arc::clone(&version) })
+            let same = before.same_as(entry).map(|same| same.withdrawn.clone());
+            let withdrawn = same.unwrap_or_default();
+            Arc::new(StaticEntry {
+                principal,
+                entry: entry.clone(),
+                broker,
+                version: Arc::clone(&version),
+                withdrawn,
+            })
         };
         let entries: Vec<_> = identities.entries().iter().map(entry).collect();
         let account =
@@ -56,16 +69,33 @@ impl StaticIdentities {
         Ok(Self { identities, entries, accounts })
     }
 
+    fn find(&self, credential: &Credential) -> Option<Arc<StaticEntry>> {
+        self.identities.by_credential(credential).map(|index| Arc::clone(&self.entries[index]))
+    }
+
+    /// The entry that is that one to the letter.
+    fn same_as(&self, entry: &config::Identity) -> Option<&Arc<StaticEntry>> {
+        let index = self.identities.by_credential(&entry.credential)?;
+        self.entries.get(index).filter(|known| known.entry == *entry)
+    }
+
+    /// Withdraws the entries that the version `after` has not. It MUST be in force.
+    pub fn make_way_for(&self, after: &Self) {
+        for entry in self.entries.iter().filter(|entry| after.same_as(&entry.entry).is_none()) {
+            entry.withdrawn.cancel();
+        }
+    }
+
     /// The entry of a bearer token, by its hash.
     #[must_use]
     pub fn by_token(&self, hash: &Sha256) -> Option<Arc<StaticEntry>> {
-        self.identities.by_token_hash(hash).map(|index| Arc::clone(&self.entries[index]))
+        self.find(&Credential::Token(*hash))
     }
 
     /// The entry of a client certificate, by its name.
     #[must_use]
     pub fn by_certificate(&self, name: &str) -> Option<Arc<StaticEntry>> {
-        self.identities.by_certificate(name).map(|index| Arc::clone(&self.entries[index]))
+        self.find(&Credential::Certificate(name.to_owned()))
     }
 
     /// The account that the file has for a principal.
@@ -84,6 +114,7 @@ impl StaticEntry {
             operator: self.entry.operator,
             broker: self.broker.clone(),
             expires_at,
+            withdrawn: self.withdrawn.clone(),
             entry: Some(self),
         }
     }
@@ -121,8 +152,17 @@ mod tests {
     const CIRCUMSTANCES: Circumstances =
         Circumstances { source_address: None, now: Timestamp::from_micros(0) };
 
+    fn parse(text: &str) -> StaticIdentities {
+        after(text, &StaticIdentities::default())
+    }
+
+    fn after(text: &str, before: &StaticIdentities) -> StaticIdentities {
+        StaticIdentities::parse(text, Path::new("i.toml"), PermissionSource::Identities, before).unwrap()
+    }
+
     fn by_token(identities: StaticIdentities, token: &str) -> Identity {
-        let callers = KnownCallers { identities: Arc::new(identities), tokens: None };
+        let callers = KnownCallers::new(None);
+        callers.replace(identities);
         let credentials = Credentials { bearer_token: Some(token), client_certificate: None };
         callers.authenticate(&credentials, CIRCUMSTANCES.now).unwrap()
     }
@@ -146,7 +186,7 @@ mod tests {
             "#,
             Sha256::of(b"secret-token")
         );
-        StaticIdentities::parse(&text, Path::new("identities.toml"), PermissionSource::Identities).unwrap()
+        parse(&text)
     }
 
     #[test]
@@ -161,8 +201,7 @@ mod tests {
         let text = entry(b"old", "mq:*") + &entry(b"new", "mq:GetCaCertificate");
         let everything = Resource { region_id: None, account_id: None, instance_id: None };
         let may = |token, action| {
-            let identities =
-                StaticIdentities::parse(&text, Path::new("i.toml"), PermissionSource::Identities).unwrap();
+            let identities = parse(&text);
             let identity = by_token(identities, token);
             EntryGrants.authorize(&identity, action, &everything, &CIRCUMSTANCES).is_ok()
         };
@@ -190,5 +229,30 @@ mod tests {
         assert!(
             EntryGrants.authorize(&stranger, Action::GetCaCertificate, &resource, &CIRCUMSTANCES).is_err()
         );
+    }
+
+    #[test]
+    fn an_entry_that_is_changed_or_gone_is_withdrawn_and_another_stays() {
+        let entry = |token: &[u8], allow: &str| {
+            let hash = Sha256::of(token);
+            format!(
+                "[[identity]]\nprincipal = \"p\"\naccount_id = \"1\"\ntoken_sha256 = \"{hash}\"\nallow = \
+                 [\"{allow}\"]\nresources = [\"acs:mq:*:*:*\"]\n"
+            )
+        };
+        let (stays, changes, goes) =
+            (entry(b"stays", "mq:*"), entry(b"changes", "mq:*"), entry(b"goes", "mq:*"));
+        let first = parse(&(stays.clone() + &changes + &goes));
+        let shown = |identities: &StaticIdentities, token: &[u8]| {
+            identities.by_token(&Sha256::of(token)).unwrap().identity(None).withdrawn
+        };
+        let before = [&b"stays"[..], b"changes", b"goes"].map(|token| shown(&first, token));
+        let second = after(&(entry(b"changes", "mq:Get*") + &stays), &first);
+        assert!(before.iter().all(|shown| !shown.is_cancelled()), "not yet in force");
+        first.make_way_for(&second);
+        assert_eq!(before.map(|shown| shown.is_cancelled()), [false, true, true]);
+        assert!(!shown(&second, b"changes").is_cancelled(), "whoever comes anew has the new entry");
+        second.make_way_for(&parse(&goes));
+        assert!(shown(&first, b"stays").is_cancelled(), "in two steps as well");
     }
 }

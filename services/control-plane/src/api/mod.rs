@@ -16,6 +16,7 @@ mod call;
 mod convert;
 mod fields;
 mod paging;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;

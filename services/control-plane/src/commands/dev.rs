@@ -56,6 +56,8 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         spending: None,
         authenticator: access.clone(),
         key_set: None,
+        tls: None,
+        reloaders: Vec::new(),
         authorizer: access,
         policies: None,
         clock,

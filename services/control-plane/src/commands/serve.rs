@@ -11,14 +11,16 @@ use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
 use super::{ServeArguments, load};
 use crate::access::Authorizer;
 use crate::access::jwt::refresh::KeySetRefresh;
-use crate::access::known_callers::KnownCallers;
+use crate::access::known_callers::{IdentitiesFile, KnownCallers};
 use crate::access::policy_folder::PolicyFolder;
-use crate::access::static_identities::{EntryGrants, StaticIdentities};
+use crate::access::static_identities::EntryGrants;
 use crate::assemble::{Assembled, Parts, assemble, system_clock};
 use crate::config::{AuthConfig, Config};
 use crate::keys::ServerKeys;
 use crate::lifecycle::{self, Stages};
+use crate::reload::{Reload, Reloader};
 use crate::telemetry::Telemetry;
+use crate::tls::ServerTls;
 
 pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = load(arguments.config.as_deref())?;
@@ -67,9 +69,12 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
     let keys = Arc::new(ServerKeys::load(&config.signing, clock())?);
     let key_set_version = keys.key_set().map(|set| set.version);
     tracing::info!(key_id = keys.key_id(), key_set_version, log_id = %store.log_id(), "signing key loaded");
-    let (callers, key_set) = callers(&config.auth, Arc::clone(&clock)).await?;
+    let callers = callers(&config.auth, Arc::clone(&clock)).await?;
     let policies = config.auth.policy_dir.as_deref().map(PolicyFolder::load).transpose();
     let policies = policies.context("the policies in auth.policy_dir cannot be used")?.map(Arc::new);
+    let tls = ServerTls::of(&config.tls);
+    let tls_files =
+        tls.as_ref().map(|tls| Reloader::start(Arc::clone(tls) as Arc<dyn Reload>)).transpose()?;
     let feed = feed(config).await?;
     let (receipts, spending) = match &feed {
         Some(feed) => (Some(feed.receipts().await?), Some(feed.spending().await?)),
@@ -81,8 +86,10 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
         feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),
         receipts,
         spending,
-        authenticator: Arc::new(callers),
-        key_set,
+        authenticator: callers.known,
+        key_set: callers.key_set,
+        reloaders: callers.identities.into_iter().chain(tls_files).collect(),
+        tls,
         authorizer: match &policies {
             Some(policies) => Arc::clone(policies) as Arc<dyn Authorizer>,
             None => Arc::new(EntryGrants),
@@ -93,17 +100,24 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
 }
 
 /// Whom the settings know. They MUST have been validated: without any identity nobody is.
-async fn callers(config: &AuthConfig, clock: Clock) -> anyhow::Result<(KnownCallers, Option<KeySetRefresh>)> {
-    let identities = match &config.token_file {
-        Some(path) => StaticIdentities::load(path, config.permission_source())?,
-        None => StaticIdentities::default(),
-    };
+struct Callers {
+    known: Arc<KnownCallers>,
+    key_set: Option<KeySetRefresh>,
+    identities: Option<Reloader>,
+}
+
+async fn callers(config: &AuthConfig, clock: Clock) -> anyhow::Result<Callers> {
     let (tokens, key_set) = if config.jwt.enabled() {
         KeySetRefresh::start(&config.jwt, clock).await.map(|(tokens, task)| (Some(tokens), Some(task)))?
     } else {
         (None, None)
     };
-    Ok((KnownCallers { identities: Arc::new(identities), tokens }, key_set))
+    let known = Arc::new(KnownCallers::new(tokens));
+    let identities = config.token_file.as_ref().map(|path| {
+        let (callers, permissions) = (Arc::clone(&known), config.permission_source());
+        Reloader::start(Arc::new(IdentitiesFile { callers, path: path.clone(), permissions }))
+    });
+    Ok(Callers { known, key_set, identities: identities.transpose()? })
 }
 
 /// Returns whether NATS is there or not: the publisher waits for it.

@@ -15,7 +15,7 @@ use super::jwt::JwtConfig;
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
     /// TOML file of the static identities; see `deploy/config/identities.example.toml`. It holds
-    /// hashes, not tokens. No default: without it, and without `[auth.jwt]`, nobody may call and
+    /// hashes, not tokens. It is read again every 2 seconds and on SIGHUP. No default: without it, and without `[auth.jwt]`, nobody may call and
     /// `serve` does not start.
     pub token_file: Option<PathBuf>,
     /// Folder of policies, `DIR/ACCOUNT/NAME.cedar` and `DIR/ACCOUNT/NAME.json` (RAM policy

@@ -42,9 +42,20 @@ pub enum PermissionSource {
     Policies,
 }
 
+/// What somebody shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// A bearer token with this hash.
+    Token(Sha256),
+    /// A client certificate with this name.
+    Certificate(String),
+}
+
 /// Somebody who may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// What it shows.
+    pub credential: Credential,
     /// Name in the audit trail and of the rate limit, 1 to 256 characters. Several
     /// entries may share it, while a token is replaced by a new one.
     pub principal: String,
@@ -75,8 +86,7 @@ impl Identity {
 #[derive(Debug, Clone, Default)]
 pub struct Identities {
     entries: Vec<Identity>,
-    by_token: HashMap<Sha256, usize>,
-    by_certificate: HashMap<String, usize>,
+    by_credential: HashMap<Credential, usize>,
 }
 
 impl Identities {
@@ -108,19 +118,12 @@ impl Identities {
         Ok(identities)
     }
 
-    /// The entry that the bearer token with this hash belongs to, as an index of
-    /// [`Identities::entries`]. By the hash, so that the time of the look-up tells nothing
-    /// about the token.
-    #[must_use]
-    pub fn by_token_hash(&self, hash: &Sha256) -> Option<usize> {
-        self.by_token.get(hash).copied()
-    }
-
-    /// The entry of a client certificate, by its SPIFFE id or its subject. The
+    /// The entry of somebody who shows this, as an index of [`Identities::entries`]. Tokens
+    /// are found by their hash, so that the time of the look-up tells nothing about them. A
     /// certificate MUST have been verified.
     #[must_use]
-    pub fn by_certificate(&self, name: &str) -> Option<usize> {
-        self.by_certificate.get(name).copied()
+    pub fn by_credential(&self, credential: &Credential) -> Option<usize> {
+        self.by_credential.get(credential).copied()
     }
 
     /// Every entry, in the order of the file.
@@ -190,48 +193,61 @@ impl Reader<'_> {
         let broker = self.broker_of(start, &entry);
         let Entry { principal, account_id, token_sha256, certificate, allow, resources, operator, .. } =
             entry;
-        let index = identities.entries.len();
-        match (&token_sha256, &certificate) {
-            (Some(hash), None) => self.take_token(&mut identities.by_token, index, hash),
-            (None, Some(name)) => self.take_certificate(&mut identities.by_certificate, index, name),
-            _ => self.add(start, "set exactly one of token_sha256 and certificate"),
-        }
+        let credential = match (&token_sha256, &certificate) {
+            (Some(hash), None) => self.token(hash),
+            (None, Some(name)) => self.certificate(name),
+            _ => {
+                self.add(start, "set exactly one of token_sha256 and certificate");
+                None
+            }
+        };
         let allow = self.patterns(start, "allow", allow.as_ref(), &ACTION);
         let resources = self.patterns(start, "resources", resources.as_ref(), &RESOURCE);
-        if let Some(account_id) = self.account_of(&principal, &account_id) {
-            let principal = principal.into_inner();
-            identities.entries.push(Identity { principal, account_id, allow, resources, operator, broker });
+        let account_id = self.account_of(&principal, &account_id);
+        let (Some((at, credential)), Some(account_id)) = (credential, account_id) else { return };
+        if identities.by_credential.insert(credential.clone(), identities.entries.len()).is_some() {
+            let message = match credential {
+                Credential::Token(_) => {
+                    "token_sha256 stands in another entry too: give each identity its own token"
+                }
+                Credential::Certificate(_) => "certificate stands in another entry too",
+            };
+            self.add(at, message);
         }
+        let principal = principal.into_inner();
+        identities.entries.push(Identity {
+            credential,
+            principal,
+            account_id,
+            allow,
+            resources,
+            operator,
+            broker,
+        });
     }
 
-    fn take_token(&mut self, tokens: &mut HashMap<Sha256, usize>, index: usize, hash: &Spanned<Hidden>) {
+    fn token(&mut self, hash: &Spanned<Hidden>) -> Option<(usize, Credential)> {
         let at = hash.span().start;
         let Ok(sha256) = hash.get_ref().0.parse::<Sha256>() else {
             let message = "token_sha256 must be the 64 hexadecimal digits that \
                            `printf %s \"$TOKEN\" | sha256sum` prints";
-            return self.add(at, message);
+            self.add(at, message);
+            return None;
         };
         if sha256 == Sha256::of(b"") {
-            return self.add(at, "token_sha256 is the hash of an empty token");
+            self.add(at, "token_sha256 is the hash of an empty token");
+            return None;
         }
-        if tokens.insert(sha256, index).is_some() {
-            self.add(at, "token_sha256 stands in another entry too: give each identity its own token");
-        }
+        Some((at, Credential::Token(sha256)))
     }
 
-    fn take_certificate(
-        &mut self,
-        certificates: &mut HashMap<String, usize>,
-        index: usize,
-        name: &Spanned<String>,
-    ) {
+    fn certificate(&mut self, name: &Spanned<String>) -> Option<(usize, Credential)> {
         let at = name.span().start;
         if !is_name(name.get_ref(), 1_024) {
-            return self.add(at, "certificate must be a SPIFFE id or a subject of 1 to 1,024 characters");
+            self.add(at, "certificate must be a SPIFFE id or a subject of 1 to 1,024 characters");
+            return None;
         }
-        if certificates.insert(name.get_ref().clone(), index).is_some() {
-            self.add(at, "certificate stands in another entry too");
-        }
+        Some((at, Credential::Certificate(name.get_ref().clone())))
     }
 
     /// The account, unless the two are malformed, or the name stands for another
@@ -353,7 +369,11 @@ resources = ["acs:mq:*:1234567890:*"]
     }
 
     fn by_token(identities: &Identities, token: &str) -> Option<usize> {
-        identities.by_token_hash(&Sha256::of(token.as_bytes()))
+        identities.by_credential(&Credential::Token(Sha256::of(token.as_bytes())))
+    }
+
+    fn by_certificate(identities: &Identities, name: &str) -> Option<usize> {
+        identities.by_credential(&Credential::Certificate(name.to_owned()))
     }
 
     fn parse(text: &str) -> Result<Identities, ConfigError> {
@@ -374,7 +394,7 @@ resources = ["acs:mq:*:1234567890:*"]
         assert!(!identity.operator, "nobody is an operator by default");
         assert_eq!(by_token(&identities, "another"), None);
         assert_eq!(by_token(&identities, &Sha256::of(b"alice's token").to_string()), None);
-        assert_eq!(identities.by_certificate("ops-alice"), None);
+        assert_eq!(by_certificate(&identities, "ops-alice"), None);
     }
 
     #[test]
@@ -385,9 +405,9 @@ resources = ["acs:mq:*:1234567890:*"]
         );
         let identities = parse(&text).unwrap();
         assert!(
-            identities.entries()[identities.by_certificate("spiffe://example.org/ops").unwrap()].operator
+            identities.entries()[by_certificate(&identities, "spiffe://example.org/ops").unwrap()].operator
         );
-        assert_eq!(identities.by_certificate("spiffe://example.org/op"), None);
+        assert_eq!(by_certificate(&identities, "spiffe://example.org/op"), None);
     }
 
     #[test]
@@ -414,7 +434,8 @@ resources = ["acs:mq:*:1234567890:*"]
         let identities = parse(&format!("{}{next}", alice())).unwrap();
         assert_eq!(identities.len(), 2);
         assert_eq!(by_token(&identities, "alice's next token"), Some(1));
-        assert_eq!(identities.entries()[0], identities.entries()[1]);
+        let [old, new] = identities.entries() else { panic!("two entries") };
+        assert_eq!((&old.principal, &old.account_id), (&new.principal, &new.account_id));
         let other = next.replace("account_id = \"1234567890\"", "account_id = \"77\"");
         refused(&format!("{}{other}", alice()), "belongs to account 1234567890");
     }

@@ -47,7 +47,7 @@ pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 pub use error::{ConfigError, Problem};
 pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
-pub use identities::{Identities, Identity, PermissionSource};
+pub use identities::{Credential, Identities, Identity, PermissionSource};
 pub(crate) use jwt::key_set_address;
 pub use jwt::{JwtAlgorithm, JwtConfig};
 pub use lifecycle::LifecycleConfig;

@@ -17,7 +17,6 @@ use catrust_domain::Timestamp;
 use catrust_event_store::Clock;
 use http::{Request, Response, header::AUTHORIZATION};
 use tonic::body::Body;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
@@ -25,6 +24,7 @@ use super::BoxFuture;
 use super::request_id::RequestId;
 use crate::access::{Authenticator, Credentials, Identity, Unidentified};
 use crate::error::{ApiError, to_status};
+use crate::listener::Peer;
 use crate::metrics::Metrics;
 
 /// Most refusals that are logged in one second.
@@ -80,11 +80,10 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
-        let tcp = tls.map_or_else(|| request.extensions().get::<TcpConnectInfo>(), |tls| Some(tls.get_ref()));
-        let source = tcp.and_then(TcpConnectInfo::remote_addr);
+        let peer = request.extensions().get::<Peer>().cloned();
+        let source = peer.as_ref().map(|peer| peer.address);
         let now = (self.layer.clock)();
-        match self.layer.identify(&request, tls, now) {
+        match self.layer.identify(&request, peer.as_ref(), now) {
             Ok(identity) => {
                 request.extensions_mut().insert(identity);
                 if let Some(source) = source {
@@ -104,11 +103,10 @@ impl IdentityLayer {
     fn identify(
         &self,
         request: &Request<Body>,
-        tls: Option<&TlsConnectInfo<TcpConnectInfo>>,
+        peer: Option<&Peer>,
         now: Timestamp,
     ) -> Result<Identity, Unidentified> {
-        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
-        let client_certificate = certificates.as_ref().and_then(|chain| chain.first()).map(|leaf| &**leaf);
+        let client_certificate = peer.and_then(|peer| peer.client_certificate.as_deref());
         let bearer_token = bearer_token(request)?;
         self.authenticator.authenticate(&Credentials { bearer_token, client_certificate }, now)
     }

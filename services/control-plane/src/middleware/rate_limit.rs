@@ -148,6 +148,7 @@ mod tests {
             operator: false,
             broker: None,
             entry: None,
+            withdrawn: Default::default(),
             expires_at: None,
         });
         layer.layer(inner).oneshot(request).await.unwrap()

@@ -143,8 +143,9 @@ impl Reporter {
         match timeout(ANSWER_TIMEOUT, client.report_receipt(request)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(status)) => {
-                // Others mean that the server is there and does not want it.
-                if status.code() == Code::Unavailable {
+                // Others mean that the server is there and does not want it. The token may have
+                // expired: it is read anew for a new connection.
+                if matches!(status.code(), Code::Unavailable | Code::Unauthenticated) {
                     self.servers.failed(number).await;
                 }
                 Err(status.into())

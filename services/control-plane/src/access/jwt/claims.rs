@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use catrust_domain::{AccountId, Sha256, Timestamp};
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::{json, micros};
 use crate::access::BrokerBinding;
@@ -31,7 +32,7 @@ pub(super) struct Rules {
 }
 
 /// What a token of the issuer says about its bearer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Verified {
     /// Name of the principal.
     pub principal: Arc<str>,
@@ -43,6 +44,8 @@ pub struct Verified {
     pub broker: Option<Arc<BrokerBinding>>,
     /// SHA-256 of the client certificate that the token is for (RFC 8705 §3.1).
     pub certificate: Option<Sha256>,
+    /// Cancelled when the issuer withdraws the key that signed it.
+    pub withdrawn: CancellationToken,
     /// From when on it counts for nothing, skew not counted.
     expires_at: Timestamp,
     not_before: Option<Timestamp>,
@@ -89,7 +92,7 @@ impl Rules {
     }
 
     /// Reads the claims of a token whose signature holds. The time is not looked at.
-    pub fn read(&self, payload: &[u8]) -> Result<Verified, &'static str> {
+    pub fn read(&self, payload: &[u8], withdrawn: CancellationToken) -> Result<Verified, &'static str> {
         let claims =
             json::object(payload).map_err(|_| "its claims are no JSON object, or one stands twice")?;
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
@@ -117,6 +120,7 @@ impl Rules {
             operator,
             broker: broker.map(Arc::new),
             certificate: self.certificate(claims.get("cnf"))?,
+            withdrawn,
             expires_at,
             not_before,
             skew_micros: self.skew_micros,

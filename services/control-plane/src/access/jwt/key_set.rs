@@ -13,6 +13,7 @@ use ring::signature::{
     self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
 use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
 
 use super::json;
 use crate::config::JwtAlgorithm::{self, EdDsa, Es256, Es384, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
@@ -26,15 +27,17 @@ const MAX_KEYS: usize = 100;
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1_024;
 
 /// The usable keys of an issuer, by their `kid`.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct KeySet(HashMap<String, Key>);
 
 /// A public key that signatures may be checked with.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Key {
     material: Material,
     /// The only algorithm that it may be used with, where the set says so.
     only: Option<String>,
+    /// Cancelled when a set comes into force that has not this key.
+    pub withdrawn: CancellationToken,
 }
 
 #[derive(Debug, PartialEq)]
@@ -104,6 +107,26 @@ impl KeySet {
         self.0.is_empty()
     }
 
+    /// Makes the keys that stand unchanged in the set `before` the same ones.
+    pub(super) fn inherit(&mut self, before: &Self) {
+        for (id, key) in &mut self.0 {
+            if let Some(same) = before.same_as(id, key) {
+                key.withdrawn = same.withdrawn.clone();
+            }
+        }
+    }
+
+    /// Withdraws the keys that the set `after` has not. It MUST be in force.
+    pub(super) fn make_way_for(&self, after: &Self) {
+        for (_, key) in self.0.iter().filter(|(id, key)| after.same_as(id, key).is_none()) {
+            key.withdrawn.cancel();
+        }
+    }
+
+    fn same_as(&self, id: &str, key: &Key) -> Option<&Key> {
+        self.find(id).filter(|known| known.material == key.material && known.only == key.only)
+    }
+
     pub(super) fn find(&self, id: &str) -> Option<&Key> {
         self.0.get(id)
     }
@@ -123,7 +146,10 @@ fn read(key: &Value) -> Option<(String, Key)> {
         None => None,
         Some(name) => Some(name.as_str()?.to_owned()),
     };
-    Some((text("kid")?.to_owned(), Key { material: material(members)?, only }))
+    Some((
+        text("kid")?.to_owned(),
+        Key { material: material(members)?, only, withdrawn: CancellationToken::new() },
+    ))
 }
 
 fn material(members: &Map<String, Value>) -> Option<Material> {

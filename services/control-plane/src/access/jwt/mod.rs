@@ -95,9 +95,12 @@ impl Tokens {
     }
 
     /// Puts a key set in force, all at once, as the issuer's at `now`. What the old one
-    /// verified is forgotten.
-    pub fn replace(&self, keys: KeySet, now: Timestamp) {
-        self.in_force.store(Arc::new(InForce::new(keys)));
+    /// verified is forgotten, and withdrawn where its key is gone. For one task only.
+    pub fn replace(&self, mut keys: KeySet, now: Timestamp) {
+        keys.inherit(&self.in_force.load().keys);
+        let after = Arc::new(InForce::new(keys));
+        let before = self.in_force.swap(Arc::clone(&after));
+        before.keys.make_way_for(&after.keys);
         self.confirm(now);
     }
 
@@ -149,7 +152,7 @@ impl Tokens {
         };
         key.verify(*algorithm, token.signed, &token.signature).map_err(Unidentified::invalid)?;
         let payload = token.payload().map_err(Unidentified::invalid)?;
-        self.rules.read(&payload).map_err(Unidentified::invalid)
+        self.rules.read(&payload, key.withdrawn.clone()).map_err(Unidentified::invalid)
     }
 }
 

@@ -26,9 +26,11 @@ impl Signer {
     }
 
     fn key_set(&self, id: &str) -> KeySet {
-        let x = base64url(self.0.public_key());
-        let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": id, "x": x}]});
-        KeySet::parse(set.to_string().as_bytes()).unwrap()
+        KeySet::parse(json!({"keys": [self.jwk(id)]}).to_string().as_bytes()).unwrap()
+    }
+
+    fn jwk(&self, id: &str) -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": base64url(self.0.public_key())})
     }
 
     fn sign(&self, header: &Value, claims: &str) -> String {
@@ -203,6 +205,24 @@ fn with_a_withdrawn_key_goes_what_it_verified() {
 }
 
 #[test]
+fn a_stream_by_a_key_that_is_gone_is_told_and_one_by_a_key_that_stays_is_not() {
+    let (goes, stays) = (Signer::new(), Signer::new());
+    let set = |signers: &[(&Signer, &str)]| {
+        let keys: Vec<_> = signers.iter().map(|(signer, id)| signer.jwk(id)).collect();
+        KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap()
+    };
+    let tokens = Tokens::new(&config());
+    tokens.replace(set(&[(&goes, "g"), (&stays, "s")]), at(NOW));
+    let shown = |signer: &Signer, id: &str| {
+        let token = signer.sign(&json!({"alg": "EdDSA", "kid": id}), &claims().to_string());
+        verify(&tokens, &token, NOW).unwrap().withdrawn.clone()
+    };
+    let before = [shown(&goes, "g"), shown(&stays, "s")];
+    tokens.replace(set(&[(&stays, "s")]), at(NOW));
+    assert_eq!(before.map(|shown| shown.is_cancelled()), [true, false]);
+}
+
+#[test]
 fn keys_that_nobody_has_confirmed_for_too_long_verify_nothing() {
     let (signer, config) =
         (Signer::new(), JwtConfig { max_age_seconds: 60, refresh_seconds: 10, ..config() });
@@ -231,6 +251,7 @@ mod known_callers {
     use std::path::Path;
 
     use super::*;
+    use crate::access::client_certificate::ClientCertificate;
     use crate::access::known_callers::KnownCallers;
     use crate::access::static_identities::StaticIdentities;
     use crate::access::{Authenticator as _, Credentials};
@@ -259,13 +280,14 @@ mod known_callers {
              [[identity]]\nprincipal = \"alice\"\naccount_id = \"1\"\ncertificate = \"spiffe://e/alice\"\n",
             Sha256::of(b"bobs")
         );
-        let path = Path::new("i.toml");
-        let identities = StaticIdentities::parse(&text, path, PermissionSource::Policies).unwrap();
+        let (path, before) = (Path::new("i.toml"), StaticIdentities::default());
+        let identities = StaticIdentities::parse(&text, path, PermissionSource::Policies, &before).unwrap();
         let signer = Signer::new();
-        let tokens = Some(Arc::new(tokens(&config(), &signer)));
+        let callers = KnownCallers::new(Some(Arc::new(tokens(&config(), &signer))));
+        callers.replace(identities);
         Setting {
             signer,
-            callers: KnownCallers { identities: Arc::new(identities), tokens },
+            callers,
             alices: certificate("spiffe://e/alice"),
             bobs: certificate("spiffe://e/bob"),
             strangers: certificate("spiffe://e/stranger"),
@@ -278,7 +300,8 @@ mod known_callers {
             bearer_token: Option<&str>,
             client_certificate: Option<&[u8]>,
         ) -> Result<String, &'static str> {
-            let credentials = Credentials { bearer_token, client_certificate };
+            let read = client_certificate.map(|der| ClientCertificate::read(der).unwrap());
+            let credentials = Credentials { bearer_token, client_certificate: read.as_ref() };
             let identity = self.callers.authenticate(&credentials, at(NOW));
             identity.map(|identity| identity.principal.to_string()).map_err(|problem| problem.reason)
         }
@@ -297,9 +320,7 @@ mod known_callers {
         assert_eq!(setting.who(None, Some(&setting.bobs)).as_deref(), Ok("bob"));
         assert_eq!(setting.who(Some(&jwt), None).as_deref(), Ok("alice"));
         assert!(setting.who(None, None).is_err() && setting.who(None, Some(&setting.strangers)).is_err());
-        assert!(
-            setting.who(Some("wrong"), None).is_err() && setting.who(None, Some(b"no certificate")).is_err()
-        );
+        assert!(setting.who(Some("wrong"), None).is_err());
     }
 
     #[test]
@@ -352,7 +373,8 @@ mod known_callers {
     fn an_identity_ends_with_the_first_of_its_credentials() {
         let setting = setting();
         let ends = |token: Option<&str>, certificate: Option<&[u8]>, second| {
-            let credentials = Credentials { bearer_token: token, client_certificate: certificate };
+            let read = certificate.map(|der| ClientCertificate::read(der).unwrap());
+            let credentials = Credentials { bearer_token: token, client_certificate: read.as_ref() };
             setting.callers.authenticate(&credentials, at(second)).map(|identity| identity.expires_at)
         };
         let of_certificate = at(2_208_988_801);

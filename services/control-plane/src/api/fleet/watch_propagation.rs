@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::access::Action;
-use crate::api::{Api, Call, Fields, convert};
+use crate::access::{Action, Identity};
+use crate::api::{Api, Call, Fields, convert, standing};
 use crate::error::{ApiError, to_status};
 use crate::fleet::view::Changes;
 use crate::per_user::Share;
@@ -37,6 +37,7 @@ pub(super) async fn handle(
         revision,
         request_id: call.request_id,
         deadline: call.deadline,
+        identity: call.identity.clone(),
         last: None,
         ended: false,
         _share: share,
@@ -55,6 +56,7 @@ struct Follower {
     revision: u64,
     request_id: Uuid,
     deadline: Option<Instant>,
+    identity: Identity,
     changes: Changes,
     /// What the reader was sent last.
     last: Option<Propagation>,
@@ -69,7 +71,8 @@ impl Follower {
         if self.ended {
             return None;
         }
-        let draining = self.api.draining.clone();
+        let (draining, clock) = (self.api.draining.clone(), Arc::clone(&self.api.clock));
+        let identity = self.identity.clone();
         let deadline = self.deadline;
         let expired = async {
             match deadline {
@@ -80,6 +83,7 @@ impl Follower {
         let outcome = tokio::select! {
             () = draining.cancelled() => Err(ApiError::Draining),
             () = expired => Err(ApiError::DeadlineExceeded),
+            error = standing::lost(&identity, &clock) => Err(error),
             found = self.changed() => found,
         };
         self.ended = outcome.as_ref().map_or(true, |found| found.pending.is_empty());

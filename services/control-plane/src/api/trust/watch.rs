@@ -26,8 +26,8 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::signed_bundle;
-use crate::access::Action;
-use crate::api::{Api, Call, Fields};
+use crate::access::{Action, Identity};
+use crate::api::{Api, Call, Fields, standing};
 use crate::error::{ApiError, to_status};
 use crate::per_user::Share;
 
@@ -60,11 +60,11 @@ pub(super) async fn handle(
     let (end, ended) = oneshot::channel();
     let request_id = call.request_id;
     let watcher = Watcher { api: Arc::clone(api), id, request_id, messages, applied: None, _share: share };
-    let deadline = call.deadline;
+    let (deadline, identity) = (call.deadline, call.identity.clone());
     tokio::spawn(async move {
         watcher.api.metrics.watchers(1);
         let metrics = watcher.api.metrics.clone();
-        let error = watcher.run(live, request.after_revision, deadline).await;
+        let error = watcher.run(live, request.after_revision, deadline, &identity).await;
         metrics.watchers(-1);
         // A reader that has gone does not hear why.
         let _ = end.send(error);
@@ -89,8 +89,14 @@ struct Watcher {
 
 impl Watcher {
     /// Runs until the stream has to end; tells why.
-    async fn run(self, live: FeedStream, after_revision: Option<u64>, deadline: Option<Instant>) -> ApiError {
-        let draining = self.api.draining.clone();
+    async fn run(
+        self,
+        live: FeedStream,
+        after_revision: Option<u64>,
+        deadline: Option<Instant>,
+        identity: &Identity,
+    ) -> ApiError {
+        let (draining, clock) = (self.api.draining.clone(), Arc::clone(&self.api.clock));
         let expired = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -100,6 +106,7 @@ impl Watcher {
         tokio::select! {
             () = draining.cancelled() => ApiError::Draining,
             () = expired => ApiError::DeadlineExceeded,
+            error = standing::lost(identity, &clock) => error,
             outcome = self.follow(live, after_revision) => outcome.err().unwrap_or(ApiError::Cancelled),
         }
     }

@@ -1,0 +1,210 @@
+//! TLS of the gRPC listener: the server's certificate and the CAs of its callers, changed
+//! while it runs.
+//!
+//! A new handshake meets what is in force; one with the old settings cannot be resumed. An
+//! open connection stays when the server's certificate changes. When the client CAs change,
+//! the certificate that it showed is checked once more: whose CA is gone must connect again.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use arc_swap::ArcSwapOption;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::client_certificate::ClientCertificate;
+use crate::config::TlsConfig;
+use crate::reload::Reload;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What handshakes are made with.
+pub struct ServerTls {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_cas: Option<PathBuf>,
+    /// Present once it was read.
+    in_force: ArcSwapOption<InForce>,
+    shown: Mutex<Shown>,
+}
+
+struct InForce {
+    server: Arc<ServerConfig>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// The certificates of open connections.
+#[derive(Default)]
+struct Shown {
+    next: u64,
+    connections: HashMap<u64, (Vec<CertificateDer<'static>>, CancellationToken)>,
+}
+
+/// What a handshake has made.
+pub struct Secured<S> {
+    /// The encrypted connection.
+    pub stream: TlsStream<S>,
+    /// What the client has shown, verified.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
+    /// To be kept as long as the connection.
+    pub place: Option<ShownPlace>,
+}
+
+/// A connection among those whose certificates are checked again.
+pub struct ShownPlace {
+    tls: Arc<ServerTls>,
+    number: u64,
+    /// Cancelled when the certificate counts for nothing any more.
+    pub withdrawn: CancellationToken,
+}
+
+impl ServerTls {
+    /// The settings' files; `None` without TLS. Nothing is read yet: see [`Reload`].
+    #[must_use]
+    pub fn of(config: &TlsConfig) -> Option<Arc<Self>> {
+        let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) else { return None };
+        Some(Arc::new(Self {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_cas: config.client_ca_file.clone(),
+            in_force: ArcSwapOption::empty(),
+            shown: Mutex::default(),
+        }))
+    }
+
+    /// Makes a handshake.
+    ///
+    /// # Errors
+    /// The client gave up, took too long, or showed a certificate of nobody's.
+    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        self: &Arc<Self>,
+        stream: S,
+    ) -> io::Result<Secured<S>> {
+        let in_force = self.in_force.load_full();
+        let in_force = in_force.ok_or_else(|| io::Error::other("no certificate was read yet"))?;
+        let handshake = TlsAcceptor::from(Arc::clone(&in_force.server)).accept(stream);
+        let stream =
+            tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let Some(chain) = stream.get_ref().1.peer_certificates() else {
+            return Ok(Secured { stream, client_certificate: None, place: None });
+        };
+        let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        let read = chain.first().and_then(|leaf| ClientCertificate::read(leaf));
+        let read = read.ok_or_else(|| io::Error::other("the client certificate cannot be read"))?;
+        let place = self.show(chain);
+        // The CAs may have changed between the handshake and the line above.
+        if !self.in_force.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, &in_force)) {
+            self.check_again();
+        }
+        Ok(Secured { stream, client_certificate: Some(Arc::new(read)), place: Some(place) })
+    }
+
+    fn show(self: &Arc<Self>, chain: Vec<CertificateDer<'static>>) -> ShownPlace {
+        let withdrawn = CancellationToken::new();
+        let mut shown = self.shown();
+        let number = shown.next;
+        shown.next += 1;
+        shown.connections.insert(number, (chain, withdrawn.clone()));
+        ShownPlace { tls: Arc::clone(self), number, withdrawn }
+    }
+
+    /// Withdraws from open connections the certificates that the CAs in force do not vouch
+    /// for.
+    fn check_again(&self) {
+        let in_force = self.in_force.load();
+        let clients = in_force.as_ref().and_then(|in_force| in_force.clients.as_ref());
+        let (mut kept, mut withdrawn) = (0_usize, 0_usize);
+        for (chain, token) in self.shown().connections.values() {
+            let vouched = chain.split_first().zip(clients).is_some_and(|((leaf, rest), clients)| {
+                clients.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
+            });
+            if vouched {
+                kept += 1;
+            } else {
+                withdrawn += 1;
+                token.cancel();
+            }
+        }
+        tracing::info!(kept, withdrawn, "client certificates of open connections checked again");
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ShownPlace {
+    fn drop(&mut self) {
+        self.tls.shown().connections.remove(&self.number);
+    }
+}
+
+impl Reload for ServerTls {
+    fn name(&self) -> &'static str {
+        "tls"
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.client_cas).cloned().collect()
+    }
+
+    fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+        let [certificate, key, rest @ ..] = contents else { anyhow::bail!("a file is missing") };
+        let certificate = certificates(certificate).context("tls.cert_file cannot be used")?;
+        let key = PrivateKeyDer::from_pem_slice(key).context("tls.key_file holds no private key")?;
+        let clients = rest.first().map(|cas| client_verifier(cas)).transpose();
+        let clients = clients.context("tls.client_ca_file cannot be used")?;
+        let server = server_config(certificate, key, clients.clone());
+        let server = server.context("the certificate and the key in [tls] cannot be used together")?;
+        self.in_force.store(Some(Arc::new(InForce { server: Arc::new(server), clients })));
+        self.check_again();
+        Ok(())
+    }
+}
+
+fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+    ensure!(!found.is_empty(), "it holds no certificate (PEM)");
+    Ok(found)
+}
+
+/// Optional, so that callers with a token need no certificate; who brings neither is refused
+/// by the identity layer.
+fn client_verifier(pem: &[u8]) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots.add(certificate)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .allow_unauthenticated()
+        .build()?)
+}
+
+fn server_config(
+    certificate: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> anyhow::Result<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(clients),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_single_cert(certificate, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}

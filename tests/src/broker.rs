@@ -1,7 +1,7 @@
 //! Brokers that enforce trust: the gate in front of one, a Mosquitto with the
 //! plugin, and the devices that connect to them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::certificates::{Ca, Leaf};
 use crate::deployment::{Deployment, OWNER, Replica};
 use crate::eventually::eventually;
 use crate::nats::Role;
-use crate::process::{Launcher, Process};
+use crate::process::{Launcher, Output, Process};
 use crate::program::{built, free_port, repository};
 
 /// How long a broker or an agent may take to come up.
@@ -31,15 +31,16 @@ pub struct Broker {
     /// `HOST:PORT` for devices, mutual TLS.
     pub address: String,
     // The agent before the broker, both before their files.
-    processes: Vec<Process>,
-    _files: TempDir,
+    agent: Process,
+    _broker: Option<Process>,
+    files: TempDir,
 }
 
 impl Broker {
     /// What its agent has written.
     #[must_use]
     pub fn agent_said(&self) -> String {
-        self.processes.first().map(|agent| agent.output().text()).unwrap_or_default()
+        self.agent.output().text()
     }
 }
 
@@ -54,7 +55,29 @@ impl Broker {
         instance: &str,
         servers: &Ca,
     ) -> anyhow::Result<Self> {
-        let files = files(servers)?;
+        Self::gate_in(deployment, replica, instance, files(servers)?).await
+    }
+
+    /// The gate killed, and started again with what it has on disk; on another port.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restarted_gate(
+        self,
+        deployment: &Deployment,
+        replica: &Replica,
+        instance: &str,
+    ) -> anyhow::Result<Self> {
+        self.agent.kill();
+        Self::gate_in(deployment, replica, instance, self.files).await
+    }
+
+    async fn gate_in(
+        deployment: &Deployment,
+        replica: &Replica,
+        instance: &str,
+        files: TempDir,
+    ) -> anyhow::Result<Self> {
         let upstream = agreeable_broker().await?;
         let mut launcher = agent(deployment, replica, instance, "gate", files.path())?;
         let at = |name: &str| files.path().join(name);
@@ -64,7 +87,7 @@ impl Broker {
         let process = launcher.start()?;
         let line = listening(&process).await?;
         let address = line.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Self { address, processes: vec![process], _files: files })
+        Ok(Self { address, agent: process, _broker: None, files })
     }
 
     /// Starts a Mosquitto with the plugin, and `catrust-agent mosquitto` beside it.
@@ -106,7 +129,27 @@ impl Broker {
         let driver = launcher.start()?;
         listening(&driver).await?;
         let address = format!("127.0.0.1:{port}");
-        Ok(Self { address, processes: vec![driver, mosquitto], _files: files })
+        Ok(Self { address, agent: driver, _broker: Some(mosquitto), files })
+    }
+}
+
+impl Broker {
+    /// What the agent has written so far.
+    #[must_use]
+    pub const fn agent_output(&self) -> &Output {
+        self.agent.output()
+    }
+
+    /// Whether the agent still runs.
+    #[must_use]
+    pub fn agent_runs(&self) -> bool {
+        self.agent.exit_status().is_none()
+    }
+
+    /// The gate's state directory.
+    #[must_use]
+    pub fn gate_state(&self) -> PathBuf {
+        self.files.path().join("gate-state")
     }
 }
 
@@ -131,7 +174,11 @@ fn agent(
     let mut launcher = Launcher::new(&format!("catrust-agent {kind}"), &program.to_string_lossy(), "KILL");
     let command = launcher.command();
     command.args([kind, "--server", replica.server.address(), "--instance", instance]);
-    command.arg("--trust-key").arg(deployment.trust_key());
+    match &deployment.root_key {
+        Some(root) => command.arg("--root-key").arg(root),
+        None => command.arg("--trust-key").arg(deployment.trust_key()),
+    };
+    command.args(&deployment.agent_arguments);
     command.arg("--token-file").arg(files.join("token"));
     command.arg("--state-dir").arg(files.join(format!("{kind}-state")));
     if let Some(nats) = &deployment.nats {

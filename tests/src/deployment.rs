@@ -164,6 +164,10 @@ pub struct Deployment {
     pub nats: Option<Nats>,
     /// Keys, identities and configuration.
     pub files: TempDir,
+    /// The public root key that agents get in place of [`Deployment::trust_key`].
+    pub root_key: Option<PathBuf>,
+    /// More arguments for agents.
+    pub agent_arguments: Vec<String>,
     settings: BTreeMap<String, String>,
 }
 
@@ -211,7 +215,8 @@ impl Deployment {
             }
         }
         settings.extend(plan.settings);
-        let deployment = Self { postgres, nats, files, settings };
+        let (root_key, agent_arguments) = (None, Vec::new());
+        let deployment = Self { postgres, nats, files, root_key, agent_arguments, settings };
         if plan.migrated {
             deployment.migrate().await?.success()?;
             deployment.grant().await?;

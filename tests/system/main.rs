@@ -14,6 +14,7 @@ mod fleet;
 mod foreign;
 mod harness;
 mod identity;
+mod keys;
 mod lifecycle;
 mod matrix;
 mod permission;

@@ -58,6 +58,9 @@ const EARLY_CHANGES: usize = 256;
 /// Changes after a saved bundle, after which another bundle is asked for, so that a
 /// start does not have to verify ever more of them.
 const MAX_SAVED_CHANGES: u64 = 1_000;
+/// How long replicas may differ about the key set after it was renewed, before an older one
+/// is told. It is refused at once.
+const KEY_SET_GRACE: Duration = Duration::from_secs(60);
 /// Longest time between two saved heads: what a restart without contact may lose of the
 /// hard budget.
 const HEAD_SAVED_EVERY: Duration = Duration::from_secs(30);
@@ -67,6 +70,8 @@ const HEAD_SAVED_EVERY: Duration = Duration::from_secs(30);
 pub struct Core {
     settings: CoreSettings,
     keys: KeyRing,
+    /// When the key set in force came.
+    keys_came_at: Option<Duration>,
     held: Option<Held>,
     clock: HeadClock,
     choice: SourceChoice,
@@ -93,6 +98,7 @@ impl Core {
         Self {
             keys: settings.keys.clone(),
             settings,
+            keys_came_at: None,
             held: None,
             clock: HeadClock::new(clock_skew, soft_budget, hard_budget),
             choice: SourceChoice::new(soft_budget),

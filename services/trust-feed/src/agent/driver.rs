@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::core::{Cause, Core, Input, Now, Output, Refusal, Refused, SourceKind, Statement};
+use super::core::{Cause, Core, Input, Now, Output, Record, Refusal, Refused, SourceKind, Statement};
 use super::enforcer::{AgentTrust, Enforcer, Freshness};
 use super::handle::AgentStatus;
 use super::receipt::{Receipt, Speaker};
@@ -82,6 +82,13 @@ impl Driver {
         match output {
             Output::Apply { trust, cause } => return Some(self.apply(&trust, cause).await),
             Output::Persist { revision, record } => {
+                if let Record::KeySet(set) = &record {
+                    tracing::info!(
+                        version = set.version,
+                        keys = set.keys.len(),
+                        "a newer key set is in force"
+                    );
+                }
                 let result = self.with_store(|store| store.write(record)).await;
                 return Some(Input::Persisted { revision, result });
             }

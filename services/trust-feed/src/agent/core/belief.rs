@@ -11,9 +11,9 @@
 use std::collections::BTreeSet;
 
 use catrust_proto::v1 as proto;
-use catrust_signing::{Adopted, KeyRing, Present, Signed, VerifyError};
+use catrust_signing::{Adopted, KeyRing, KeySetError, Present, Signed, VerifyError};
 
-use super::{Core, Now, Output, Record, Refusal};
+use super::{Core, KEY_SET_GRACE, Now, Output, Record, Refusal};
 use crate::agent::enforcer::Freshness;
 
 /// Names of keys.
@@ -71,8 +71,12 @@ impl Core {
                 let revision = self.revision().unwrap_or(0);
                 let record = Record::KeySet(Box::new(message));
                 self.outputs.push_back(Output::Persist { revision, record });
+                self.keys_came_at = Some(now.monotonic);
                 self.forget_the_disowned(now);
             }
+            // Not every replica has read the newer one yet.
+            Err(KeySetError::Rollback { .. })
+                if self.keys_came_at.is_some_and(|at| now.monotonic.saturating_sub(at) < KEY_SET_GRACE) => {}
             Err(error) => self.refuse(now, 0, Refusal::KeySet(error)),
         }
     }

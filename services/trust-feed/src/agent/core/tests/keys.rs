@@ -290,6 +290,15 @@ fn sets_that_are_rolled_back_forked_or_old_are_refused_and_change_nothing() {
     site.rig.grpc(second.clone());
     site.rig.grpc(second);
     assert_eq!(site.rig.refused_kinds(), [""; 0], "the same again is no news");
+    site.rig.grpc(before.clone());
+    assert_eq!(site.rig.refused_kinds(), [""; 0], "replicas do not read their files all at once");
+    site.rig.grpc(site.rig.head_at(2));
+    assert_eq!(
+        site.rig.saved_keys.as_ref().map(|set| set.version),
+        Some(2),
+        "and it is refused all the same"
+    );
+    site.rig.pass_quietly(61 * SECOND);
     site.rig.grpc(before);
     site.rig.grpc(site.set(2, LONG, &[good(&site.old)]));
     site.rig.grpc(site.set(3, -31, &[good(&site.new)]));

@@ -1,5 +1,9 @@
 //! Servers whose key and key set do not fit.
 
+use anyhow::Context as _;
+use catrust_proto::v1::trust_message::Message;
+use catrust_proto::v1::{GetTrustBundleRequest, WatchTrustRequest};
+use catrust_tests::deployment::Plan;
 use catrust_tests::eventually::eventually;
 use catrust_tests::http;
 use catrust_tests::process::Launcher;
@@ -36,6 +40,37 @@ async fn a_key_outside_the_set_does_not_start_and_says_what_to_do() -> anyhow::R
     assert!(said.contains("signing.key_set_file: cannot read"), "{said}");
     // And as it is meant to be.
     desk.replica(&deployment, "good", "keys.json").await?;
+    Ok(())
+}
+
+/// Without NATS, the stream of gRPC is the only way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_gets_the_set_before_the_rest_and_each_newer_one() -> anyhow::Result<()> {
+    let desk = Desk::new().await?;
+    desk.key("event").await?;
+    let first = desk.vouch("keys.json", &["--add", "event.pub.pem"]).await?;
+    let deployment = Plan { nats: None, ..Plan::default() }.deploy().await?;
+    let replica = desk.replica(&deployment, "event", "keys.json").await?;
+    let instance = replica.instance().await?;
+    let request = GetTrustBundleRequest { mqtt_instance_id: instance.id.clone(), at: None };
+    let reply = instance.caller.trust.clone().get_trust_bundle(request).await?.into_inner();
+    assert_eq!(reply.key_set.as_ref(), Some(&first));
+    let request = WatchTrustRequest { mqtt_instance_id: instance.id.clone(), ..Default::default() };
+    let mut feed = instance.caller.trust.clone().watch_trust(request).await?.into_inner();
+    let mut next = async || {
+        let message = tokio::time::timeout(SOON, feed.message()).await??.context("the stream ended")?;
+        message.message.context("an empty message")
+    };
+    assert_eq!(next().await?, Message::KeySet(first));
+    assert!(matches!(next().await?, Message::Bundle(_)));
+    let second = desk.vouch("keys.json", &[]).await?;
+    let newer = loop {
+        match next().await? {
+            Message::Head(_) => {}
+            other => break other,
+        }
+    };
+    assert_eq!(newer, Message::KeySet(second));
     Ok(())
 }
 

@@ -157,3 +157,39 @@ fn keys(mut trust_keys: Vec<PathBuf>, root_keys: &[PathBuf]) -> anyhow::Result<K
         .with_context(|| format!("--root-key: {} is not a public root key", list(root_keys)))?;
     Ok(KeyRing::new(pinned, roots))
 }
+
+#[cfg(test)]
+mod tests {
+    use catrust_trust_feed::SigningKey;
+
+    use super::*;
+
+    fn public_key() -> String {
+        SigningKey::from_pem(&SigningKey::generate_pem().unwrap()).unwrap().public_key_pem()
+    }
+
+    #[test]
+    fn several_pinned_keys_and_root_keys_are_taken_and_a_bad_one_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (one, two, root) = (
+            write("one.pem", &public_key()),
+            write("two.pem", &public_key()),
+            write("root.pem", &(public_key() + &public_key())),
+        );
+        let ring = keys(vec![one.clone(), two.clone()], &[]).unwrap();
+        assert_eq!(ring, KeyRing::from(TrustKeys::load([&one, &two]).unwrap()));
+        let ring = keys(Vec::new(), std::slice::from_ref(&root)).unwrap();
+        assert_eq!(ring, KeyRing::new(TrustKeys::default(), TrustKeys::load([&root]).unwrap()));
+        assert!(keys(vec![one], &[root]).unwrap().takes_key_sets());
+        let bad = write("bad.pem", "no key");
+        let error = keys(vec![two.clone(), bad.clone()], &[]).unwrap_err();
+        assert!(format!("{error:#}").contains("--trust-key"), "{error:#}");
+        let error = keys(vec![two], &[bad]).unwrap_err();
+        assert!(format!("{error:#}").contains("--root-key"), "{error:#}");
+    }
+}

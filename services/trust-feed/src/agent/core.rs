@@ -37,7 +37,6 @@ use crate::bundle::{self, HeadVerdict, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
 use crate::message::HEAD_VALIDITY_SECONDS;
 use crate::parse;
-use belief::is_history;
 use head_clock::HeadClock;
 use held::{Held, SavedHead};
 use refusal::Throttle;
@@ -205,7 +204,7 @@ impl Core {
                 let revision = change.revision;
                 match change.verified(&keys) {
                     Ok(change) => return self.take_change(now, change),
-                    Err(error) if is_history(&error) && self.revision() >= Some(revision) => return,
+                    Err(error) if self.is_history(revision, &error) => return,
                     Err(error) => (revision, error),
                 }
             }

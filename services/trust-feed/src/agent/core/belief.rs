@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use catrust_proto::v1 as proto;
-use catrust_signing::{Adopted, KeyRing, KeySetError, Present, Signed, VerifyError};
+use catrust_signing::{Adopted, KeyRefusal, KeyRing, KeySetError, Present, Signed, VerifyError};
 
 use super::{Core, KEY_SET_GRACE, Now, Output, Record, Refusal};
 use crate::agent::enforcer::Freshness;
@@ -41,13 +41,6 @@ impl Signers {
     fn are_disowned(&self, keys: &KeyRing) -> bool {
         self.0.iter().any(|key_id| keys.disowns(key_id))
     }
-}
-
-/// Whether a change that is not to be believed is only an old one, of a key that has
-/// expired since: the stream keeps the last change of each CA certificate for ever.
-pub fn is_history(error: &VerifyError) -> bool {
-    use catrust_signing::KeyRefusal::Expired;
-    matches!(error, VerifyError::UnusableKey { reason: Expired { .. }, .. })
 }
 
 impl Core {
@@ -98,6 +91,18 @@ impl Core {
         if !saved_well || held.signers.are_disowned(keys) {
             self.want_snapshot(now);
         }
+    }
+
+    /// Whether a change that is not to be believed is only an old one, by a key that has
+    /// expired or was dropped since: the stream keeps the last change of each CA certificate
+    /// for ever. It would not count if it were believed.
+    pub(super) fn is_history(&self, revision: u64, error: &VerifyError) -> bool {
+        let of_old = match error {
+            VerifyError::UnusableKey { reason: KeyRefusal::Expired { .. }, .. } => true,
+            VerifyError::UnknownKey { .. } => self.keys.takes_key_sets(),
+            _ => false,
+        };
+        of_old && self.revision() >= Some(revision)
     }
 
     /// Whether the state may never have been the log's.

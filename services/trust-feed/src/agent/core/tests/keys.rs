@@ -280,6 +280,14 @@ fn an_expired_key_admits_nobody_new_and_old_changes_by_it_are_history() {
     site.rig.grow(1);
     site.rig.nats(site.rig.change(4));
     assert_eq!((site.rig.core.revision(), site.rig.refusals.len()), (Some(3), told + 1));
+    // The same once the key is dropped.
+    site.rig.grpc(site.set(3, LONG, &[good(&site.new)]));
+    for revision in [1, 2, 3] {
+        site.rig.nats(site.rig.change(revision));
+    }
+    assert_eq!(site.rig.refusals.len(), told + 1);
+    site.rig.nats(site.rig.change(4));
+    assert_eq!((site.rig.core.revision(), site.rig.refused_kinds().pop()), (Some(3), Some("unknown_key")));
 }
 
 #[test]

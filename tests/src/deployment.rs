@@ -317,14 +317,21 @@ impl Deployment {
         Ok(launcher)
     }
 
-    /// Runs a command of `catrust-server` on the deployment's configuration.
+    /// Runs a command of `catrust-server` on the deployment's configuration, with the role
+    /// that `deploy/postgres/roles.sql` has for it.
     ///
     /// # Errors
     /// When it cannot be run; a bad exit code is no error.
     pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Finished> {
+        let role = match arguments.first() {
+            Some(&"rebuild") => "catrust_rebuild",
+            Some(&("verify" | "export")) => "catrust_audit",
+            _ => ROLE,
+        };
         let (config, _) = self.configuration("command")?;
         let config = config.to_string_lossy().into_owned();
-        run_server(&[arguments, &["--config", &config]].concat(), &[]).await
+        let url = self.postgres.url_of(role);
+        run_server(&[arguments, &["--config", &config]].concat(), &[("CATRUST_DATABASE__URL", &url)]).await
     }
 
     /// The wire.

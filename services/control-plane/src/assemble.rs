@@ -95,6 +95,8 @@ pub struct Parts {
     pub keys: Arc<ServerKeys>,
     /// The feed to publish to, where there is one besides the in-process one.
     pub feed: Option<Arc<dyn TrustFeed>>,
+    /// Whether that feed may be emptied although it holds another log.
+    pub take_over_stream: bool,
     /// The receipts that come on that feed.
     pub receipts: Option<ReceiptStream>,
     /// The way to the other replicas, to tell them what users spend.

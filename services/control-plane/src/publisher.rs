@@ -10,6 +10,7 @@
 //! the feed:  1 2 3 4 5 6                same hash at 6: go on with 7
 //! the feed:  1 2 3 4 5 6'               another hash:   not ours; empty it, go on with 1
 //! the feed:  1 2 … 12                   ahead:          not ours; the same
+//! the feed:  a b c d e f                another log:    somebody else's; leave it alone
 //! the feed:  (empty)                    go on with 1
 //! ```
 //!
@@ -74,6 +75,7 @@ pub struct Publisher {
     heads: Arc<dyn HeadSource>,
     hooks: Arc<dyn PublisherHooks>,
     clock: Clock,
+    take_over: bool,
     status: watch::Sender<PublisherStatus>,
 }
 
@@ -89,7 +91,14 @@ impl Publisher {
         clock: Clock,
     ) -> (Self, watch::Receiver<PublisherStatus>) {
         let (status, receiver) = watch::channel(PublisherStatus::default());
-        (Self { store, feed, keys, heads, hooks, clock, status }, receiver)
+        (Self { store, feed, keys, heads, hooks, clock, take_over: false, status }, receiver)
+    }
+
+    /// Whether a feed that holds another log may be emptied. Off at first.
+    #[must_use]
+    pub fn taking_over(mut self, take_over: bool) -> Self {
+        self.take_over = take_over;
+        self
     }
 
     /// Publishes until `shutdown`. No failure ends it: it says so once, tries again,
@@ -101,6 +110,7 @@ impl Publisher {
             cursor: None,
             seen: None,
             conflict: None,
+            owned: false,
             checked_at: Instant::now(),
             read_at: Instant::now(),
             appended: self.store.appended(),
@@ -109,6 +119,18 @@ impl Publisher {
             trouble: Trouble::default(),
         };
         tokio::join!(work.run(&shutdown), heads::send(&self, &shutdown));
+    }
+
+    /// Whether a feed that was never found to be ours is another installation's, rather than ours
+    /// with something foreign at its end: neither its end nor its oldest message is of this log.
+    /// It may be all that their agents have.
+    async fn is_somebody_elses(&self, misfit: Misfit) -> Result<bool, PublishError> {
+        let foreign = matches!(misfit, Misfit::OtherLog { .. } | Misfit::NoLastMessage { .. });
+        if !foreign || self.take_over || self.feed.tail().await?.messages == 0 {
+            return Ok(false);
+        }
+        let oldest = self.feed.oldest().await?;
+        Ok(oldest.is_none_or(|message| message.log_id != self.store.log_id()))
     }
 
     /// Makes the messages of `events`, up to the first that has none; many of them
@@ -164,6 +186,8 @@ struct Work<'a> {
     /// Another event at a position that the end of the feed does not show, and when
     /// the feed was created that holds it: it stays until that feed is emptied.
     conflict: Option<(u64, Timestamp)>,
+    /// Whether the feed was found to hold this log since the start.
+    owned: bool,
     checked_at: Instant,
     /// When the log itself was read last: what this process committed comes without.
     read_at: Instant,
@@ -265,6 +289,7 @@ impl Work<'_> {
                 self.conflict = self.seen.as_ref().map(|seen| (*position, seen.created_at));
             }
             outcome?;
+            self.owned = true;
             drop(spans);
             self.cursor = Some(last.position);
             for event in events.iter().take(messages.len()) {
@@ -328,6 +353,7 @@ impl Work<'_> {
                 tracing::warn!(position = after, "the feed has lost its end; publishing it again");
             }
             self.seen = Some(Seen::from(&tail));
+            self.owned |= after > 0;
             self.note_success(after, head.position);
         }
         Ok(verdict)
@@ -335,6 +361,9 @@ impl Work<'_> {
 
     /// Empties the feed, when that is this replica's to do and still needed.
     async fn rebuild(&mut self, misfit: Misfit) -> Result<u64, PublishError> {
+        if !self.owned && self.publisher.is_somebody_elses(misfit).await? {
+            return Err(PublishError::SomebodyElses(misfit));
+        }
         if self.rebuilt_at.is_some_and(|at| at.elapsed() < self.rebuild_pause) {
             return Err(PublishError::NotOurs(misfit));
         }
@@ -400,7 +429,8 @@ impl Work<'_> {
             }
         }
         self.publisher.status.send_modify(|status| {
-            status.feed_available &= !matches!(error, PublishError::Feed(_));
+            let unusable = matches!(error, PublishError::Feed(_) | PublishError::SomebodyElses(_));
+            status.feed_available &= !unusable;
             status.last_error = Some(text);
         });
     }

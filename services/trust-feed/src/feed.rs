@@ -115,6 +115,14 @@ pub trait TrustFeed: Send + Sync + 'static {
     /// [`FeedError::Unavailable`], [`FeedError::Unsuitable`].
     async fn tail(&self) -> Result<FeedTail, FeedError>;
 
+    /// Reads which row the oldest message is that the feed has kept; `None` where it has none,
+    /// or one that does not belong at its sequence. Whose the feed is shows here, also where
+    /// somebody has put another message at its end.
+    ///
+    /// # Errors
+    /// [`FeedError::Unavailable`].
+    async fn oldest(&self) -> Result<Option<TailMessage>, FeedError>;
+
     /// Stores messages, whose positions MUST be consecutive, in their order.
     ///
     /// Returns when all of them are stored. Those that the feed holds already are

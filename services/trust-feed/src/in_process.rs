@@ -144,6 +144,11 @@ impl TrustFeed for InProcessFeed {
         Ok(self.lock().tail())
     }
 
+    /// Nobody else can put a message here: any of them tells whose it is.
+    async fn oldest(&self) -> Result<Option<TailMessage>, FeedError> {
+        Ok(self.lock().tail().last)
+    }
+
     async fn publish(&self, messages: &[FeedMessage]) -> Result<(), FeedError> {
         let mut state = self.lock();
         for message in remaining(messages, &state.tail())? {

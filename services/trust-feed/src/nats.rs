@@ -33,7 +33,7 @@ use catrust_domain::InstanceId;
 use catrust_proto::v1::{Head, KeySet};
 use tokio::sync::watch;
 
-use crate::feed::{FeedError, FeedStream, FeedTail, TrustFeed};
+use crate::feed::{FeedError, FeedStream, FeedTail, TailMessage, TrustFeed};
 use crate::message::FeedMessage;
 use crate::subject;
 
@@ -201,6 +201,11 @@ impl TrustFeed for NatsFeed {
         self.check_server()?;
         let info = stream::ensure(&self.jetstream, self.replicas).await?;
         stream::tail(&self.jetstream, &info).await
+    }
+
+    async fn oldest(&self) -> Result<Option<TailMessage>, FeedError> {
+        self.check_connected()?;
+        Ok(self.kept_after(0).await?.and_then(|kept| kept.row))
     }
 
     async fn publish(&self, messages: &[FeedMessage]) -> Result<(), FeedError> {

@@ -72,6 +72,31 @@ async fn the_stream_cannot_be_purged_and_its_messages_cannot_be_deleted() {
 }
 
 #[tokio::test]
+async fn a_stream_of_the_same_name_that_is_somebody_elses_is_left_alone() {
+    let server = NatsServer::start();
+    let context = bare(&server).await;
+    let theirs = jetstream::stream::Config {
+        name: "CATRUST".to_owned(),
+        subjects: vec!["orders.>".to_owned()],
+        ..Default::default()
+    };
+    context.create_stream(theirs).await.unwrap();
+    context.publish("orders.1", "{}".into()).await.unwrap().await.unwrap();
+    let feed = NatsFeed::connect(&NatsSettings::new(server.url())).await.unwrap();
+    let refusal = loop {
+        match feed.tail().await {
+            Err(FeedError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(10)).await,
+            other => break other,
+        }
+    };
+    let refused = matches!(&refusal, Err(FeedError::Unsuitable(text)) if text.contains("orders.>"));
+    assert!(refused, "{refusal:?}");
+    let found = context.get_stream("CATRUST").await.unwrap();
+    assert_eq!(found.cached_info().config.subjects, ["orders.>"]);
+    assert_eq!(found.cached_info().state.messages, 1);
+}
+
+#[tokio::test]
 async fn settings_that_somebody_changed_are_mended() {
     let server = NatsServer::start();
     let context = bare(&server).await;

@@ -75,7 +75,7 @@ fn all<'a>(subjects: &[&'a str]) -> BTreeSet<&'a str> {
 }
 
 /// A deployment on the sample configuration, with the instance that it names.
-async fn guarded(version: Version) -> anyhow::Result<(Deployment, Replica, TestInstance)> {
+pub async fn guarded(version: Version) -> anyhow::Result<(Deployment, Replica, TestInstance)> {
     let plan = Plan { nats: Some(version), guarded: true, ..Plan::default() };
     let deployment = plan.deploy().await?;
     let replica = deployment.replica("a").await?;

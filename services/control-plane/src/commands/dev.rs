@@ -52,6 +52,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         store: Arc::new(SqliteEventStore::open(&database, Arc::clone(&clock)).await?),
         keys,
         feed: None,
+        take_over_stream: false,
         receipts: None,
         spending: None,
         authenticator: access.clone(),

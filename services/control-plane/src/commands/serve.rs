@@ -84,6 +84,7 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
         store,
         keys,
         feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),
+        take_over_stream: config.nats.take_over_stream,
         receipts,
         spending,
         authenticator: callers.known,

@@ -43,6 +43,10 @@ pub struct NatsConfig {
     /// Copies of the stream in a NATS cluster: 1, 3 or 5. Default 1. One copy is lost with
     /// its server, and made anew from the log.
     pub stream_replicas: usize,
+    /// Empty a stream `CATRUST` that holds the log of another installation, and fill it with
+    /// this one's. Default false: nothing is published then, and the log says so. For once, after
+    /// the database was replaced; two installations never share a NATS account.
+    pub take_over_stream: bool,
 }
 
 impl Default for NatsConfig {
@@ -58,6 +62,7 @@ impl Default for NatsConfig {
             client_key_file: None,
             allow_plaintext: false,
             stream_replicas: 1,
+            take_over_stream: false,
         }
     }
 }

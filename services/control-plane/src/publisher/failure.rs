@@ -31,6 +31,13 @@ pub enum PublishError {
     /// another one holds the lease, or it was emptied a moment ago.
     #[error("the feed is not this log's ({0}); waiting for it to be emptied")]
     NotOurs(Misfit),
+    /// The feed is another installation's. An operator has to say what is meant.
+    #[error(
+        "the stream CATRUST of this NATS account belongs to somebody else ({0}), and nothing is published on \
+         it: give this installation a NATS account of its own; or, where the stream is to be emptied for it, \
+         set nats.take_over_stream = true or delete the stream"
+    )]
+    SomebodyElses(Misfit),
 }
 
 impl PublishError {

@@ -12,8 +12,8 @@ use catrust_domain::{InstanceId, SerialNumber, Timestamp};
 use catrust_proto::v1::{Head, KeySet};
 use catrust_trust_feed::contract::{NatsServer, SampleLog};
 use catrust_trust_feed::{
-    Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, TrustError, TrustKeys, TrustState,
-    message,
+    Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, TailMessage, TrustError, TrustKeys,
+    TrustState, message,
 };
 use futures::StreamExt as _;
 
@@ -202,23 +202,47 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-#[tokio::test]
-async fn a_feed_of_another_log_is_emptied_by_the_holder_alone() {
+/// A server with the stream of a log that is not ours.
+async fn server_of_another_log(key: &Arc<SigningKey>) -> (NatsServer, MemoryLog) {
     let server = NatsServer::start();
     let theirs = grown(80);
-    let key = shared_key();
-    let other = Replica::start(theirs.replica(), feed_on(&server).await, &key);
+    let other = Replica::start(theirs.replica(), feed_on(&server).await, key);
     other.until_published(80).await;
-    drop(other);
+    (server, theirs)
+}
+
+fn complains(of: &str) -> impl Fn(&PublisherStatus) -> bool {
+    move |status| status.last_error.as_ref().is_some_and(|error| error.contains(of))
+}
+
+#[tokio::test]
+async fn a_feed_of_another_log_is_left_alone() {
+    let key = shared_key();
+    let (server, theirs) = server_of_another_log(&key).await;
+    let ours = grown(50);
+    let replica = Replica::start(ours.replica(), feed_on(&server).await, &key);
+    let status = replica.until("it says what to do", complains("nats.take_over_stream")).await;
+    assert!(status.leading && status.rebuilds == 0 && !status.feed_available, "{status:?}");
+    ours.toggle_any();
+    tokio::time::timeout(Duration::from_secs(4), replica.until_published(51)).await.unwrap_err();
+    assert_feed_is_the_log(&server, &theirs, &key).await;
+    // An operator makes room.
+    delete_stream(&server).await;
+    replica.until_published(51).await;
+    assert_feed_is_the_log(&server, &ours, &key).await;
+}
+
+#[tokio::test]
+async fn a_feed_that_is_to_be_taken_over_is_emptied_by_the_holder_alone() {
+    let key = shared_key();
+    let (server, _) = server_of_another_log(&key).await;
     let ours = grown(50);
     let held = ours.replica().try_lease_publisher().await.unwrap().expect("the lease is free");
-    let replica = Replica::start(ours.replica(), feed_on(&server).await, &key);
+    let replica = Replica::start_taking_over(ours.replica(), feed_on(&server).await, &key);
     for _ in 0..40 {
         ours.toggle_any();
     }
-    let waits = |status: &PublisherStatus| {
-        status.last_error.as_ref().is_some_and(|error| error.contains("waiting for it to be emptied"))
-    };
+    let waits = complains("waiting for it to be emptied");
     let status = replica.until("the standby says why it waits", waits).await;
     assert!(status.covering && status.rebuilds == 0, "{status:?}");
     assert_eq!(feed_on_ready(&server).await.tail().await.unwrap().sequence, 80);
@@ -227,6 +251,26 @@ async fn a_feed_of_another_log_is_emptied_by_the_holder_alone() {
     assert!(status.leading && status.rebuilds == 1, "{status:?}");
     assert!(replica.rebuilds()[0].contains("holds the log"), "{:?}", replica.rebuilds());
     assert_feed_is_the_log(&server, &ours, &key).await;
+}
+
+/// Somebody with a stolen login puts a message of another log at the end, while no server
+/// runs: the stream is ours all the same.
+#[tokio::test]
+async fn a_message_of_another_log_at_the_end_of_our_feed_does_not_stay() {
+    let server = NatsServer::start();
+    let (log, key) = (grown(50), shared_key());
+    Replica::start(log.replica(), feed_on(&server).await, &key).until_published(50).await;
+    let other = grown(51);
+    let forged = other.with(|log| log.messages(&key)).pop().unwrap();
+    assert_eq!(forged.position, 51);
+    let answer = server.request(&forged.subject, std::str::from_utf8(&forged.json).unwrap()).await;
+    assert!(String::from_utf8_lossy(&answer).contains("\"seq\":51"), "{answer:?}");
+    log.toggle_any();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let status = replica.until_published(51).await;
+    assert_eq!(status.rebuilds, 1, "{:?}", replica.rebuilds());
+    assert!(replica.rebuilds()[0].contains("holds the log"), "{:?}", replica.rebuilds());
+    assert_feed_is_the_log(&server, &log, &key).await;
 }
 
 /// The database was restored from a backup: first the feed is ahead of it, later it
@@ -287,6 +331,10 @@ impl TrustFeed for Lossy {
         let lost = *self.lost.lock().unwrap();
         self.looked.send_modify(|times| *times += 1);
         Ok(FeedTail { messages: tail.messages.saturating_sub(lost), ..tail })
+    }
+
+    async fn oldest(&self) -> Result<Option<TailMessage>, FeedError> {
+        self.feed.oldest().await
     }
 
     async fn publish(&self, messages: &[FeedMessage]) -> Result<(), FeedError> {

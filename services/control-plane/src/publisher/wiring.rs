@@ -80,10 +80,11 @@ pub fn spawn(
         Arc::clone(&parts.clock),
     );
     let stopping = stages.stopping.clone();
+    let take_over = parts.take_over_stream;
     tasks.spawn("publisher", {
         let stopping = stopping.clone();
         async move {
-            publisher.run(stopping).await;
+            publisher.taking_over(take_over).run(stopping).await;
             Ok(())
         }
     });

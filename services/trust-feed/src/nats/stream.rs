@@ -90,6 +90,7 @@ pub async fn ensure(jetstream: &Context, replicas: usize) -> Result<Info, FeedEr
         }
         Err(error) => return Err(unanswered(error)),
     };
+    refuse_strangers(&info.config)?;
     let wanted = settings(info.config.clone(), replicas);
     if same(&info.config, &wanted) {
         return Ok(info);
@@ -102,6 +103,20 @@ pub async fn ensure(jetstream: &Context, replicas: usize) -> Result<Info, FeedEr
     Err(FeedError::Unsuitable(format!(
         "the NATS server does not keep the settings of the stream {STREAM}; compare \
          `nats stream info {STREAM}` with the documentation, or delete the stream"
+    )))
+}
+
+/// Refuses a stream that holds none of our subjects: it is somebody else's who took the same
+/// name, and our settings would delete its messages.
+fn refuse_strangers(found: &Config) -> Result<(), FeedError> {
+    let ours = |subject: &String| STREAM_SUBJECTS.contains(&subject.as_str());
+    if found.subjects.iter().any(ours) {
+        return Ok(());
+    }
+    Err(FeedError::Unsuitable(format!(
+        "the NATS account has a stream {STREAM} that is not catrust's: it holds {:?}; give catrust an \
+         account of its own, or delete that stream",
+        found.subjects
     )))
 }
 

@@ -58,6 +58,20 @@ impl Drop for Replica {
 
 impl Replica {
     pub fn start(store: MemoryStore, feed: Arc<dyn TrustFeed>, key: &Arc<SigningKey>) -> Self {
+        Self::start_as(store, feed, key, false)
+    }
+
+    /// Makes the feed its own, whosever it is.
+    pub fn start_taking_over(store: MemoryStore, feed: Arc<dyn TrustFeed>, key: &Arc<SigningKey>) -> Self {
+        Self::start_as(store, feed, key, true)
+    }
+
+    fn start_as(
+        store: MemoryStore,
+        feed: Arc<dyn TrustFeed>,
+        key: &Arc<SigningKey>,
+        take_over: bool,
+    ) -> Self {
         let heads = Arc::new(Heads { log: store.log(), fresh: Mutex::new(true) });
         let hooks = Arc::new(Recorder::default());
         let clock: Clock = Arc::new(|| Timestamp::from_micros(1_900_000_000_000_000));
@@ -69,7 +83,7 @@ impl Replica {
             Arc::clone(&hooks) as Arc<dyn PublisherHooks>,
             clock,
         );
-        let task = tokio::spawn(publisher.run(CancellationToken::new()));
+        let task = tokio::spawn(publisher.taking_over(take_over).run(CancellationToken::new()));
         Self { status, hooks, heads, task }
     }
 

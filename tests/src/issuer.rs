@@ -11,12 +11,17 @@ use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
     RsaPublicKeyComponents,
 };
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::Leaf;
 use crate::deployment::{ACCOUNT, Plan};
 use crate::program::run;
 
@@ -186,14 +191,34 @@ impl Publisher {
     /// # Errors
     /// When no port is free.
     pub async fn start(keys: &[&Key]) -> anyhow::Result<Self> {
+        Self::begin(keys, None).await
+    }
+
+    /// Publishes keys by https, under a certificate for 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no port is free, or the certificate cannot be used.
+    pub async fn start_tls(keys: &[&Key], leaf: &Leaf) -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificate = CertificateDer::from(leaf.der.clone());
+        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes())?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)?;
+        Self::begin(keys, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn begin(keys: &[&Key], tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = format!("http://{}/jwks.json", listener.local_addr()?);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/jwks.json", listener.local_addr()?);
         let shared = Arc::new(Shared {
             document: Mutex::new(key_set(keys)),
             away: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
         });
-        let serving = tokio::spawn(serve(listener, Arc::clone(&shared)));
+        let serving = tokio::spawn(serve(listener, Arc::clone(&shared), tls));
         Ok(Self { url, shared, serving })
     }
 
@@ -231,17 +256,23 @@ impl Drop for Publisher {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     while let Ok((stream, _)) = listener.accept().await {
         shared.asked.fetch_add(1, Ordering::SeqCst);
         if !shared.away.load(Ordering::SeqCst) {
             let document = shared.document.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            tokio::spawn(answer(stream, document));
+            let tls = tls.clone();
+            tokio::spawn(async move {
+                match tls {
+                    Some(tls) => answer(tls.accept(stream).await?, document).await,
+                    None => answer(stream, document).await,
+                }
+            });
         }
     }
 }
 
-async fn answer(mut stream: TcpStream, document: String) -> std::io::Result<()> {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, document: String) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);

@@ -264,7 +264,7 @@ async fn check_sample(path: &Path, text: &str) -> anyhow::Result<()> {
             Some(name @ "cert_file") => (name, leaf.pem.clone()),
             Some(name @ ("client_ca_file" | "root_ca_file")) => (name, ca.pem.clone()),
             Some(name @ "password_file") => (name, "secret".to_owned()),
-            Some(name @ "credentials_file") => (name, "credentials".to_owned()),
+            Some(name @ ("credentials_file" | "nkey_file")) => (name, "credentials".to_owned()),
             Some(name @ "key_file") if copy.contains("cert_file") => (name, leaf.key_pem.clone()),
             Some(name @ "key_file") => (name, key.clone()),
             Some("policy_dir") => {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use catrust_proto::v1::{TrustMessage, UpdateInstanceRequest, WatchTrustRequest};
 use catrust_tests::client::refused;
 use catrust_tests::deployment::ACCOUNT;
 use catrust_tests::eventually::eventually;
@@ -11,7 +12,7 @@ use catrust_tests::http;
 use catrust_tests::instance::TestInstance;
 use catrust_tests::process::Signal;
 use sqlx::Row as _;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::{NOTICED, another_version, deployed, metrics, permit, seen_by, version};
 
@@ -180,4 +181,51 @@ async fn a_bad_folder_changes_nothing_and_says_so() -> anyhow::Result<()> {
         "{reloads:?}"
     );
     Ok(())
+}
+
+/// What was allowed when a stream was opened is asked again while it is open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_the_policy_or_the_ownership_that_allowed_it() -> anyhow::Result<()> {
+    let watch =
+        |names: &[&str]| names.iter().map(|name| permit(name, &["mq:WatchTrust"])).collect::<String>();
+    let names = ["stays", "goes"];
+    let (deployment, replica) = deployed(&names, &[("people.cedar", &watch(&names))]).await?;
+    let instance = replica.instance().await?;
+    let open = async |token: &str| {
+        let request = WatchTrustRequest { mqtt_instance_id: instance.id.clone(), ..Default::default() };
+        let mut client = seen_by(&replica, &instance, token)?.caller.trust;
+        anyhow::Ok(client.watch_trust(request).await?.into_inner())
+    };
+    let (goes, mut stays) = (open("goes").await?, open("stays").await?);
+
+    deployment.policies().write(&format!("{ACCOUNT}/people.cedar"), &watch(&["stays"]))?;
+    let denied = end_of(goes).await?;
+    assert_eq!(denied.code(), Code::PermissionDenied, "{denied:?}");
+    assert!(denied.message().contains("mq:WatchTrust"), "{denied:?}");
+    assert!(stays.message().await?.is_some(), "the other stream goes on");
+
+    let request = UpdateInstanceRequest {
+        mqtt_instance_id: instance.id.clone(),
+        owner_account_id: "account-b".to_owned(),
+        ..Default::default()
+    };
+    replica.operator()?.instances.update_instance(request).await?;
+    let denied = end_of(stays).await?;
+    assert_eq!(denied.code(), Code::PermissionDenied, "{denied:?}");
+    assert!(denied.message().contains("another account"), "{denied:?}");
+    Ok(())
+}
+
+/// The error that ends a stream.
+async fn end_of(mut messages: Streaming<TrustMessage>) -> anyhow::Result<Status> {
+    let reading = async {
+        loop {
+            match messages.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => anyhow::bail!("the stream ended without a word"),
+                Err(status) => return Ok(status),
+            }
+        }
+    };
+    tokio::time::timeout(NOTICED * 2, reading).await?
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use catrust_tests::certificates::Ca;
 use catrust_tests::deployment::Replica;
 use catrust_tests::eventually::eventually;
 use catrust_tests::http;
@@ -120,6 +121,38 @@ async fn a_server_starts_while_the_issuer_is_away() -> anyhow::Result<()> {
     assert_eq!(http::get(&replica.admin, "/readyz").await?.0, 200);
     publisher.set_away(false);
     is_accepted(&replica, &instance.id, &token).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_by_https_count_under_a_ca_that_is_trusted_and_in_a_good_answer() -> anyhow::Result<()> {
+    let (key, ca) = (Key::es256("k")?, Ca::root("the issuer's CA")?);
+    let publisher = Publisher::start_tls(&[&key], &ca.server()?).await?;
+    let files = tempfile::tempdir()?;
+    let put = |name: &str, pem: &str| -> anyhow::Result<String> {
+        let path = files.path().join(name);
+        std::fs::write(&path, pem)?;
+        Ok(format!("{path:?}"))
+    };
+    let (right, wrong) = (put("right.pem", &ca.pem)?, put("wrong.pem", &Ca::root("a stranger's CA")?.pem)?);
+    let token = key.token(&claims("alice"));
+    let elsewhere = publisher.url().replace("jwks.json", "elsewhere");
+    let cases =
+        [(publisher.url(), &right, true), (publisher.url(), &wrong, false), (&*elsewhere, &right, false)];
+    for (url, ca_file, good) in cases {
+        let plan =
+            plan().set("auth.jwt.key_set_url", &format!("{url:?}")).set("auth.jwt.key_set_ca_file", ca_file);
+        let deployment = plan.deploy().await?;
+        let replica = deployment.replica("a").await?;
+        let instance = replica.instance().await?;
+        let answer = read(&replica, &instance.id, &token).await;
+        if good {
+            answer?;
+        } else {
+            no_identity(answer)?;
+        }
+        is_failing(&replica, !good).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

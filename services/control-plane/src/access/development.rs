@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use catrust_domain::{AccountId, Timestamp};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource, Unidentified,
@@ -31,7 +30,7 @@ impl Development {
             operator: true,
             broker: None,
             entry: None,
-            withdrawn: CancellationToken::new(),
+            withdrawn: Arc::default(),
             expires_at: None,
         };
         Self { identity, policy_version: Arc::from("development") }

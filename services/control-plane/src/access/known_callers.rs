@@ -185,7 +185,7 @@ impl Look<'_> {
             operator: verified.operator,
             broker: verified.broker.clone(),
             entry: None,
-            withdrawn: verified.withdrawn.clone(),
+            withdrawn: Arc::clone(&verified.withdrawn),
             expires_at: Some(
                 certificate.map_or(expires_at, |certificate| expires_at.min(certificate.expires_at)),
             ),

@@ -57,7 +57,7 @@ pub struct Identity {
     pub entry: Option<Arc<StaticEntry>>,
     /// Cancelled when what the credentials were checked by is withdrawn: the entry, or the
     /// issuer's key.
-    pub withdrawn: CancellationToken,
+    pub withdrawn: Arc<CancellationToken>,
     /// From when on the credentials count for nothing; `None` where they do not say.
     pub expires_at: Option<Timestamp>,
 }

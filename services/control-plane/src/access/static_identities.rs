@@ -31,7 +31,7 @@ pub struct StaticEntry {
     /// Version of the file.
     version: Arc<str>,
     /// Cancelled when a version comes into force that has no such entry.
-    withdrawn: CancellationToken,
+    withdrawn: Arc<CancellationToken>,
 }
 
 impl StaticIdentities {
@@ -52,7 +52,7 @@ impl StaticIdentities {
         let entry = |entry: &config::Identity| {
             let principal = Arc::from(entry.principal.as_str());
             let broker = entry.broker.clone().map(Arc::new);
-            let same = before.same_as(entry).map(|same| same.withdrawn.clone());
+            let same = before.same_as(entry).map(|same| Arc::clone(&same.withdrawn));
             let withdrawn = same.unwrap_or_default();
             Arc::new(StaticEntry {
                 principal,
@@ -114,7 +114,7 @@ impl StaticEntry {
             operator: self.entry.operator,
             broker: self.broker.clone(),
             expires_at,
-            withdrawn: self.withdrawn.clone(),
+            withdrawn: Arc::clone(&self.withdrawn),
             entry: Some(self),
         }
     }

@@ -21,6 +21,7 @@ use crate::middleware::trace_context::TraceParent;
 const TIME_TO_REPLY: Duration = Duration::from_millis(20);
 
 /// One call, as its handler sees it.
+#[derive(Clone)]
 pub(crate) struct Call {
     /// The name that the reply carries: the layer's, or the caller's idempotency key.
     pub request_id: Uuid,

@@ -324,7 +324,7 @@ fn files_that_cannot_be_read_are_all_named() {
 fn the_schema_knows_every_section_and_refuses_unknown_keys() {
     let schema = serde_json::to_value(Config::schema()).unwrap();
     let sections = schema["properties"].as_object().unwrap();
-    assert_eq!(sections.len(), 12);
+    assert_eq!(sections.len(), 13);
     assert_eq!(schema["additionalProperties"], false);
     assert!(serde_json::to_string(&schema).unwrap().contains("Requests per second of one user"));
 }

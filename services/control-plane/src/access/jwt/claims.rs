@@ -45,7 +45,7 @@ pub struct Verified {
     /// SHA-256 of the client certificate that the token is for (RFC 8705 §3.1).
     pub certificate: Option<Sha256>,
     /// Cancelled when the issuer withdraws the key that signed it.
-    pub withdrawn: CancellationToken,
+    pub withdrawn: Arc<CancellationToken>,
     /// From when on it counts for nothing, skew not counted.
     expires_at: Timestamp,
     not_before: Option<Timestamp>,
@@ -92,7 +92,7 @@ impl Rules {
     }
 
     /// Reads the claims of a token whose signature holds. The time is not looked at.
-    pub fn read(&self, payload: &[u8], withdrawn: CancellationToken) -> Result<Verified, &'static str> {
+    pub fn read(&self, payload: &[u8], withdrawn: Arc<CancellationToken>) -> Result<Verified, &'static str> {
         let claims =
             json::object(payload).map_err(|_| "its claims are no JSON object, or one stands twice")?;
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {

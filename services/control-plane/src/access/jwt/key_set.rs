@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -37,7 +38,7 @@ pub(super) struct Key {
     /// The only algorithm that it may be used with, where the set says so.
     only: Option<String>,
     /// Cancelled when a set comes into force that has not this key.
-    pub withdrawn: CancellationToken,
+    pub withdrawn: Arc<CancellationToken>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -111,7 +112,7 @@ impl KeySet {
     pub(super) fn inherit(&mut self, before: &Self) {
         for (id, key) in &mut self.0 {
             if let Some(same) = before.same_as(id, key) {
-                key.withdrawn = same.withdrawn.clone();
+                key.withdrawn = Arc::clone(&same.withdrawn);
             }
         }
     }
@@ -146,10 +147,7 @@ fn read(key: &Value) -> Option<(String, Key)> {
         None => None,
         Some(name) => Some(name.as_str()?.to_owned()),
     };
-    Some((
-        text("kid")?.to_owned(),
-        Key { material: material(members)?, only, withdrawn: CancellationToken::new() },
-    ))
+    Some((text("kid")?.to_owned(), Key { material: material(members)?, only, withdrawn: Arc::default() }))
 }
 
 fn material(members: &Map<String, Value>) -> Option<Material> {

@@ -152,7 +152,7 @@ impl Tokens {
         };
         key.verify(*algorithm, token.signed, &token.signature).map_err(Unidentified::invalid)?;
         let payload = token.payload().map_err(Unidentified::invalid)?;
-        self.rules.read(&payload, key.withdrawn.clone()).map_err(Unidentified::invalid)
+        self.rules.read(&payload, Arc::clone(&key.withdrawn)).map_err(Unidentified::invalid)
     }
 }
 

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::access::{Action, Identity};
-use crate::api::{Api, Call, Fields, convert, standing};
+use crate::access::Action;
+use crate::api::standing::Standing;
+use crate::api::{Api, Call, Fields, convert};
 use crate::error::{ApiError, to_status};
 use crate::fleet::view::Changes;
 use crate::per_user::Share;
@@ -32,12 +33,12 @@ pub(super) async fn handle(
     let share = api.take_stream(call)?;
     let follower = Follower {
         changes: api.fleet.changes(&id),
+        standing: Standing::new(api, call, &id, Action::GetPropagation),
         api: Arc::clone(api),
         id,
         revision,
         request_id: call.request_id,
         deadline: call.deadline,
-        identity: call.identity.clone(),
         last: None,
         ended: false,
         _share: share,
@@ -56,7 +57,7 @@ struct Follower {
     revision: u64,
     request_id: Uuid,
     deadline: Option<Instant>,
-    identity: Identity,
+    standing: Standing,
     changes: Changes,
     /// What the reader was sent last.
     last: Option<Propagation>,
@@ -71,8 +72,7 @@ impl Follower {
         if self.ended {
             return None;
         }
-        let (draining, clock) = (self.api.draining.clone(), Arc::clone(&self.api.clock));
-        let identity = self.identity.clone();
+        let draining = self.api.draining.clone();
         let deadline = self.deadline;
         let expired = async {
             match deadline {
@@ -83,8 +83,7 @@ impl Follower {
         let outcome = tokio::select! {
             () = draining.cancelled() => Err(ApiError::Draining),
             () = expired => Err(ApiError::DeadlineExceeded),
-            error = standing::lost(&identity, &clock) => Err(error),
-            found = self.changed() => found,
+            found = self.changed_or_lost() => found,
         };
         self.ended = outcome.as_ref().map_or(true, |found| found.pending.is_empty());
         Some(match outcome {
@@ -96,17 +95,32 @@ impl Follower {
         })
     }
 
-    /// Waits until there is something that the reader does not know.
-    async fn changed(&mut self) -> Result<Propagation, ApiError> {
-        loop {
-            if self.last.is_some() {
-                self.changes.next().await;
-            }
-            let found = self.api.fleet.propagation(&self.id, self.revision).await?;
-            if self.last.as_ref() != Some(&found) {
-                self.last = Some(found.clone());
-                return Ok(found);
-            }
+    /// The next state, or why there will be none.
+    async fn changed_or_lost(&mut self) -> Result<Propagation, ApiError> {
+        let Self { api, id, revision, changes, last, standing, .. } = self;
+        tokio::select! {
+            error = standing.lost() => Err(error),
+            found = changed(api, id, *revision, changes, last) => found,
+        }
+    }
+}
+
+/// Waits until there is something that the reader does not know.
+async fn changed(
+    api: &Api,
+    id: &InstanceId,
+    revision: u64,
+    changes: &mut Changes,
+    last: &mut Option<Propagation>,
+) -> Result<Propagation, ApiError> {
+    loop {
+        if last.is_some() {
+            changes.next().await;
+        }
+        let found = api.fleet.propagation(id, revision).await?;
+        if last.as_ref() != Some(&found) {
+            *last = Some(found.clone());
+            return Ok(found);
         }
     }
 }

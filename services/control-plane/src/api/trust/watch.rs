@@ -26,8 +26,9 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::signed_bundle;
-use crate::access::{Action, Identity};
-use crate::api::{Api, Call, Fields, standing};
+use crate::access::Action;
+use crate::api::standing::Standing;
+use crate::api::{Api, Call, Fields};
 use crate::error::{ApiError, to_status};
 use crate::per_user::Share;
 
@@ -60,11 +61,11 @@ pub(super) async fn handle(
     let (end, ended) = oneshot::channel();
     let request_id = call.request_id;
     let watcher = Watcher { api: Arc::clone(api), id, request_id, messages, applied: None, _share: share };
-    let (deadline, identity) = (call.deadline, call.identity.clone());
+    let (deadline, standing) = (call.deadline, Standing::new(api, call, &watcher.id, Action::WatchTrust));
     tokio::spawn(async move {
         watcher.api.metrics.watchers(1);
         let metrics = watcher.api.metrics.clone();
-        let error = watcher.run(live, request.after_revision, deadline, &identity).await;
+        let error = watcher.run(live, request.after_revision, deadline, standing).await;
         metrics.watchers(-1);
         // A reader that has gone does not hear why.
         let _ = end.send(error);
@@ -94,9 +95,9 @@ impl Watcher {
         live: FeedStream,
         after_revision: Option<u64>,
         deadline: Option<Instant>,
-        identity: &Identity,
+        mut standing: Standing,
     ) -> ApiError {
-        let (draining, clock) = (self.api.draining.clone(), Arc::clone(&self.api.clock));
+        let draining = self.api.draining.clone();
         let expired = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -106,7 +107,7 @@ impl Watcher {
         tokio::select! {
             () = draining.cancelled() => ApiError::Draining,
             () = expired => ApiError::DeadlineExceeded,
-            error = standing::lost(identity, &clock) => error,
+            error = standing.lost() => error,
             outcome = self.follow(live, after_revision) => outcome.err().unwrap_or(ApiError::Cancelled),
         }
     }

@@ -3,3 +3,4 @@
 mod nats_attacks;
 mod nats_rights;
 mod postgres_tls;
+mod security_page;

@@ -29,6 +29,7 @@
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // Refuses everybody until the agent has brought the first trust.
 //!     let trust = Arc::new(BrokerTrust::default());
+//!     // Or a `KeyRing` with a root key, where the servers' keys may change.
 //!     let mut settings = AgentSettings::new(
 //!         "fleet-1".parse()?,
 //!         "broker-7".parse()?,

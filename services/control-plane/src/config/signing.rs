@@ -46,7 +46,7 @@ impl SigningConfig {
         problems.require(
             both,
             "signing.root_key_file",
-            "and signing.key_set_file need each other: the one names the keys, the other vouches for them",
+            "goes with signing.key_set_file: set both, or neither; a key set is believed by its root key alone",
         );
         problems.within(
             "signing.expiry_warning_days",

@@ -321,6 +321,22 @@ fn files_that_cannot_be_read_are_all_named() {
 }
 
 #[test]
+fn a_key_set_and_its_root_key_go_together_and_a_warning_comes_in_time() {
+    let problems = |environment: &[(&str, &str)]| {
+        let validated = load(COMPLETE, environment).unwrap().validate();
+        validated.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let (set, root) =
+        (("CATRUST_SIGNING__KEY_SET_FILE", "keys.json"), ("CATRUST_SIGNING__ROOT_KEY_FILE", "root.pub.pem"));
+    assert_eq!(problems(&[set, root]), "");
+    for alone in [set, root] {
+        assert!(problems(&[alone]).starts_with("signing.root_key_file: goes with"), "{}", problems(&[alone]));
+    }
+    let never = problems(&[("CATRUST_SIGNING__EXPIRY_WARNING_DAYS", "0")]);
+    assert!(never.starts_with("signing.expiry_warning_days: is 0, must be 1 to 365"), "{never}");
+}
+
+#[test]
 fn the_schema_knows_every_section_and_refuses_unknown_keys() {
     let schema = serde_json::to_value(Config::schema()).unwrap();
     let sections = schema["properties"].as_object().unwrap();

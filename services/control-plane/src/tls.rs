@@ -137,7 +137,9 @@ impl ServerTls {
                 token.cancel();
             }
         }
-        tracing::info!(kept, withdrawn, "client certificates of open connections checked again");
+        if kept + withdrawn > 0 {
+            tracing::info!(kept, withdrawn, "client certificates of open connections checked again");
+        }
     }
 
     fn shown(&self) -> MutexGuard<'_, Shown> {

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 use catrust_policy::{Bundle, Policies};
 
+use super::tls::TlsConfig;
+use crate::reload::Reload as _;
+use crate::tls::ServerTls;
+
 /// The settings cannot be used. `Display` is meant for a person at a terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -102,6 +106,16 @@ impl Problems {
             Ok(found) if found.is_dir() => self.add(key, format!("{} is a directory", path.display())),
             Ok(_) => {}
             Err(error) => self.add(key, format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    /// Adds a problem when the TLS files can be read and not used. Those that cannot be read
+    /// are told one by one.
+    pub(crate) fn tls(&mut self, config: &TlsConfig) {
+        let Some(tls) = ServerTls::of(config) else { return };
+        let contents: Result<Vec<_>, _> = tls.files().iter().map(std::fs::read).collect();
+        if let Err(error) = contents.map_or(Ok(()), |contents| tls.replace(&contents)) {
+            self.add("tls.cert_file", format!("{error:#}"));
         }
     }
 

@@ -150,8 +150,8 @@ impl Config {
         problems.into_result()
     }
 
-    /// Checks that every file that the settings name can be read, and that the identities and
-    /// policies hold. The files may have changed by the time they are used.
+    /// Checks that every file that the settings name can be read, that certificates and keys fit
+    /// together, and that the identities and policies hold. The files may have changed by the time they are used.
     ///
     /// # Errors
     /// [`ConfigError::Settings`] with every problem that was found.
@@ -173,6 +173,7 @@ impl Config {
         problems.readable("tls.cert_file", self.tls.cert_file.as_deref());
         problems.readable("tls.key_file", self.tls.key_file.as_deref());
         problems.readable("tls.client_ca_file", self.tls.client_ca_file.as_deref());
+        problems.tls(&self.tls);
         if let Some(path) = &self.auth.token_file
             && let Err(error) = Identities::load(path, self.auth.permission_source())
         {

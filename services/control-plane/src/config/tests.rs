@@ -337,6 +337,35 @@ fn a_key_set_and_its_root_key_go_together_and_a_warning_comes_in_time() {
 }
 
 #[test]
+fn a_certificate_and_a_key_that_do_not_fit_together_are_told_before_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    std::fs::write(at("server.pem"), &certificate).unwrap();
+    let check = |key: &str, clients: &str| {
+        std::fs::write(at("server.key"), key).unwrap();
+        std::fs::write(at("clients.pem"), clients).unwrap();
+        let tls = TlsConfig {
+            cert_file: Some(at("server.pem")),
+            key_file: Some(at("server.key")),
+            client_ca_file: Some(at("clients.pem")),
+            ..TlsConfig::default()
+        };
+        Config { tls, ..Config::default() }.check_files().map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&key.serialize_pem(), &certificate), Ok(()));
+    for (key, clients, expected) in [
+        (other.serialize_pem(), &*certificate, "cannot be used together"),
+        (String::new(), &*certificate, "tls.key_file holds no private key"),
+        (key.serialize_pem(), "", "tls.client_ca_file cannot be used: it holds no certificate"),
+    ] {
+        let error = check(&key, clients).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn the_schema_knows_every_section_and_refuses_unknown_keys() {
     let schema = serde_json::to_value(Config::schema()).unwrap();
     let sections = schema["properties"].as_object().unwrap();

@@ -174,6 +174,39 @@ fn header_key_and_signature_must_fit() {
     assert_eq!(verify(&tokens, &format!("{unsigned}."), NOW).unwrap_err(), "its signature does not hold");
 }
 
+#[test]
+fn a_token_with_any_one_character_changed_is_refused() {
+    let signer = Signer::new();
+    let tokens = tokens(&config(), &signer);
+    let good = signer.token(&claims());
+    verify(&tokens, &good, NOW).unwrap();
+    for (at, had) in good.char_indices() {
+        for put in ['A', 'B', '_', '.', '=', ' '].into_iter().filter(|put| *put != had) {
+            let mut changed = good.clone();
+            changed.replace_range(at..=at, &put.to_string());
+            assert!(verify(&tokens, &changed, NOW).is_err(), "{put:?} at {at} of {good}");
+        }
+        assert!(verify(&tokens, &good[..at], NOW).is_err(), "cut at {at}");
+    }
+    assert!(verify(&tokens, &format!("{good}A"), NOW).is_err());
+}
+
+proptest::proptest! {
+    /// Whatever comes, it is refused and nothing breaks: header and claims that were signed
+    /// all the same, and text that never was a token.
+    #[test]
+    fn what_was_never_meant_as_a_token_is_refused(header in ".*", claims in ".*", text in "\\PC*") {
+        let signer = Signer::new();
+        let tokens = tokens(&config(), &signer);
+        let signed = format!("{}.{}", base64url(&header), base64url(&claims));
+        let signed = format!("{signed}.{}", base64url(signer.0.sign(signed.as_bytes())));
+        let good = json!({"alg": "EdDSA", "kid": "k"});
+        for token in [signed, signer.sign(&good, &claims), text] {
+            proptest::prop_assert!(verify(&tokens, &token, NOW).is_err());
+        }
+    }
+}
+
 /// Also the second time, when the signature is not looked at again.
 #[test]
 fn a_token_counts_from_nbf_to_exp_and_the_skew_beyond() {

@@ -10,13 +10,14 @@ use async_nats::Client;
 use bytes::Bytes;
 use catrust_tests::broker::{Broker, Device};
 use catrust_tests::certificates::Ca;
-use catrust_tests::deployment::{Deployment, Replica};
+use catrust_tests::deployment::{Deployment, Plan, Replica};
 use catrust_tests::eventually::eventually;
 use catrust_tests::instance::TestInstance;
 use catrust_tests::nats::{Role, Version};
+use catrust_tests::program::free_port;
 use futures::StreamExt as _;
 
-use super::nats_rights::guarded;
+use super::nats_rights::{guarded, guarded_by};
 
 const BOUND: Duration = Duration::from_secs(30);
 /// The soft budget of an agent by default, after which it leans on gRPC, with as much again for
@@ -194,6 +195,8 @@ async fn a_stolen_agents_login_changes_nobodys_trust() -> anyhow::Result<()> {
         fleet.under(async move { futures::join!(flood(thief.clone(), spoils), wreck(thief)).0 }).await?;
     println!("under a stolen agent's login: {took:?}");
     assert!(took < BUDGET, "{took:?}");
+    let said = fleet.deployment.nats().said();
+    assert!(said.contains("Publish Violation"), "NATS refused nothing:\n{said}");
     fleet.recovers().await
 }
 
@@ -206,5 +209,51 @@ async fn a_stolen_servers_login_brings_no_ca_back_and_holds_up_no_inactivation()
         fleet.under(async move { futures::join!(flood(thief.clone(), spoils), wreck(thief)).0 }).await?;
     println!("under a stolen server's login: {took:?}");
     assert!(took < BUDGET, "{took:?}");
+    let said = fleet.broker.agent_said();
+    assert!(said.contains("signature") && said.contains("refused"), "nothing came of it:\n{said}");
     fleet.recovers().await
+}
+
+/// The worst that the servers' login can do to the wire: no server runs, and by the time one does
+/// the stream is another log's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_a_thief_replaced_is_left_alone_and_agents_work_over_grpc() -> anyhow::Result<()> {
+    let listen = format!("\"127.0.0.1:{}\"", free_port()?);
+    let (deployment, replica, instance) = guarded_by(Plan::default().set("grpc.listen", &listen)).await?;
+    let servers = Ca::root("the broker's CA")?;
+    let ca = instance.new_ca().await?;
+    let broker = Broker::gate(&deployment, &replica, "factory", &servers).await?;
+    let device = Device::new("device", &ca, &servers)?;
+    device.connect(&broker.address).await?;
+    replica.server.kill();
+
+    let thief = deployment.nats().client_as(Role::Server).await?;
+    thief.request("$JS.API.STREAM.DELETE.CATRUST", "".into()).await?;
+    let stream = r#"{"name":"CATRUST","subjects":["catrust.v1.trust.>","catrust.v1.log.>"],
+        "retention":"limits","storage":"file","num_replicas":1}"#;
+    thief.request("$JS.API.STREAM.CREATE.CATRUST", stream.into()).await?;
+    let (log_id, hash) = (uuid::Builder::from_random_bytes(rand::random()).into_uuid(), "00".repeat(32));
+    let theirs = format!(r#"{{"logId":"{log_id}","position":"1","eventHash":"{hash}"}}"#);
+    thief.request("catrust.v1.log.other.InstanceRegistered", theirs.into()).await?;
+    assert_eq!(deployment.nats().last_sequence().await?, 1);
+
+    let replica = deployment.replica("b").await?;
+    let instance = TestInstance { caller: replica.owner()?, id: instance.id };
+    let session = device.connect(&broker.address).await?;
+    eventually(BOUND, "the server says what to do", async || {
+        let said = replica.server.output().text();
+        if said.contains("nats.take_over_stream") { Ok(()) } else { Err(said) }
+    })
+    .await?;
+    let started = Instant::now();
+    let position = instance.inactivate(&ca.sn).await?.position;
+    tokio::time::timeout(BOUND, session.closed()).await?;
+    let took = started.elapsed();
+    println!("without a wire: {took:?}");
+    assert!(took < BUDGET, "{took:?}");
+    assert_eq!(deployment.nats().last_sequence().await?, 1, "it is left alone");
+
+    // An operator takes it away.
+    thief.request("$JS.API.STREAM.DELETE.CATRUST", "".into()).await?;
+    deployment.nats().reaches(position, BOUND).await
 }

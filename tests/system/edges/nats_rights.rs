@@ -76,8 +76,12 @@ fn all<'a>(subjects: &[&'a str]) -> BTreeSet<&'a str> {
 
 /// A deployment on the sample configuration, with the instance that it names.
 pub async fn guarded(version: Version) -> anyhow::Result<(Deployment, Replica, TestInstance)> {
-    let plan = Plan { nats: Some(version), guarded: true, ..Plan::default() };
-    let deployment = plan.deploy().await?;
+    guarded_by(Plan { nats: Some(version), ..Plan::default() }).await
+}
+
+/// As [`guarded`], with a plan.
+pub async fn guarded_by(plan: Plan) -> anyhow::Result<(Deployment, Replica, TestInstance)> {
+    let deployment = Plan { guarded: true, ..plan }.deploy().await?;
     let replica = deployment.replica("a").await?;
     let (operator, owner) = (replica.operator()?, replica.owner()?);
     let instance = TestInstance::named("factory", &operator, &owner, ACCOUNT, Edition::Platinum).await?;

@@ -12,12 +12,12 @@ use catrust_domain::command::StoredReply;
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::{
     AppliedRevision, BrokerState, CaCertificate, CaState, CertificateFacts, Edition, Enforcement,
-    InactivationScope, Instance, OutcomeKind, RecordedEvent, RefusedRevision, Reply, RequestKey, Sha256,
-    Timestamp,
+    InactivationScope, Instance, OutcomeKind, RecordedEvent, RefusedRevision, RequestKey, Sha256, Timestamp,
 };
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::replies;
 
 /// What a decoder asks of a row. An error is a text for [`StoreError::Corrupt`].
 pub(crate) trait Columns {
@@ -159,13 +159,18 @@ pub(crate) fn state(row: &impl Columns, at: usize) -> Result<CaState, String> {
     }
 }
 
-/// Reads `account_id, request_id, fingerprint, reply` from `at` on.
-pub(crate) fn stored_reply(row: &impl Columns, at: usize) -> Result<StoredReply, StoreError> {
+/// Reads `account_id, request_id, fingerprint, reply` from `at` on, and the event that
+/// the reply tells of from `at_event` on, as [`replies::decode`] does.
+pub(crate) fn stored_reply(
+    row: &impl Columns,
+    at: usize,
+    at_event: usize,
+) -> Result<StoredReply, StoreError> {
     let read = || {
         Ok(StoredReply {
             key: RequestKey { account_id: row.parsed(at)?, request_id: row.uuid(at + 1)? },
             fingerprint: row.digest(at + 2)?,
-            reply: parse_reply(row.text(at + 3)?)?,
+            reply: replies::decode(row.text(at + 3)?, row, at_event)?,
         })
     };
     let request_id = row.uuid(at + 1).map(|id| id.to_string());
@@ -200,11 +205,6 @@ pub(crate) fn broker(row: &impl Columns, at: usize) -> Result<BrokerState, Store
         })
     };
     read().map_err(|reason| corrupt("broker_receipts", &[row.owned(at), row.owned(at + 1)], reason))
-}
-
-/// Reads the JSON of a stored reply.
-pub(crate) fn parse_reply(json: &str) -> Result<Reply, String> {
-    serde_json::from_str(json).map_err(|error| error.to_string())
 }
 
 /// The text of an edition in the read model.

@@ -18,6 +18,7 @@ mod reads;
 mod rebuild;
 mod receipts;
 mod recent;
+mod replies;
 pub mod report;
 mod rows;
 mod schema;

@@ -234,7 +234,9 @@ pub(crate) const BUNDLE_AT_REVISION: &str = concat!(
 );
 
 /// $1 account, $2 request id.
-pub(crate) const REPLY: &str = "SELECT reply FROM replies WHERE account_id = $1 AND request_id = $2";
+pub(crate) const REPLY: &str = "SELECT r.reply, e.event_type, e.schema_version, e.payload FROM replies AS r \
+    LEFT JOIN events AS e ON e.position = CAST(r.reply ->> 'position' AS bigint) \
+    WHERE r.account_id = $1 AND r.request_id = $2";
 
 /// The brokers that `$which` selects, each with the digest of the log at the revision
 /// that it enforces.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::columns::{self, Columns, corrupt, stored};
 use crate::queries::{self, BROKER_WIDTH, CERTIFICATE_WIDTH};
+use crate::replies;
 use crate::rows::{Bind, Rows};
 use crate::{CertificateView, Page, StateFilter, StoreError};
 
@@ -101,7 +102,7 @@ pub(crate) async fn read_trust_changes(
 
 pub(crate) async fn find_reply(db: &mut impl Rows, key: &RequestKey) -> Result<Option<Reply>, StoreError> {
     let Some(row) = db.row(queries::REPLY, &Bind::request_key(key)).await? else { return Ok(None) };
-    let reply = row.text(0).and_then(columns::parse_reply);
+    let reply = row.text(0).and_then(|json| replies::decode(json, &row, 1));
     reply.map(Some).map_err(|reason| {
         corrupt("replies", &[Ok(key.account_id.to_string()), Ok(key.request_id.to_string())], reason)
     })

@@ -31,11 +31,15 @@ use crate::columns::corrupt;
 use crate::faults::{CommitStep, Crash};
 use crate::{CommandResults, MAX_BATCH, StoreError};
 
-/// Begins, and queues for the log: two statements in one round trip. The number
-/// spells `catrustA`.
+/// Makes `EXECUTE append_lock` queue for the log. Prepared by name, since a plan for it
+/// would be made with each batch. The number spells `catrustA`.
+pub(super) const PREPARE_APPEND_LOCK: &str =
+    "PREPARE append_lock AS SELECT pg_advisory_xact_lock(7161132917441393729)";
+
+/// Begins, and queues for the log: two statements in one round trip.
 macro_rules! begin_and_lock {
     () => {
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock(7161132917441393729)"
+        "BEGIN ISOLATION LEVEL READ COMMITTED; EXECUTE append_lock"
     };
 }
 

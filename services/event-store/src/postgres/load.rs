@@ -31,6 +31,8 @@ const AT_NAME: usize = AT_INSTANCE + INSTANCE_WIDTH;
 const AT_BODY: usize = AT_NAME + 3;
 /// `number bigint, hash bytea, occurred_at timestamptz`.
 const AT_NUMBER: usize = AT_NAME + 4;
+/// `event_type text, schema_version smallint, payload json`.
+const AT_EVENT: usize = AT_NAME + 7;
 
 /// No columns of `ca_certificates`; the first part also says their types.
 const NO_CERTIFICATE: &str = "NULL::text, NULL::text, NULL::bytea, NULL::bytea, NULL::text, NULL::text, \
@@ -43,7 +45,9 @@ const NO_INSTANCE: &str = "NULL::text, NULL::text, NULL::text, NULL::text, NULL:
     NULL::bigint, NULL::bigint";
 /// Nothing of the small tables.
 const NO_OTHER: &str = "NULL::text, NULL::uuid, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea, \
-    NULL::timestamptz";
+    NULL::timestamptz, NULL::text, NULL::smallint, NULL::json";
+/// No event.
+const NO_EVENT: &str = "NULL::text, NULL::smallint, NULL::json";
 
 /// Loads the head of the log and what `needs` names, ready to run commands on; `model` is
 /// what is known already.
@@ -68,7 +72,7 @@ pub(super) async fn load(
             STREAM => {
                 streams.push((row.owned(AT_NAME).map_err(broken)?, row.count(AT_NUMBER).map_err(broken)?));
             }
-            REPLY => replies.push(columns::stored_reply(row, AT_NAME)?),
+            REPLY => replies.push(columns::stored_reply(row, AT_NAME, AT_EVENT)?),
             kind => return Err(StoreError::Internal(format!("a row of kind {kind}").into())),
         }
     }
@@ -91,10 +95,8 @@ fn insert_register_code(model: &mut ReadModel, row: &PgRow) -> Result<(), StoreE
 fn statement(needs: &Needs) -> Statement {
     let mut statement = Statement::default();
     statement.push("(SELECT 0::bigint, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement.push(
-        ", NULL::text, NULL::uuid, NULL::bytea, NULL::text, position, hash, occurred_at \
-         FROM events ORDER BY position DESC LIMIT 1)",
-    );
+    statement.push(", NULL::text, NULL::uuid, NULL::bytea, NULL::text, position, hash, occurred_at, ");
+    statement.push(NO_EVENT).push(" FROM events ORDER BY position DESC LIMIT 1)");
     instances(&mut statement, needs);
     if !(needs.certificates.is_empty() && needs.keys.is_empty()) {
         certificates(&mut statement, needs);
@@ -150,7 +152,7 @@ fn register_codes(statement: &mut Statement, needs: &Needs) {
     ];
     statement.push(" UNION ALL SELECT 3, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
     statement
-        .push(", s.instance_id, NULL, NULL, s.register_code, s.position, NULL, NULL FROM ")
+        .push(", s.instance_id, NULL, NULL, s.register_code, s.position, NULL, NULL, NULL, NULL, NULL FROM ")
         .unnest(codes);
     statement.push(
         " JOIN spent_register_codes AS s \
@@ -161,7 +163,8 @@ fn register_codes(statement: &mut Statement, needs: &Needs) {
 fn streams(statement: &mut Statement, needs: &Needs) {
     let ids = column!(Text, needs.streams, id => id.as_str());
     statement.push(" UNION ALL SELECT 4, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement.push(", u.stream_id, NULL, NULL, NULL, last.stream_version, NULL, NULL FROM ");
+    statement
+        .push(", u.stream_id, NULL, NULL, NULL, last.stream_version, NULL, NULL, NULL, NULL, NULL FROM ");
     statement.unnest(vec![("stream_id", ids)]).push(
         " CROSS JOIN LATERAL (SELECT e.stream_version FROM events AS e WHERE e.stream_id = u.stream_id \
          ORDER BY e.stream_version DESC LIMIT 1) AS last",
@@ -174,8 +177,10 @@ fn replies(statement: &mut Statement, needs: &Needs) {
         ("request_id", column!(Uuid, needs.replies, key => key.request_id)),
     ];
     statement.push(" UNION ALL SELECT 5, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement.push(", r.account_id, r.request_id, r.fingerprint, r.reply::text, NULL, NULL, NULL FROM ");
     statement
-        .unnest(keys)
-        .push(" JOIN replies AS r ON r.account_id = u.account_id AND r.request_id = u.request_id");
+        .push(", r.account_id, r.request_id, r.fingerprint, r.reply::text, NULL, NULL, NULL, e.event_type, ");
+    statement.push("e.schema_version, e.payload FROM ").unnest(keys).push(
+        " JOIN replies AS r ON r.account_id = u.account_id AND r.request_id = u.request_id \
+         LEFT JOIN events AS e ON e.position = CAST(r.reply ->> 'position' AS bigint)",
+    );
 }

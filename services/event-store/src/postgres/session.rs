@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::time::timeout;
 
+use super::append::PREPARE_APPEND_LOCK;
 use super::error::store_error;
 use super::memory::PREPARE_LOG_END;
 use crate::StoreError;
@@ -42,7 +43,8 @@ const APPEND_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_
      ('lock_timeout', '2000'), ('idle_in_transaction_session_timeout', '5000'), \
      ('transaction_timeout', '10000'), ('statement_timeout', '0'), \
      ('default_transaction_isolation', 'read committed'), ('synchronous_commit', 'on'), \
-     ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_hashjoin', 'off'), \
+     ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'), \
+     ('enable_hashjoin', 'off'), \
      ('enable_mergejoin', 'off'), ('jit', 'off')) \
      AS v(name, value) ON v.name = s.name \
      WHERE s.name <> 'synchronous_commit' OR s.setting NOT LIKE 'remote%'";
@@ -66,12 +68,12 @@ pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, Sto
 
 /// Opens a connection for appending. The database MUST have the schema of this program.
 pub(super) async fn open_appender(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    open_with(options, &[APPEND_SESSION, PREPARE_LOG_END]).await
+    open_with(options, &[APPEND_SESSION, PREPARE_APPEND_LOCK, PREPARE_LOG_END]).await
 }
 
 /// Opens a connection for a rebuild.
 pub(super) async fn open_repairer(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    open_with(options, &[APPEND_SESSION, REPAIR_SESSION]).await
+    open_with(options, &[APPEND_SESSION, PREPARE_APPEND_LOCK, REPAIR_SESSION]).await
 }
 
 async fn open_with(

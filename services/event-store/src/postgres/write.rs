@@ -17,6 +17,7 @@ use super::statement::{Column, Statement, column};
 use crate::StoreError;
 use crate::columns::{corrupt, edition_text, state_texts, stored};
 use crate::error::BoxError;
+use crate::replies;
 
 /// Channel of the hint that the log has grown; the payload is the new head.
 pub(super) const CHANNEL: &str = "catrust_log";
@@ -125,7 +126,7 @@ fn expect_count(table: &'static str, changed: i64, expected: usize) -> Result<()
 }
 
 fn encode_replies(replies: &[StoredReply]) -> Result<Vec<(&StoredReply, String)>, BoxError> {
-    replies.iter().map(|stored| Ok((stored, serde_json::to_string(&stored.reply)?))).collect()
+    replies.iter().map(|stored| Ok((stored, replies::encode(&stored.reply)?))).collect()
 }
 
 fn put_events(statement: &mut Statement, events: &[RecordedEvent]) {

@@ -47,9 +47,10 @@ const REGISTER_CODES: &str = "SELECT s.instance_id, s.register_code, s.position 
 const STREAMS: &str = "SELECT u.value, coalesce((SELECT e.stream_version FROM events AS e \
      WHERE e.stream_id = u.value ORDER BY e.stream_version DESC LIMIT 1), 0) FROM json_each($1) AS u";
 
-const REPLIES: &str = "SELECT r.account_id, r.request_id, r.fingerprint, r.reply \
-     FROM json_each($1) AS u CROSS JOIN replies AS r \
-     ON r.account_id = u.value ->> 0 AND r.request_id = u.value ->> 1";
+const REPLIES: &str = "SELECT r.account_id, r.request_id, r.fingerprint, r.reply, \
+     e.event_type, e.schema_version, e.payload FROM json_each($1) AS u CROSS JOIN replies AS r \
+     ON r.account_id = u.value ->> 0 AND r.request_id = u.value ->> 1 \
+     LEFT JOIN events AS e ON e.position = r.reply ->> 'position'";
 
 /// Loads the head of the log and what `needs` names, ready to run commands on.
 /// MUST be called in a transaction that holds the write lock.
@@ -81,7 +82,7 @@ pub(super) async fn load(
     }
     let keys = needs.replies.iter().map(|key| (&key.account_id, key.request_id)).collect();
     for row in matching(connection, REPLIES, keys).await? {
-        set.insert_reply(columns::stored_reply(&row, 0)?);
+        set.insert_reply(columns::stored_reply(&row, 0, 4)?);
     }
     Ok((head, set))
 }

@@ -13,6 +13,7 @@ use crate::StoreError;
 use crate::columns::{edition_text, enforcement_text, outcome_text, state_texts, stored};
 use crate::error::BoxError;
 use crate::queries::{broker_columns, certificate_columns, event_columns, instance_columns};
+use crate::replies;
 
 /// Rows per statement, the largest first. Three sizes, so that each table has three
 /// prepared statements and not one for every size of a batch.
@@ -335,7 +336,7 @@ fn reply(stored: &StoredReply, now: Timestamp) -> Result<Vec<Value<'_>>, BoxErro
         text(stored.key.account_id.as_str()),
         Value::Text(stored.key.request_id.to_string().into()),
         octets(stored.fingerprint.as_bytes()),
-        Value::Text(serde_json::to_string(&stored.reply)?.into()),
+        Value::Text(replies::encode(&stored.reply)?.into()),
         time(now),
     ])
 }

@@ -3,7 +3,7 @@
 # nothing else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fmt lint tools
+.PHONY: help demo test bench fuzz fmt lint tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -19,6 +19,10 @@ test: ## format, lints, contract, tests, doc tests, documentation
 bench: ## first readings next to pgbench and the floors of this machine
 	@tests/bin/tools build postgres nats mosquitto
 	@tests/bin/bench
+
+fuzz: ## a million hostile inputs for each reader; INPUTS= and SEED= to change that
+	@tests/bin/tools build
+	@tests/bin/fuzz
 
 fmt: ## format the Rust code
 	cargo fmt --all

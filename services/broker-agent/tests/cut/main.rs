@@ -5,11 +5,14 @@ mod broker;
 mod closes;
 mod fixtures;
 mod harness;
+mod hostile;
 mod last_will;
 mod limits;
 mod mosquitto;
 mod openssl;
 mod operation;
 mod process;
+#[path = "../../../control-plane/tests/fuzz/runner.rs"]
+mod runner;
 mod storm;
 mod trust_set;

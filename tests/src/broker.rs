@@ -186,6 +186,9 @@ fn agent(
         if let Some(seed) = nats.seed(Role::Agent) {
             command.arg("--nats-nkey").arg(seed);
         }
+        if let Some(ca) = nats.root_ca() {
+            command.arg("--nats-root-ca").arg(ca);
+        }
     }
     Ok(launcher)
 }

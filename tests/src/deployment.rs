@@ -213,6 +213,9 @@ impl Deployment {
             if let Some(seed) = nats.seed(Role::Server) {
                 settings.insert("nats.nkey_file".to_owned(), quoted(&seed.to_string_lossy()));
             }
+            if let Some(ca) = nats.root_ca() {
+                settings.insert("nats.root_ca_file".to_owned(), quoted(&ca.to_string_lossy()));
+            }
         }
         settings.extend(plan.settings);
         let (root_key, agent_arguments) = (None, Vec::new());

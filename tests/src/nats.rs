@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, jetstream};
 use tempfile::TempDir;
 
+use crate::certificates::Ca;
 use crate::eventually::eventually;
 use crate::process::{Launcher, Process, Signal};
 use crate::program::{free_port, repository, run};
@@ -72,7 +73,7 @@ impl Nats {
     }
 
     /// Starts a server with `deploy/nats/catrust.conf` as it stands, but for its ports and its
-    /// folder: nobody gets in without one of the logins.
+    /// folder, and with TLS: nobody gets in without one of the logins.
     ///
     /// # Errors
     /// When NATS is not installed or does not start.
@@ -85,6 +86,11 @@ impl Nats {
         for role in Role::ALL {
             std::fs::write(seed_in(&directory, role), nkeys::KeyPair::new_user().seed()?)?;
         }
+        let ca = Ca::root("the CA of NATS")?;
+        let leaf = ca.server()?;
+        for (name, text) in [("ca.pem", &ca.pem), ("server.pem", &leaf.pem), ("server.key", &leaf.key_pem)] {
+            std::fs::write(directory.path().join(name), text)?;
+        }
         let mut nats = Self { process: None, directory, port: free_port()?, version, guarded };
         nats.launch().await?;
         Ok(nats)
@@ -96,14 +102,28 @@ impl Nats {
         self.guarded.then(|| seed_in(&self.directory, role))
     }
 
+    /// The CA of its certificate; `None` where it speaks no TLS.
+    #[must_use]
+    pub fn root_ca(&self) -> Option<PathBuf> {
+        self.guarded.then(|| self.directory.path().join("ca.pem"))
+    }
+
+    /// How to connect with a key of one's own; as anybody, where everybody gets in.
+    #[must_use]
+    pub fn options_with(&self, seed: Option<String>) -> ConnectOptions {
+        let options = seed.map_or_else(ConnectOptions::new, ConnectOptions::with_nkey);
+        match self.root_ca() {
+            Some(ca) => options.add_root_certificates(ca).require_tls(true).custom_inbox_prefix(INBOX),
+            None => options,
+        }
+    }
+
     /// How to connect as a login; as anybody, where everybody gets in.
     ///
     /// # Errors
     /// When the seed is gone.
     pub fn options(&self, role: Role) -> anyhow::Result<ConnectOptions> {
-        let Some(seed) = self.seed(role) else { return Ok(ConnectOptions::new()) };
-        let options = ConnectOptions::with_nkey(std::fs::read_to_string(seed)?);
-        Ok(options.custom_inbox_prefix(INBOX))
+        Ok(self.options_with(self.seed(role).map(std::fs::read_to_string).transpose()?))
     }
 
     /// A client with a login.
@@ -246,6 +266,8 @@ impl Nats {
         let file = self.directory.path().join("catrust.conf");
         std::fs::write(&file, sample.replace("store_dir: /data\n", &format!("store_dir: {folder:?}\n")))?;
         command.arg("-c").arg(file);
+        let at = |name: &str| self.directory.path().join(name);
+        command.arg("--tls").arg("--tlscert").arg(at("server.pem")).arg("--tlskey").arg(at("server.key"));
         command.args(["-m", &free_port()?.to_string()]).env("CATRUST_NATS_NAME", "guarded");
         for role in Role::ALL {
             let key = nkeys::KeyPair::from_seed(&std::fs::read_to_string(seed_in(&self.directory, role))?)?;

@@ -1,4 +1,4 @@
-//! `deploy/nats/catrust.conf` on a real server: each login can do its work, and nothing else.
+//! `deploy/nats/catrust.conf` on a real server, with TLS: each login can do its work, and nothing else.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -239,8 +239,8 @@ async fn an_auditor_reads_the_stream_and_changes_nothing() -> anyhow::Result<()>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_in_without_a_login() -> anyhow::Result<()> {
     let nats = Nats::start_guarded(Version::Installed).await?;
-    let stranger = async_nats::ConnectOptions::with_nkey(nkeys::KeyPair::new_user().seed()?);
-    for options in [async_nats::ConnectOptions::new(), stranger] {
+    for seed in [None, Some(nkeys::KeyPair::new_user().seed()?)] {
+        let options = nats.options_with(seed);
         let refused = options.connect(nats.url()).await.err().map(|error| error.to_string().to_lowercase());
         assert!(refused.as_ref().is_some_and(|text| text.contains("authorization")), "{refused:?}");
     }

@@ -56,6 +56,9 @@ GRANT UPDATE (read_model_generation) ON log_identity TO catrust_rebuild;
 GRANT SELECT ON tree_nodes TO catrust_app, catrust_audit;
 GRANT INSERT ON tree_nodes TO catrust_app;
 
+-- Refused calls: bounded, the oldest forgotten.
+GRANT SELECT, INSERT, DELETE ON refusals TO catrust_app;
+
 -- Stored replies: written once, pruned by age.
 GRANT SELECT, INSERT, DELETE ON replies TO catrust_app;
 

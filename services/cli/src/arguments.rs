@@ -89,7 +89,7 @@ pub enum Command {
     /// Brokers: status, propagation.
     #[command(subcommand)]
     Fleet(crate::fleet::FleetCommand),
-    /// The audit trail: list, prove, verify-proof, verify-export.
+    /// The audit trail: list, refusals, prove, verify-proof, verify-export.
     #[command(subcommand)]
     Audit(crate::audit::AuditCommand),
     /// Policy folders: check, test. Offline: no server is asked.

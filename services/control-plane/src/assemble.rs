@@ -59,11 +59,13 @@ use crate::middleware::identity::IdentityLayer;
 use crate::middleware::in_flight::InFlightLayer;
 use crate::middleware::load_shed::LoadShedLayer;
 use crate::middleware::rate_limit::RateLimitLayer;
+use crate::middleware::refusals::RefusalLayer;
 use crate::middleware::request_body::RequestBodyLayer;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
 use crate::publisher;
+use crate::refusals::{Kept, RefusalLog};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
 use crate::tls::ServerTls;
@@ -211,7 +213,12 @@ pub async fn assemble(
         }
     });
 
+    let kept = Kept { all: config.audit.refusals_kept, per_caller: config.audit.refusals_kept_per_caller };
+    let (refusals, recording) =
+        RefusalLog::new(Arc::clone(&parts.store), kept, metrics.clone(), stages.stopping.clone());
+    tasks.spawn("recorder of refusals", ok(recording));
     let per_service = ServiceBuilder::new()
+        .layer(RefusalLayer { log: refusals, clock: Arc::clone(&parts.clock) })
         .layer(IdentityLayer::new(
             Arc::clone(&parts.authenticator),
             Arc::clone(&parts.clock),

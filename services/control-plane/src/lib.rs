@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod middleware;
 pub mod per_user;
 pub mod publisher;
+pub mod refusals;
 pub mod reload;
 pub mod telemetry;
 pub mod tls;

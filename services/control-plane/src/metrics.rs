@@ -78,6 +78,8 @@ struct Instruments {
     receipts: Counter<u64>,
     receipts_lost: Counter<u64>,
     brokers: Gauge<u64>,
+    refusals: Counter<u64>,
+    refusals_dropped: Counter<u64>,
     checkpoint_size: Gauge<u64>,
     checkpoint_failures: Counter<u64>,
     policies: PolicyInstruments,
@@ -180,6 +182,14 @@ impl Metrics {
             brokers: meter
                 .u64_gauge("catrust.brokers")
                 .with_description("Brokers of all instances, by their state with the current revision")
+                .build(),
+            refusals: meter
+                .u64_counter("catrust.refusals")
+                .with_description("Calls that were refused, by code of the error table")
+                .build(),
+            refusals_dropped: meter
+                .u64_counter("catrust.refusals.dropped")
+                .with_description("Refused calls that were not recorded, by reason")
                 .build(),
             checkpoint_size: meter
                 .u64_gauge("catrust.checkpoint.size")
@@ -310,6 +320,16 @@ impl Metrics {
     #[must_use]
     pub fn identities(&self) -> &IdentityInstruments {
         &self.0.identities
+    }
+
+    /// Counts a refused call. `code` MUST be one of the error table.
+    pub fn refused(&self, code: &str) {
+        self.0.refusals.add(1, &[KeyValue::new("code", code.to_owned())]);
+    }
+
+    /// Counts refused calls that were not recorded.
+    pub fn refusals_dropped(&self, reason: &'static str, attempts: u64) {
+        self.0.refusals_dropped.add(attempts, &[KeyValue::new("reason", reason)]);
     }
 
     /// Notes how many events the last checkpoint covers.

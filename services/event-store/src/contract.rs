@@ -8,6 +8,7 @@ pub mod checking;
 pub mod commands;
 pub mod reading;
 pub mod receipts;
+pub mod refusals;
 pub mod searching;
 pub mod tree;
 
@@ -154,6 +155,8 @@ macro_rules! contract_suite {
             searching::a_search_is_bounded,
             tree::hashes_are_read_without_gaps,
             tree::tree_nodes_are_kept_once,
+            refusals::refusals_are_listed_newest_first,
+            refusals::refusals_are_bounded,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

@@ -18,6 +18,7 @@ mod reads;
 mod rebuild;
 mod receipts;
 mod recent;
+pub mod refusals;
 mod replies;
 pub mod report;
 mod rows;
@@ -42,6 +43,7 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 pub use error::StoreError;
+pub use refusals::{Refusal, RefusalFilter};
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
 pub use search::{SearchScope, TrustChangePage, TrustChangeSearch, TrustChangeType};
 
@@ -245,6 +247,21 @@ pub trait EventStore: Send + Sync + 'static {
     /// signs of life. It may lag or be lost; a reader MUST also poll. A receiver that
     /// lags MUST take every instance for changed.
     fn fleet_changes(&self) -> broadcast::Receiver<InstanceId>;
+
+    /// Records refused calls; then of each caller among them the newest `kept_per_caller`
+    /// stay. Not part of the log: neither verified nor rebuilt.
+    async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError>;
+
+    /// Forgets refused calls but the newest `kept`; gives their number.
+    async fn prune_refusals(&self, kept: u64) -> Result<u64, StoreError>;
+
+    /// Lists refused calls before number `before`, the newest first, each with its number.
+    async fn list_refusals(
+        &self,
+        filter: &RefusalFilter,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, Refusal)>, StoreError>;
 
     /// Tries to become the one that publishes; `None` when another process is.
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError>;

@@ -17,6 +17,7 @@ mod schema;
 mod session;
 mod write;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,8 +42,8 @@ use crate::receipts::FleetChanges;
 use crate::recent::Recent;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
-    StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, queries, reads,
-    rebuild, search, tree, verify,
+    Refusal, RefusalFilter, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
+    bundle, queries, reads, rebuild, refusals, search, tree, verify,
 };
 
 /// Connections for reading; each is a thread.
@@ -280,6 +281,42 @@ impl EventStore for SqliteEventStore {
 
     fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
         self.fleet.subscribe()
+    }
+
+    async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError> {
+        let mut connection = session::open(&self.options).await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)?;
+        for refusal in refusals {
+            let insert =
+                sqlx::query(refusals::INSERT).bind(refusal.first_at.micros()).bind(refusal.last_at.micros());
+            let insert =
+                insert.bind(stored(refusal.attempts)).bind(&refusal.principal).bind(&refusal.account_id);
+            let insert = insert.bind(&refusal.method).bind(&refusal.code).bind(&refusal.message);
+            let insert =
+                insert.bind(&refusal.instance_id).bind(&refusal.source_address).bind(&refusal.request_id);
+            insert.execute(&mut *transaction).await.map_err(store_error)?;
+        }
+        let callers: BTreeSet<&str> = refusals.iter().map(|refusal| refusal.principal.as_str()).collect();
+        for caller in callers {
+            let prune = sqlx::query(refusals::PRUNE_PRINCIPAL).bind(caller).bind(stored(kept_per_caller));
+            prune.execute(&mut *transaction).await.map_err(store_error)?;
+        }
+        transaction.commit().await.map_err(store_error)
+    }
+
+    async fn prune_refusals(&self, kept: u64) -> Result<u64, StoreError> {
+        let mut connection = session::open(&self.options).await?;
+        let prune = sqlx::query(refusals::PRUNE).bind(stored(kept));
+        Ok(prune.execute(&mut connection).await.map_err(store_error)?.rows_affected())
+    }
+
+    async fn list_refusals(
+        &self,
+        filter: &RefusalFilter,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, Refusal)>, StoreError> {
+        refusals::list(&mut *self.reader().await?, filter, before, limit).await
     }
 
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {

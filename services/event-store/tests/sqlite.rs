@@ -19,7 +19,7 @@ use tempfile::TempDir;
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
 
 /// Schema version of this program.
-const NEWEST: i64 = 6;
+const NEWEST: i64 = 7;
 
 struct SqliteFixture {
     clock: TestClock,

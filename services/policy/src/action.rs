@@ -40,11 +40,13 @@ pub enum Action {
     ListBrokers,
     /// `GetPropagation` and `WatchPropagation`.
     GetPropagation,
+    /// `ListRefusals`.
+    ListRefusals,
 }
 
 impl Action {
     /// Every action, in the order of the enum.
-    pub const ALL: [Self; Self::GetPropagation as usize + 1] = [
+    pub const ALL: [Self; Self::ListRefusals as usize + 1] = [
         Self::GetRegisterCode,
         Self::RegisterCa,
         Self::GetCaCertificate,
@@ -63,6 +65,7 @@ impl Action {
         Self::ReportReceipt,
         Self::ListBrokers,
         Self::GetPropagation,
+        Self::ListRefusals,
     ];
 
     /// The action of that name. Case matters.
@@ -93,6 +96,7 @@ impl Action {
             Self::ReportReceipt => "mq:ReportReceipt",
             Self::ListBrokers => "mq:ListBrokers",
             Self::GetPropagation => "mq:GetPropagation",
+            Self::ListRefusals => "mq:ListRefusals",
         }
     }
 

@@ -226,10 +226,10 @@ async fn gather(
     let files = tempfile::tempdir()?;
     let at = |name: &str| files.path().join(name);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let checkpoints = at("checkpoints");
-    deployment.command(&["checkpoint", "--file", &text(&checkpoints)]).await?.success()?;
     let export = at("export.jsonl");
     deployment.command(&["export", "--out", &text(&export)]).await?.success()?;
+    let checkpoints = at("checkpoints");
+    deployment.command(&["checkpoint", "--file", &text(&checkpoints)]).await?.success()?;
     let line = ["audit", "prove", event, "--instance", instance];
     let printed = catrust(replica.server.address(), Some(OWNER), &line).await?.success()?;
     let proof = at("proof.json");

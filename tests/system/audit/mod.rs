@@ -3,6 +3,7 @@
 mod evidence;
 mod ledger;
 mod listing;
+mod refusals;
 mod tampering;
 
 use std::process::Stdio;

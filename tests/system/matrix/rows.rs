@@ -170,6 +170,10 @@ pub const ROWS: &[Row] = &[
         }
         .boxed()
     }),
+    of_owners("/catrust.v1.AuditService/ListRefusals", |caller, _| {
+        let request = ListRefusalsRequest { account_id: ACCOUNT.to_owned(), ..Default::default() };
+        async { one(caller.audit.clone().list_refusals(request).await) }.boxed()
+    }),
     of_owners("/catrust.v1.FleetService/ListBrokers", |caller, cell| {
         let request = ListBrokersRequest { mqtt_instance_id: cell.id.clone() };
         async { one(caller.fleet.clone().list_brokers(request).await) }.boxed()

@@ -2,6 +2,7 @@
 
 mod evidence;
 mod list;
+mod refusals;
 
 use clap::Subcommand;
 
@@ -15,6 +16,8 @@ use crate::session::Session;
 pub enum AuditCommand {
     /// List what happened to the CA certificates of an instance, or of an account.
     List(list::List),
+    /// List calls that were refused, the newest first.
+    Refusals(refusals::Refusals),
     /// Get the proof that an event is in the log, as JSON.
     Prove(evidence::Prove),
     /// Check a proof. Offline: no server is asked.
@@ -36,6 +39,7 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &Output
     let session = Session::open(connection)?;
     match command {
         AuditCommand::List(arguments) => list::run(arguments, &session, output).await,
+        AuditCommand::Refusals(arguments) => refusals::run(arguments, &session, output).await,
         AuditCommand::Prove(arguments) => evidence::prove(&arguments, &session).await,
         AuditCommand::VerifyProof(_) | AuditCommand::VerifyExport(_) => Ok(()),
     }

@@ -1,9 +1,10 @@
 //! What the layers found out about a call, and how its reply is finished.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{BrokerId, CommandContext, Sha256};
+use catrust_domain::{BrokerId, CommandContext, InstanceId, Sha256};
 use prost::Message;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -16,6 +17,7 @@ use crate::middleware::deadline::{Deadline, DefaultDeadline};
 use crate::middleware::identity::SourceAddress;
 use crate::middleware::request_id::RequestId;
 use crate::middleware::trace_context::TraceParent;
+use crate::refusals::CallFacts;
 
 /// What is kept of a deadline so that the reply still gets out.
 const TIME_TO_REPLY: Duration = Duration::from_millis(20);
@@ -38,6 +40,7 @@ pub(crate) struct Call {
     pub source_address: Option<IpAddr>,
     default_deadline: Option<DefaultDeadline>,
     traceparent: String,
+    facts: Option<Arc<CallFacts>>,
 }
 
 impl Call {
@@ -61,7 +64,16 @@ impl Call {
             default_deadline: extensions.get::<DefaultDeadline>().cloned(),
             source_address: extensions.get::<SourceAddress>().map(|a| a.0.ip().to_canonical()),
             traceparent: extensions.get::<TraceParent>().map(|t| t.0.clone()).unwrap_or_default(),
+            facts: extensions.get::<Arc<CallFacts>>().cloned(),
         })
+    }
+
+    /// Notes which instance the call names, for whoever has to tell of its refusal.
+    pub fn names(&self, id: &InstanceId) {
+        if let Some(facts) = &self.facts {
+            // The first one counts: no call names two.
+            let _ = facts.instance_id.set(id.clone());
+        }
     }
 
     /// Takes the caller's idempotency key. `request` is the message without it, so

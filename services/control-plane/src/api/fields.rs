@@ -59,13 +59,13 @@ impl Fields {
     }
 
     /// Empty: anybody.
-    pub fn actor(&mut self, text: &str) -> Option<Option<String>> {
+    pub fn actor(&mut self, field: &'static str, text: &str) -> Option<Option<String>> {
         let checked = if text.len() > MAX_ACTOR_LENGTH {
             Err("is longer than 1,024 bytes")
         } else {
             printable(text.to_owned())
         };
-        self.parse("actor", checked).map(|actor| Some(actor).filter(|actor| !actor.is_empty()))
+        self.parse(field, checked).map(|actor| Some(actor).filter(|actor| !actor.is_empty()))
     }
 
     /// Unset: no bound.

@@ -93,6 +93,7 @@ impl Api {
     /// it depends on, the caller's account owns the instance. Gives the version of the
     /// policies that allowed it.
     async fn admit(&self, call: &Call, id: &InstanceId, action: Action) -> Result<Arc<str>, ApiError> {
+        call.names(id);
         let instance = self.find_instance(id).await?;
         let policy_version = self.authorize_on(call, &instance, action)?;
         let own = |instance: &InstanceSummary| instance.owner_account_id == call.identity.account_id;

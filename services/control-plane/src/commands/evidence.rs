@@ -56,7 +56,8 @@ pub(super) async fn checkpoint(arguments: CheckpointArguments) -> anyhow::Result
     let file = path.map(|path| CheckpointFile::open(path, &TrustKeys::from(&key))).transpose()?;
     let (file, last) = file.map_or((None, None), |(file, last)| (Some(file), last));
     let known = last.as_ref().map_or(0, |last| last.checkpoint.size);
-    let (_, signed) = sign(&config, key, last).await?;
+    let (_, evidence) = signer(&config, key, last).await?;
+    let signed = evidence.checkpoint().await?;
     if let Some(mut file) = file
         && signed.checkpoint.size > known
     {
@@ -70,7 +71,9 @@ pub(super) async fn checkpoint(arguments: CheckpointArguments) -> anyhow::Result
 pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<ExitCode> {
     let config = database::settings(&arguments.database)?;
     let key = signing_key(&config, &arguments.database)?;
-    let (store, signed) = sign(&config, key, None).await?;
+    let (store, evidence) = signer(&config, key, None).await?;
+    // By a role that may write nothing.
+    let signed = evidence.sign_head().await?;
     let out: Box<dyn Write> = match &arguments.out {
         Some(path) => {
             let file = OpenOptions::new().write(true).create_new(true).open(path);
@@ -83,18 +86,18 @@ pub(super) async fn export(arguments: ExportArguments) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-async fn sign(
+/// What signs a checkpoint of the log, which goes on from `last`.
+async fn signer(
     config: &Config,
     key: SigningKey,
     last: Option<SignedCheckpoint>,
-) -> anyhow::Result<(Arc<dyn EventStore>, SignedCheckpoint)> {
+) -> anyhow::Result<(Arc<dyn EventStore>, Evidence)> {
     let store = database::open_existing(config).await?;
     let evidence = Evidence::new(Arc::clone(&store), Arc::new(key), config.audit.origin.as_deref());
     if let Some(last) = last {
         evidence.remember(last);
     }
-    let signed = evidence.checkpoint().await?;
-    Ok((store, signed))
+    Ok((store, evidence))
 }
 
 async fn write_export(

@@ -1,4 +1,4 @@
-//! `[audit]`: the evidence that leaves the database.
+//! `[audit]`: the evidence that leaves the database, and what was refused.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
 
-/// Signed checkpoints of the log.
+/// Signed checkpoints of the log, and refused calls.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditConfig {
@@ -23,11 +23,24 @@ pub struct AuditConfig {
     /// bytes at most. Default `catrust/log/` and the log's id. A URL without its scheme that
     /// you own makes it unique in the world. Auditors know the log by it: never change it.
     pub origin: Option<String>,
+    /// Refused calls that are kept, the newest, 1,000 to 10,000,000. Default 100,000: some
+    /// 50 MB.
+    pub refusals_kept: u64,
+    /// Refused calls that are kept of one caller, 10 to 100,000; all who showed no valid
+    /// identity count as one. Default 1,000: whoever is refused all the time pushes nobody
+    /// else's out.
+    pub refusals_kept_per_caller: u64,
 }
 
 impl Default for AuditConfig {
     fn default() -> Self {
-        Self { checkpoint_file: None, interval_seconds: 10, origin: None }
+        Self {
+            checkpoint_file: None,
+            interval_seconds: 10,
+            origin: None,
+            refusals_kept: 100_000,
+            refusals_kept_per_caller: 1_000,
+        }
     }
 }
 
@@ -41,6 +54,10 @@ impl AuditConfig {
     pub(crate) fn validate(&self, problems: &mut Problems) {
         let why = "evidence must leave the database before somebody changes it";
         problems.within("audit.interval_seconds", self.interval_seconds, 1..=86_400, why);
+        let why = "refused attempts must be there to be looked at, and must not fill the disk";
+        problems.within("audit.refusals_kept", self.refusals_kept, 1_000..=10_000_000, why);
+        let per_caller = self.refusals_kept_per_caller;
+        problems.within("audit.refusals_kept_per_caller", per_caller, 10..=100_000, why);
         if let Some(origin) = &self.origin
             && let Err(error) = catrust_signing::note::check_name(origin)
         {

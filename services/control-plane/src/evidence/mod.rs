@@ -71,8 +71,16 @@ impl Evidence {
     /// # Errors
     /// The store does not answer; or [`Contradiction`].
     pub async fn checkpoint(&self) -> anyhow::Result<SignedCheckpoint> {
+        StoredTree::new(&*self.store).extend().await?;
+        self.sign_head().await
+    }
+
+    /// As [`Evidence::checkpoint`], and writes nothing: slower where the tree is not built.
+    ///
+    /// # Errors
+    /// As [`Evidence::checkpoint`].
+    pub async fn sign_head(&self) -> anyhow::Result<SignedCheckpoint> {
         let tree = StoredTree::new(&*self.store);
-        tree.extend().await?;
         let size = self.store.head().await?.position;
         if let Some(last) = self.last() {
             let before = last.checkpoint.size;

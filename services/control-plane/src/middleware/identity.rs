@@ -26,6 +26,7 @@ use crate::access::{Authenticator, Credentials, Identity, Unidentified};
 use crate::error::{ApiError, to_status};
 use crate::listener::Peer;
 use crate::metrics::Metrics;
+use crate::refusals::CallFacts;
 
 /// Most refusals that are logged in one second.
 const LOGGED_PER_SECOND: u32 = 20;
@@ -85,6 +86,10 @@ where
         let now = (self.layer.clock)();
         match self.layer.identify(&request, peer.as_ref(), now) {
             Ok(identity) => {
+                if let Some(facts) = request.extensions().get::<Arc<CallFacts>>() {
+                    // Set once: there is one identity layer.
+                    let _ = facts.identity.set(identity.clone());
+                }
                 request.extensions_mut().insert(identity);
                 if let Some(source) = source {
                     request.extensions_mut().insert(SourceAddress(source));

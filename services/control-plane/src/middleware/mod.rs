@@ -6,6 +6,7 @@
 //! | [`request_id`] | everything | names the request; completes errors that tonic makes itself |
 //! | [`trace_context`] | everything | opens the server span under the caller's trace |
 //! | [`deadline`] | everything | ends a unary call at its deadline |
+//! | [`refusals`] | the services of the contract | notes what those behind it refuse |
 //! | [`identity`] | the services of the contract | finds out who calls |
 //! | [`load_shed`] | the services of the contract | bounds the work in progress, each user's too, inactivations last |
 //! | [`rate_limit`] | the services of the contract | counts calls by user, and tells users where they stand |
@@ -20,6 +21,7 @@ pub mod identity;
 pub mod in_flight;
 pub mod load_shed;
 pub mod rate_limit;
+pub mod refusals;
 pub mod request_body;
 pub mod request_id;
 pub mod trace_context;

@@ -1,5 +1,6 @@
 //! `AuditService`.
 
+mod list_refusals;
 mod prove_event;
 
 use std::sync::Arc;
@@ -22,5 +23,12 @@ impl AuditService for Audit {
         request: Request<v1::ProveEventRequest>,
     ) -> Result<Response<v1::ProveEventResponse>, Status> {
         answer!(&self.0, request, prove_event::handle)
+    }
+
+    async fn list_refusals(
+        &self,
+        request: Request<v1::ListRefusalsRequest>,
+    ) -> Result<Response<v1::ListRefusalsResponse>, Status> {
+        answer!(&self.0, request, list_refusals::handle)
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn handle(
 fn search(fields: &mut Fields, request: &v1::ListCaCertificateEventsRequest) -> Option<TrustChangeSearch> {
     let scope = scope(fields, request);
     let types = types(fields, request);
-    let actor = fields.actor(&request.actor);
+    let actor = fields.actor("actor", &request.actor);
     let from = fields.time("occurred_from", request.occurred_from.as_ref());
     let until = fields.time("occurred_until", request.occurred_until.as_ref());
     Some(TrustChangeSearch {

@@ -10,8 +10,8 @@ use catrust_domain::{
     RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use catrust_event_store::{
-    BundleAt, CertificateView, CommandResults, EventStore, Page, PublisherLease, RebuildReport, StateFilter,
-    StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
+    BundleAt, CertificateView, CommandResults, EventStore, Page, PublisherLease, RebuildReport, Refusal,
+    RefusalFilter, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
 };
 use catrust_trust_feed::contract::SampleLog;
 use tokio::sync::{broadcast, watch};
@@ -184,6 +184,23 @@ impl EventStore for MemoryStore {
     }
 
     async fn keep_tree_nodes(&self, _: u32, _: u64, _: &[Sha256]) -> Result<(), StoreError> {
+        not_part_of_this()
+    }
+
+    async fn record_refusals(&self, _: &[Refusal], _: u64) -> Result<(), StoreError> {
+        not_part_of_this()
+    }
+
+    async fn prune_refusals(&self, _: u64) -> Result<u64, StoreError> {
+        not_part_of_this()
+    }
+
+    async fn list_refusals(
+        &self,
+        _: &RefusalFilter,
+        _: u64,
+        _: u32,
+    ) -> Result<Vec<(u64, Refusal)>, StoreError> {
         not_part_of_this()
     }
 

@@ -1,0 +1,132 @@
+//! Calls that were refused: noted behind the call, in a bounded table, and counted.
+//!
+//! A layer ([`crate::middleware::refusals`]) notes each refusal here; nobody waits for it. What
+//! is alike within a second becomes one row, what the rate limit refuses within a minute. Too
+//! many at once are dropped, and counted as such: a flood may cost rows, never calls.
+
+mod gathering;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use catrust_domain::InstanceId;
+use catrust_event_store::{EventStore, Refusal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use self::gathering::Gathering;
+use crate::access::Identity;
+use crate::appender::chain;
+use crate::metrics::Metrics;
+
+/// Refusals that wait to be looked at.
+const QUEUE: usize = 4_096;
+/// How often rows are written.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// How long refusals by the rate limit are gathered into one row.
+const LIMITED_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What is found out about a call on its way in, for whoever has to tell of its refusal.
+#[derive(Debug, Default)]
+pub struct CallFacts {
+    /// Who calls, once that is known.
+    pub identity: OnceLock<Identity>,
+    /// Instance that the call names, once its fields are read.
+    pub instance_id: OnceLock<InstanceId>,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Rows of all callers together.
+    pub all: u64,
+    /// Rows of one caller.
+    pub per_caller: u64,
+}
+
+/// Where refusals are noted. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RefusalLog {
+    sender: mpsc::Sender<Refusal>,
+    metrics: Metrics,
+}
+
+impl RefusalLog {
+    /// Makes the log, and the task that writes what is noted in it.
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        kept: Kept,
+        metrics: Metrics,
+        stopping: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let recorder = Recorder { store, kept, metrics: metrics.clone() };
+        (Self { sender, metrics }, recorder.run(receiver, stopping))
+    }
+
+    /// Notes a refusal. Returns at once.
+    pub fn note(&self, refusal: Refusal) {
+        self.metrics.refused(&refusal.code);
+        if self.sender.try_send(refusal).is_err() {
+            self.metrics.refusals_dropped("queue", 1);
+        }
+    }
+}
+
+/// Writes what was noted.
+struct Recorder {
+    store: Arc<dyn EventStore>,
+    kept: Kept,
+    metrics: Metrics,
+}
+
+impl Recorder {
+    async fn run(self, mut receiver: mpsc::Receiver<Refusal>, stopping: CancellationToken) {
+        let mut gathering = Gathering::default();
+        let mut ticks = interval(FLUSH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_minute = Instant::now() + LIMITED_INTERVAL;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                Some(refusal) = receiver.recv() => self.take(&mut gathering, refusal),
+                _ = ticks.tick() => {
+                    let minute = Instant::now() >= next_minute;
+                    if minute {
+                        next_minute = Instant::now() + LIMITED_INTERVAL;
+                        self.prune().await;
+                    }
+                    self.write(gathering.drain(minute)).await;
+                }
+            }
+        }
+        while let Ok(refusal) = receiver.try_recv() {
+            self.take(&mut gathering, refusal);
+        }
+        self.write(gathering.drain(true)).await;
+    }
+
+    fn take(&self, gathering: &mut Gathering, refusal: Refusal) {
+        if !gathering.take(refusal) {
+            self.metrics.refusals_dropped("flood", 1);
+        }
+    }
+
+    async fn write(&self, rows: Vec<Refusal>) {
+        if rows.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.record_refusals(&rows, self.kept.per_caller).await {
+            let attempts = rows.iter().map(|row| row.attempts).sum();
+            self.metrics.refusals_dropped("store", attempts);
+            tracing::warn!(error = chain(&error), attempts, "refused calls are not recorded");
+        }
+    }
+
+    async fn prune(&self) {
+        if let Err(error) = self.store.prune_refusals(self.kept.all).await {
+            tracing::warn!(error = chain(&error), "old refusals could not be forgotten");
+        }
+    }
+}

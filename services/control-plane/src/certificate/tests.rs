@@ -171,13 +171,14 @@ fn weak_keys_and_signatures_are_refused_with_their_reason() {
         assert!(output.status.success(), "{output:?}");
         std::fs::read_to_string(certificate).unwrap()
     };
-    let at = Timestamp::from_micros(
-        i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros()).unwrap(),
-    );
     for (newkey, hash, reason) in
         [("rsa:1024", "-sha256", "RSA key of 1024 bits"), ("rsa:2048", "-sha1", "too weak or not supported")]
     {
-        let refusal = prove_possession(&openssl(newkey, hash), &ca.sign(|_| {}), at).unwrap_err();
+        let weak = openssl(newkey, hash);
+        // After it was made: it is valid from the second in which that was.
+        let at = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
+        let at = Timestamp::from_micros(i64::try_from(at).unwrap());
+        let refusal = prove_possession(&weak, &ca.sign(|_| {}), at).unwrap_err();
         let ApiError::CertificateContent { field: "ca_content", problem } = refusal else {
             panic!("{refusal:?}")
         };

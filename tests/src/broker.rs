@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -124,6 +124,11 @@ impl Broker {
         let mut launcher = Launcher::new("mosquitto", program.unwrap_or("mosquitto"), "KILL");
         launcher.command().args(["-c", &path("mosquitto.conf")]);
         let mosquitto = launcher.start()?;
+        // An agent that comes first says that nothing is enforced, and is right.
+        eventually(READY, "Mosquitto listens for its agent", async || {
+            UnixStream::connect(path("control.sock")).await.map(drop)
+        })
+        .await?;
         let mut launcher = agent(deployment, replica, instance, "mosquitto", files.path())?;
         launcher.command().args(["--broker-id", "mosquitto-1", "--control-socket", &path("control.sock")]);
         let driver = launcher.start()?;

@@ -33,3 +33,6 @@ COMMENT ON COLUMN refusals.request_id IS 'Request id of the first attempt.';
 
 CREATE INDEX refusals_by_principal ON refusals (principal, refusal_id);
 COMMENT ON INDEX refusals_by_principal IS 'Finds the oldest refusals of a caller that has more than its share.';
+
+-- Since this version.
+COMMENT ON COLUMN replies.reply IS 'The reply, without what a CA certificate says about itself: that is in the event at its position. Older ones are whole.';

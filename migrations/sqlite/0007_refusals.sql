@@ -2,6 +2,9 @@
 --
 -- Not part of the event log: nothing happened. A table of its own and bounded, so that
 -- whoever is refused a million times fills neither the log nor the disk.
+--
+-- Since this version, too, replies.reply is without what a CA certificate says about itself:
+-- that is in the event at its position. Older ones are whole.
 
 -- Refused calls, the newest of each caller and of all. Written behind the calls; some may
 -- be missing after a crash or a flood.

@@ -1,7 +1,7 @@
 //! Finds out who calls, before anything else is looked at.
 //!
 //! The credentials are the TLS client certificate and the bearer token; what they
-//! are worth is decided by an [`Authenticator`]. The [`Identity`](crate::access::Identity) goes into the
+//! are worth is decided by an [`Authenticator`]. The [`Identity`] goes into the
 //! request's extensions. No identity, no service.
 //!
 //! A refused caller hears what to do; the reason is in the log, under the request id. Nobody

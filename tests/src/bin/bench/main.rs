@@ -42,6 +42,8 @@ async fn main() -> anyhow::Result<()> {
     let round_trip = machine::loopback_round_trip().await?;
     let floor = Floor::prepare(&deployment.postgres, &instances[0]).await?;
 
+    println!("filling the write-ahead log ...");
+    pgbench::fill_wal(&deployment.postgres).await?;
     println!("cutting sessions ...");
     let [gate, plugin] = cut::call_to_closed(&deployment, &replica).await?;
     let mut rounds = Rounds::default();

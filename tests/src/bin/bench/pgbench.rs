@@ -75,6 +75,25 @@ r AS (
 SELECT pg_current_xact_id()::text, (SELECT count(*) FROM i), (SELECT count(*) FROM c), NOTIFY;
 ";
 
+/// Write-ahead log of a whole run, in pieces of 16 MiB.
+const WAL_SEGMENTS: u32 = 112;
+
+/// Brings the cluster to where it is after some minutes of work: the pieces of its
+/// write-ahead log are there, to be used again. A new one is made by writing 16 MiB of
+/// zeros, for which every commit waits; that would be measured instead of the commits.
+pub async fn fill_wal(postgres: &Postgres) -> anyhow::Result<()> {
+    let mut connection = postgres.connect().await?;
+    sqlx::query("ALTER SYSTEM SET min_wal_size = '2GB'").execute(&mut connection).await?;
+    sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await?;
+    let piece = "SELECT pg_logical_emit_message(false, '', repeat('x', 16000000))";
+    for _ in 0..WAL_SEGMENTS {
+        sqlx::query(piece).execute(&mut connection).await?;
+    }
+    sqlx::query("SELECT pg_switch_wal()").execute(&mut connection).await?;
+    sqlx::query("CHECKPOINT").execute(&mut connection).await?;
+    Ok(())
+}
+
 /// Tables and scripts of the floor.
 pub struct Floor {
     url: String,

@@ -13,6 +13,7 @@ mod lease;
 mod load;
 mod memory;
 mod receipts;
+mod records;
 mod repair;
 mod row;
 mod schema;

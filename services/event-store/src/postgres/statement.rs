@@ -10,6 +10,7 @@ use sqlx::{Arguments as _, AssertSqlSafe, Encode, PgConnection, Postgres, Type};
 use uuid::Uuid;
 
 use super::error::store_error;
+use super::records::Records;
 use super::row::PgTime;
 use crate::StoreError;
 use crate::error::BoxError;
@@ -72,8 +73,7 @@ impl Statement {
 
     /// Appends `unnest(…) AS u(names)`: the rows that `columns` make.
     pub(super) fn unnest(&mut self, columns: Vec<(&str, Column<'_>)>) -> &mut Self {
-        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let names = names.join(", ");
+        let names = names(&columns);
         for (index, (_, column)) in columns.into_iter().enumerate() {
             self.push(if index == 0 { "unnest(" } else { ", " });
             match column {
@@ -96,18 +96,35 @@ impl Statement {
         self.push(") AS u(").push(&names).push(")")
     }
 
+    /// Appends `unnest(…) AS u(names)` as [`Statement::unnest`] does, of one array of the
+    /// composite type `shape`, whose attributes MUST be `columns` in their order.
+    pub(super) fn unnest_records(
+        &mut self,
+        shape: &'static str,
+        columns: &[(&'static str, Column<'_>)],
+    ) -> &mut Self {
+        self.push("unnest(").bind(Records { shape, columns });
+        self.push(") AS u(").push(&names(columns)).push(")")
+    }
+
+    /// As [`Statement::insert`], from one array of the composite type `shape`.
+    pub(super) fn insert_records(
+        &mut self,
+        table: &str,
+        shape: &'static str,
+        columns: &[(&'static str, Column<'_>)],
+    ) -> &mut Self {
+        self.push_insert(table, &names(columns)).unnest_records(shape, columns)
+    }
+
+    fn push_insert(&mut self, table: &str, names: &str) -> &mut Self {
+        self.push("INSERT INTO ").push(table).push(" (").push(names);
+        self.push(") SELECT ").push(names).push(" FROM ")
+    }
+
     /// Appends `INSERT INTO table (names) SELECT … FROM unnest(…)`.
     pub(super) fn insert(&mut self, table: &str, columns: Vec<(&str, Column<'_>)>) -> &mut Self {
-        let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-        let values: Vec<String> = columns
-            .iter()
-            .map(|(name, column)| match column {
-                Column::Json(_) => format!("u.{name}::json"),
-                _ => format!("u.{name}"),
-            })
-            .collect();
-        self.push("INSERT INTO ").push(table).push(" (").push(&names.join(", ")).push(") SELECT ");
-        self.push(&values.join(", ")).push(" FROM ").unnest(columns)
+        self.push_insert(table, &names(&columns)).unnest(columns)
     }
 
     /// Runs it and gives its rows.
@@ -119,4 +136,9 @@ impl Statement {
         let query = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
         query.fetch_all(connection).await.map_err(store_error)
     }
+}
+
+fn names(columns: &[(&str, Column<'_>)]) -> String {
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
 }

@@ -155,7 +155,7 @@ fn put_events(statement: &mut Statement, events: &[RecordedEvent]) {
         ("occurred_at", column!(Time, events, e => e.occurred_at)),
         ("hash", column!(Octets, events, e => e.hash.as_bytes().as_slice())),
     ];
-    statement.insert("events", columns);
+    statement.insert_records("events", "new_event", &columns);
 }
 
 /// Columns of instances that change.
@@ -191,7 +191,7 @@ fn change_instances(statement: &mut Statement, rows: &[&Instance]) {
     let mut columns = instance_changes(rows);
     push_changes(statement, "instances", &columns);
     columns.push(("instance_id", column!(Text, rows, i => i.instance_id.as_str())));
-    statement.unnest(columns).push(" WHERE t.instance_id = u.instance_id");
+    statement.unnest_records("instance_change", &columns).push(" WHERE t.instance_id = u.instance_id");
 }
 
 /// Columns of CA certificates that change.
@@ -243,7 +243,9 @@ fn change_certificates(statement: &mut Statement, rows: &[&CaCertificate]) {
         ("instance_id", column!(Text, rows, c => c.instance_id.as_str())),
         ("sn", column!(Text, rows, c => c.facts.sn.as_str())),
     ]);
-    statement.unnest(columns).push(" WHERE t.instance_id = u.instance_id AND t.sn = u.sn");
+    statement
+        .unnest_records("ca_certificate_change", &columns)
+        .push(" WHERE t.instance_id = u.instance_id AND t.sn = u.sn");
 }
 
 fn push_changes(statement: &mut Statement, table: &str, columns: &[(&str, Column<'_>)]) {
@@ -278,5 +280,7 @@ fn put_replies(statement: &mut Statement, replies: &[(&StoredReply, String)], no
         ("reply", column!(Json, replies, (_, json) => json.as_str())),
         ("created_at", column!(Time, replies, _ => now)),
     ];
-    statement.insert("replies", columns).push(" ON CONFLICT (account_id, request_id) DO NOTHING");
+    statement
+        .insert_records("replies", "new_reply", &columns)
+        .push(" ON CONFLICT (account_id, request_id) DO NOTHING");
 }

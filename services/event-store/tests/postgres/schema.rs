@@ -16,7 +16,7 @@ use crate::PgFixture;
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
 
 /// Schema version of this program.
-const NEWEST: i64 = 7;
+const NEWEST: i64 = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {

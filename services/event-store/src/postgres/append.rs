@@ -169,6 +169,7 @@ impl PgEventStore {
                 event: writes.events.last().map(|event| (event.position, event.hash)),
                 reply: writes.replies.last().map(|stored| stored.key.clone()),
             };
+            self.hint.committing(after.position);
             let connection = self.commit(connection, &evidence).await?;
             self.faults
                 .reach(CommitStep::Committed)

@@ -1,7 +1,13 @@
 //! The hints that the log has grown and that the fleet has changed: own commits to
 //! the log at once, everything else by NOTIFY. A notification may be lost with its
 //! connection; readers also poll.
+//!
+//! The notification of an own commit may be here before the answer to the COMMIT. It is
+//! not passed on: readers would look for a batch that is not in memory yet, and read it
+//! from the database.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -21,6 +27,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Hint {
     sender: watch::Sender<u64>,
     fleet: FleetChanges,
+    /// Where the last batch ends that this process began to commit. Positions are dense:
+    /// nobody else's batch ends there, unless that one comes to nothing.
+    committing: Arc<AtomicU64>,
     listening: JoinHandle<()>,
 }
 
@@ -29,8 +38,11 @@ impl Hint {
     pub(super) fn listen(options: &PgConnectOptions, position: u64) -> Self {
         let sender = watch::Sender::new(position);
         let fleet = FleetChanges::new();
-        let listening = tokio::spawn(listen(options.clone(), sender.clone(), fleet.clone()));
-        Self { sender, fleet, listening }
+        let committing = Arc::new(AtomicU64::new(0));
+        let heard =
+            Heard { sender: sender.clone(), fleet: fleet.clone(), committing: Arc::clone(&committing) };
+        let listening = tokio::spawn(listen(options.clone(), heard));
+        Self { sender, fleet, committing, listening }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -39,6 +51,12 @@ impl Hint {
 
     pub(super) fn fleet(&self) -> &FleetChanges {
         &self.fleet
+    }
+
+    /// Says that a batch of this process is being committed that ends at `position`:
+    /// [`Hint::raise`] follows, when it is.
+    pub(super) fn committing(&self, position: u64) {
+        self.committing.store(position, Ordering::Relaxed);
     }
 
     /// Raises the highest position known.
@@ -61,10 +79,31 @@ fn raise(sender: &watch::Sender<u64>, position: u64) {
     });
 }
 
-async fn listen(options: PgConnectOptions, sender: watch::Sender<u64>, fleet: FleetChanges) {
+/// What is done with notifications.
+struct Heard {
+    sender: watch::Sender<u64>,
+    fleet: FleetChanges,
+    committing: Arc<AtomicU64>,
+}
+
+impl Heard {
+    fn take(&self, channel: &str, payload: &str) {
+        if channel == RECEIPTS_CHANNEL {
+            if let Ok(id) = payload.parse() {
+                self.fleet.tell(id);
+            }
+        } else if let Ok(position) = payload.parse()
+            && position != self.committing.load(Ordering::Relaxed)
+        {
+            raise(&self.sender, position);
+        }
+    }
+}
+
+async fn listen(options: PgConnectOptions, heard: Heard) {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     loop {
-        if let Err(error) = follow(&pool, &sender, &fleet).await {
+        if let Err(error) = follow(&pool, &heard).await {
             tracing::debug!(%error, "not listening to the log; trying again");
         }
         sleep(PAUSE).await;
@@ -72,21 +111,30 @@ async fn listen(options: PgConnectOptions, sender: watch::Sender<u64>, fleet: Fl
 }
 
 /// Follows the notifications until listening fails.
-async fn follow(
-    pool: &sqlx::PgPool,
-    sender: &watch::Sender<u64>,
-    fleet: &FleetChanges,
-) -> Result<(), sqlx::Error> {
+async fn follow(pool: &sqlx::PgPool, heard: &Heard) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen_all([CHANNEL, RECEIPTS_CHANNEL]).await?;
     loop {
         let notification = listener.recv().await?;
-        if notification.channel() == RECEIPTS_CHANNEL {
-            if let Ok(id) = notification.payload().parse() {
-                fleet.tell(id);
-            }
-        } else if let Ok(position) = notification.payload().parse() {
-            raise(sender, position);
-        }
+        heard.take(notification.channel(), notification.payload());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_notification_of_an_own_batch_is_not_passed_on() {
+        let heard =
+            Heard { sender: watch::Sender::new(7), fleet: FleetChanges::new(), committing: Arc::default() };
+        let hint = heard.sender.subscribe();
+        heard.committing.store(9, Ordering::Relaxed);
+        heard.take(CHANNEL, "9");
+        assert_eq!(*hint.borrow(), 7);
+        heard.take(CHANNEL, "8");
+        assert_eq!(*hint.borrow(), 8);
+        heard.take(CHANNEL, "12");
+        assert_eq!(*hint.borrow(), 12);
     }
 }

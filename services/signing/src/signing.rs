@@ -9,8 +9,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use catrust_domain::Sha256;
+use ed25519_dalek::Signer as _;
+use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use ring::rand::SecureRandom as _;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{ED25519, UnparsedPublicKey};
 
 use crate::canonical::{Keys, VerifyError};
 use crate::pem;
@@ -60,7 +62,7 @@ fn key_id(public_key: &[u8]) -> String {
 
 /// The private key of the feed. `Debug` shows its name alone.
 pub struct SigningKey {
-    pair: Ed25519KeyPair,
+    pair: ed25519_dalek::SigningKey,
     key_id: String,
 }
 
@@ -82,8 +84,8 @@ impl SigningKey {
     /// [`KeyError::NotAPrivateKey`].
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         let der = pem::decode_one(PRIVATE_LABEL, text).ok_or(KeyError::NotAPrivateKey)?;
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map_err(|_| KeyError::NotAPrivateKey)?;
-        let key_id = key_id(pair.public_key().as_ref());
+        let pair = ed25519_dalek::SigningKey::from_pkcs8_der(&der).map_err(|_| KeyError::NotAPrivateKey)?;
+        let key_id = key_id(pair.verifying_key().as_bytes());
         Ok(Self { pair, key_id })
     }
 
@@ -104,7 +106,7 @@ impl SigningKey {
     /// The public key in PEM, for readers to pin.
     #[must_use]
     pub fn public_key_pem(&self) -> String {
-        pem::encode(PUBLIC_LABEL, &[&SPKI_PREFIX[..], self.pair.public_key().as_ref()].concat())
+        pem::encode(PUBLIC_LABEL, &[&SPKI_PREFIX[..], self.pair.verifying_key().as_bytes()].concat())
     }
 
     /// A secret for `purpose`: always the same for those who have this key, and unknown to
@@ -124,7 +126,7 @@ impl SigningKey {
 
     /// Signs `octets`; 64 octets come back, always the same for the same input.
     pub(crate) fn sign(&self, octets: &[u8]) -> Vec<u8> {
-        self.pair.sign(octets).as_ref().to_vec()
+        self.pair.sign(octets).to_vec()
     }
 }
 
@@ -217,9 +219,7 @@ impl Keys for TrustKeys {
 
 impl From<&SigningKey> for TrustKeys {
     fn from(key: &SigningKey) -> Self {
-        let mut raw = [0; 32];
-        raw.copy_from_slice(key.pair.public_key().as_ref());
-        Self { keys: BTreeMap::from([(key.key_id.clone(), raw)]) }
+        Self { keys: BTreeMap::from([(key.key_id.clone(), key.pair.verifying_key().to_bytes())]) }
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn an_openssl_key_signs_as_rfc_8032_says() {
         let key = SigningKey::from_pem(KEY).unwrap();
-        assert_eq!(hex::encode(key.pair.public_key().as_ref()), PUBLIC);
+        assert_eq!(hex::encode(key.pair.verifying_key().as_bytes()), PUBLIC);
         assert_eq!(
             hex::encode(key.sign(b"")),
             "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"

@@ -11,6 +11,7 @@ use clap::Parser as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    keep_to_small_pages();
     let arguments = Arguments::parse();
     // One TLS stack, one provider; a second call would fail, and there is none.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -28,4 +29,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// An idle server would hold some 25 MB that it never used: the allocator asks for huge
+/// pages, and one is taken whole. Where the kernel refuses, that is the whole loss.
+fn keep_to_small_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }

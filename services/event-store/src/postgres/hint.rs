@@ -27,8 +27,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Hint {
     sender: watch::Sender<u64>,
     fleet: FleetChanges,
-    /// Where the last batch ends that this process began to commit. Positions are dense:
-    /// nobody else's batch ends there, unless that one comes to nothing.
+    /// Where the last batch ends that this process began to commit. Whoever else's batch
+    /// ends there (this one came to nothing, or has replies alone) is told of by
+    /// [`Hint::raise`] or found by the readers' poll.
     committing: Arc<AtomicU64>,
     listening: JoinHandle<()>,
 }

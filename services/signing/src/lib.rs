@@ -13,7 +13,7 @@ pub mod note;
 pub mod pem;
 pub mod signing;
 
-pub use catrust_domain::Timestamp;
+pub use catrust_domain::{Timestamp, error_chain};
 
 pub use canonical::{KeyRefusal, Keys, NotCanonical, Signed, SigningInput, Verified, VerifyError, timestamp};
 pub use key_ring::{Adopted, KeyRing, KeysAt};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use catrust_domain::error_chain;
 use catrust_mosquitto_control::{Outcome, RequestBody, Response};
 use catrust_trust_feed::agent::{AgentTrust, Applied, NotApplied};
 use tokio::sync::{mpsc, oneshot};
@@ -82,7 +83,7 @@ impl Upkeep {
         let bundle = bundle::bundle(trust, self.settings.lease)?;
         let response = self.ask(RequestBody::Bundle(bundle)).await.map_err(|error| {
             self.open.store(0, Ordering::Relaxed);
-            NotApplied { reason: chain(&error) }
+            NotApplied { reason: error_chain(&error) }
         })?;
         match response.outcome {
             Outcome::Applied => {
@@ -161,7 +162,7 @@ impl Upkeep {
                     self.tell_again(trust).await;
                 }
             }
-            Err(error) => self.complain(&chain(&error)),
+            Err(error) => self.complain(&error_chain(&error)),
         }
     }
 
@@ -181,7 +182,7 @@ impl Upkeep {
     fn lost(&mut self, error: &ControlError) {
         self.connection = None;
         self.open.store(0, Ordering::Relaxed);
-        self.complain(&chain(error));
+        self.complain(&error_chain(error));
     }
 
     fn complain(&mut self, text: &str) {
@@ -197,12 +198,5 @@ async fn broken(connection: &mut Option<ControlConnection>) -> ControlError {
     match connection {
         Some(connection) => connection.broken().await,
         None => std::future::pending().await,
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }

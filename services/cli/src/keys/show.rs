@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use catrust_proto::Timestamp as Time;
 use catrust_signing::canonical::micros;
-use catrust_signing::{KeyRefusal, KeySet, Present, Timestamp};
+use catrust_signing::{KeyRefusal, KeySet, Present, Timestamp, error_chain};
 use clap::Args;
 use serde::Serialize;
 
@@ -111,9 +111,7 @@ fn refused(path: &Path, error: &dyn Error) -> Failure {
 
 /// The error with its causes.
 pub fn chain(error: &dyn Error) -> String {
-    let cause = error.source().map(chain);
-    let text = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-    spelling::printable(&text, false)
+    spelling::printable(&error_chain(error), false)
 }
 
 /// A key set for people.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use catrust_domain::Timestamp;
+use catrust_domain::{Timestamp, error_chain};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -141,7 +141,7 @@ impl Driver {
         match done.await {
             Ok((store, result)) => {
                 self.store = Some(store);
-                result.map_err(|error| chain(&error))
+                result.map_err(|error| error_chain(&error))
             }
             // A panic in the store: its defect must not pass for success.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -282,11 +282,4 @@ fn tell_freshness(freshness: Freshness, revision: u64) {
 fn wall_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

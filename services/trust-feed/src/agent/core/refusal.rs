@@ -78,14 +78,7 @@ impl Refusal {
     /// The whole chain of causes as one text, at most [`MAX_REFUSAL_LENGTH`] characters.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text.chars().take(MAX_REFUSAL_LENGTH).collect()
+        catrust_domain::error_chain(self).chars().take(MAX_REFUSAL_LENGTH).collect()
     }
 
     /// A word for each kind, for metrics.

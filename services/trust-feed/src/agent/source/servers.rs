@@ -73,14 +73,7 @@ impl From<Status> for ServerError {
 impl ServerError {
     /// The error with its causes, as one text.
     pub fn text(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
-        }
-        text
+        catrust_domain::error_chain(self)
     }
 }
 

@@ -12,18 +12,21 @@
 //! The queue is bounded. Inactivations may fill it to the brim, everything else
 //! only four fifths of it.
 
+mod instruments;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use catrust_domain::{AccountId, Command, CommandEnvelope, Rejection, Reply};
+use catrust_domain::{AccountId, Command, CommandEnvelope, Rejection, Reply, error_chain};
 use catrust_event_store::{EventStore, MAX_BATCH, StoreError};
+use opentelemetry::metrics::Meter;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::instruments::AppenderInstruments;
 use crate::error::ApiError;
-use crate::metrics::Metrics;
 
 /// What a command came to: the outer error is the store's.
 type Outcome = Result<Result<Reply, Rejection>, ApiError>;
@@ -120,7 +123,7 @@ pub struct Appender {
     queue: Arc<Mutex<Queue>>,
     filled: Arc<Notify>,
     capacity: usize,
-    metrics: Metrics,
+    instruments: Arc<AppenderInstruments>,
 }
 
 impl Appender {
@@ -132,14 +135,14 @@ impl Appender {
     pub fn new(
         store: Arc<dyn EventStore>,
         capacity: usize,
-        metrics: Metrics,
+        meter: &Meter,
         stop: CancellationToken,
-    ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send) {
+    ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
         let appender = Self {
             queue: Arc::default(),
             filled: Arc::default(),
             capacity: capacity.max(1),
-            metrics: metrics.clone(),
+            instruments: Arc::new(AppenderInstruments::new(meter)),
         };
         let task = appender.clone().run(store, stop);
         (appender, on_own_thread(task))
@@ -155,7 +158,7 @@ impl Appender {
         let started = Instant::now();
         let name = command_name(&envelope.command);
         let outcome = self.enqueue_and_wait(envelope).await;
-        self.metrics.command(name, &outcome, started.elapsed());
+        self.instruments.command(name, &outcome, started.elapsed());
         outcome
     }
 
@@ -188,7 +191,7 @@ impl Appender {
                 queue.closed = batch.envelopes.is_empty() && stop.is_cancelled();
                 (batch, queue.length)
             };
-            self.metrics.queue_depth(waiting);
+            self.instruments.queue_depth(waiting);
             if !batch.envelopes.is_empty() {
                 self.commit(&*store, batch).await;
             } else if stop.is_cancelled() {
@@ -205,7 +208,7 @@ impl Appender {
     /// Commits a batch. One that fails for a reason of its content is halved until the
     /// command that spoils it fails alone.
     async fn commit(&self, store: &dyn EventStore, batch: Batch) {
-        self.metrics.batch(batch.envelopes.len());
+        self.instruments.batch(batch.envelopes.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
             match store.append(&part.envelopes).await {
@@ -216,7 +219,7 @@ impl Appender {
                 }
                 Err(error) => {
                     let commands = part.envelopes.len();
-                    tracing::error!(error = chain(&error), commands, "a batch was not committed");
+                    tracing::error!(error = error_chain(&error), commands, "a batch was not committed");
                     let shared = Arc::new(error);
                     let failure = || Err(ApiError::Store(same_failure(&shared)));
                     answer(part.answers, std::iter::repeat_with(failure));
@@ -254,18 +257,6 @@ fn same_failure(error: &Arc<StoreError>) -> StoreError {
         StoreError::Ambiguous(_) => StoreError::Ambiguous(source),
         _ => StoreError::Internal(source),
     }
-}
-
-/// An error with its causes, for the log.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        text.push_str(": ");
-        text.push_str(&current.to_string());
-        cause = current.source();
-    }
-    text
 }
 
 const fn command_name(command: &Command) -> &'static str {

@@ -16,6 +16,7 @@ use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
 use catrust_trust_feed::{ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys};
+use opentelemetry::metrics::Meter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +26,6 @@ use tonic::transport::Server;
 use tower::ServiceBuilder;
 use uuid::Uuid;
 
-use crate::access::jwt::refresh::KeySetRefresh;
-use crate::access::policy_folder::PolicyFolder;
-use crate::access::policy_reload::PolicyReload;
 use crate::access::{Authenticator, Authorizer};
 use crate::api::audit::Audit;
 use crate::api::ca_certificates::CaCertificates;
@@ -47,13 +45,13 @@ use crate::fleet::wire::Listener;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::follower::Follower;
 use crate::keys::ServerKeys;
-use crate::keys::reload::KeyReload;
+use crate::keys::expiry::KeyExpiry;
 use crate::lifecycle::{Stages, Tasks};
 use crate::limiter::exchange::Exchange;
 use crate::limiter::gossip::Gossip;
+use crate::limiter::instruments::LimiterInstruments;
 use crate::limiter::{self, UserLimiter};
 use crate::listener::connections;
-use crate::metrics::Metrics;
 use crate::middleware::deadline::DeadlineLayer;
 use crate::middleware::identity::IdentityLayer;
 use crate::middleware::in_flight::InFlightLayer;
@@ -64,7 +62,8 @@ use crate::middleware::request_body::RequestBodyLayer;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
-use crate::publisher;
+use crate::publisher::wiring::{self, TracingHooks};
+use crate::publisher::{HeadSource, Publisher};
 use crate::refusals::{Kept, RefusalLog};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
@@ -105,16 +104,12 @@ pub struct Parts {
     pub spending: Option<(SpendingSender, SpendingStream)>,
     /// Finds out who calls.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Keeps the keys of the issuer of tokens, where there is one.
-    pub key_set: Option<KeySetRefresh>,
     /// Makes TLS handshakes; `None` for a listener without TLS. Its files MUST have been read.
     pub tls: Option<Arc<ServerTls>>,
-    /// Keep what is made of files true to them: the identities and the TLS certificates.
+    /// Keep what is made of files true to them: identities, policies, TLS certificates, key sets.
     pub reloaders: Vec<Reloader>,
     /// Decides what they may do.
     pub authorizer: Arc<dyn Authorizer>,
-    /// The folder that `authorizer` decides by, where it is one: to be read again.
-    pub policies: Option<Arc<PolicyFolder>>,
     /// Reads the wall clock.
     pub clock: Clock,
 }
@@ -150,7 +145,7 @@ pub async fn assemble(
     telemetry: &Telemetry,
     stages: &Stages,
 ) -> anyhow::Result<Assembled> {
-    let metrics = telemetry.metrics.clone();
+    let meter = &telemetry.meter;
     let mut tasks = Tasks::default();
 
     let grpc = TcpListener::bind(config.grpc.listen)
@@ -162,27 +157,21 @@ pub async fn assemble(
     let (grpc_address, admin_address) = (grpc.local_addr()?, admin.local_addr()?);
 
     let receipts = parts.receipts.take();
-    let evidence = assemble_evidence(config, &parts, &metrics, stages, &mut tasks)?;
-    let api = assemble_api(config, &parts, evidence, &metrics, stages, &mut tasks).await?;
-    assemble_fleet(config, &api, receipts, stages, &mut tasks);
-    if let Some(policies) = &parts.policies {
-        let reload = PolicyReload::new(Arc::clone(policies), metrics.clone());
-        tasks.spawn("watcher of policies", reload.run(stages.stopping.clone()));
-    }
-    if let Some(key_set) = parts.key_set.take() {
-        tasks.spawn("watcher of the key set", key_set.run(metrics.clone(), stages.stopping.clone()));
-    }
-    let warning_days = config.signing.expiry_warning_days;
-    let reload =
-        KeyReload::new(Arc::clone(&parts.keys), Arc::clone(&parts.clock), metrics.clone(), warning_days);
-    tasks.spawn("watcher of signing keys", reload.run(stages.stopping.clone()));
+    let evidence = assemble_evidence(config, &parts, meter, stages, &mut tasks)?;
+    let api = assemble_api(config, &parts, evidence, meter, stages, &mut tasks).await?;
+    assemble_fleet(config, &api, receipts, meter, stages, &mut tasks);
+    let expiry = KeyExpiry::new(
+        Arc::clone(&parts.keys),
+        Arc::clone(&parts.clock),
+        meter,
+        config.signing.expiry_warning_days,
+    );
+    tasks.spawn("watcher of expiry", ok(expiry.run(stages.stopping.clone())));
     for reloader in std::mem::take(&mut parts.reloaders) {
-        tasks.spawn("watcher of files", reloader.run(metrics.clone(), stages.stopping.clone()));
+        tasks.spawn("watcher of files", reloader.run(stages.stopping.clone()));
     }
     let spending = parts.spending.take();
-    let limiter = assemble_limiter(config, parts.keys.active(), spending, &metrics, stages, &mut tasks);
-    let sweeper = background::sweep_limiter(Arc::clone(&limiter), metrics.clone(), stages.stopping.clone());
-    tasks.spawn("limiter's sweeper", ok(sweeper));
+    let limiter = assemble_limiter(config, parts.keys.active(), spending, meter, stages, &mut tasks);
     let days = config.limits.reply_retention_days;
     let pruner = background::prune_replies(
         Arc::clone(&parts.store),
@@ -215,17 +204,13 @@ pub async fn assemble(
 
     let kept = Kept { all: config.audit.refusals_kept, per_caller: config.audit.refusals_kept_per_caller };
     let (refusals, recording) =
-        RefusalLog::new(Arc::clone(&parts.store), kept, metrics.clone(), stages.stopping.clone());
+        RefusalLog::new(Arc::clone(&parts.store), kept, meter, stages.stopping.clone());
     tasks.spawn("recorder of refusals", ok(recording));
     let per_service = ServiceBuilder::new()
         .layer(RefusalLayer { log: refusals, clock: Arc::clone(&parts.clock) })
-        .layer(IdentityLayer::new(
-            Arc::clone(&parts.authenticator),
-            Arc::clone(&parts.clock),
-            metrics.clone(),
-        ))
+        .layer(IdentityLayer::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.clock), meter))
         .layer(LoadShedLayer::new(config.grpc.max_concurrent_requests))
-        .layer(RateLimitLayer { limiter, metrics: metrics.clone() })
+        .layer(RateLimitLayer::new(limiter, meter))
         .layer(RequestBodyLayer);
     let limit = config.grpc.max_message_bytes;
     let calls = TaskTracker::new();
@@ -233,7 +218,7 @@ pub async fn assemble(
         server_builder(config)
             .layer(InFlightLayer(calls.clone()))
             .layer(RequestIdLayer)
-            .layer(TraceContextLayer::new(metrics, &DESCRIPTORS)?)
+            .layer(TraceContextLayer::new(meter, &DESCRIPTORS)?)
             .layer(DeadlineLayer { default: Duration::from_millis(config.grpc.default_deadline_ms) })
             .add_service(health)
             .add_service(reflection().build_v1()?)
@@ -276,7 +261,7 @@ pub async fn assemble(
 fn assemble_evidence(
     config: &Config,
     parts: &Parts,
-    metrics: &Metrics,
+    meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<Evidence>> {
@@ -291,13 +276,8 @@ fn assemble_evidence(
         }
         file
     });
-    let checkpointer = Checkpointer {
-        evidence: Arc::clone(&evidence),
-        file,
-        feed: parts.feed.clone(),
-        interval: config.audit.interval(),
-        metrics: metrics.clone(),
-    };
+    let (feed, interval) = (parts.feed.clone(), config.audit.interval());
+    let checkpointer = Checkpointer::new(Arc::clone(&evidence), file, feed, interval, meter);
     tasks.spawn("signer of checkpoints", ok(checkpointer.run(stages.stopping.clone())));
     Ok(evidence)
 }
@@ -306,7 +286,7 @@ async fn assemble_api(
     config: &Config,
     parts: &Parts,
     evidence: Arc<Evidence>,
-    metrics: &Metrics,
+    meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<Api>> {
@@ -315,34 +295,34 @@ async fn assemble_api(
         Arc::clone(&parts.store),
         Arc::clone(&directory),
         Arc::clone(parts.keys.active()),
-        metrics.clone(),
+        meter,
     )
     .await?;
     let feed = follower.feed();
     let stopping = stages.stopping.clone();
     tasks.spawn("log follower", async move { Ok(follower.run(stopping).await?) });
 
-    let (appender, appending) = Appender::new(
-        Arc::clone(&parts.store),
-        config.limits.appender_queue,
-        metrics.clone(),
-        stages.stopping.clone(),
-    );
+    let (appender, appending) =
+        Appender::new(Arc::clone(&parts.store), config.limits.appender_queue, meter, stages.stopping.clone());
     tasks.spawn("appender", appending);
 
-    let (receipts, recording) = ReceiptIntake::new(
-        Arc::clone(&parts.store),
-        Arc::clone(&directory),
-        metrics.clone(),
-        stages.stopping.clone(),
-    );
+    let (receipts, recording) =
+        ReceiptIntake::new(Arc::clone(&parts.store), Arc::clone(&directory), meter, stages.stopping.clone());
     tasks.spawn("recorder of receipts", ok(recording));
     let most_waiting = config.grpc.max_concurrent_requests / 4;
     let clock = Arc::clone(&parts.clock);
     let fleet = FleetView::new(Arc::clone(&parts.store), clock, config.fleet.budget(), most_waiting);
 
     if let Some(feed) = &parts.feed {
-        publisher::spawn(parts, Arc::clone(feed), &directory, metrics, stages, tasks);
+        let (publisher, status) = Publisher::new(
+            Arc::clone(&parts.store),
+            Arc::clone(feed),
+            Arc::clone(&parts.keys),
+            Arc::clone(&directory) as Arc<dyn HeadSource>,
+            Arc::new(TracingHooks),
+            Arc::clone(&parts.clock),
+        );
+        wiring::spawn(publisher.taking_over(parts.take_over_stream), status, meter, stages, tasks);
     }
     Ok(Arc::new(Api {
         store: Arc::clone(&parts.store),
@@ -354,7 +334,10 @@ async fn assemble_api(
         fleet,
         keys: Arc::clone(&parts.keys),
         evidence,
-        metrics: metrics.clone(),
+        watchers: meter
+            .i64_up_down_counter("catrust.watchers")
+            .with_description("Open WatchTrust streams")
+            .build(),
         rules: ServiceRules {
             certificates_per_instance: config.limits.certificates_per_instance,
             cut_with_will: config.limits.cut_with_will,
@@ -371,6 +354,7 @@ fn assemble_fleet(
     config: &Config,
     api: &Api,
     receipts: Option<ReceiptStream>,
+    meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
 ) {
@@ -379,17 +363,16 @@ fn assemble_fleet(
             intake: api.receipts.clone(),
             directory: Arc::clone(&api.directory),
             clock: Arc::clone(&api.clock),
-            metrics: api.metrics.clone(),
         };
         tasks.spawn("listener for receipts", ok(listener.run(receipts, stages.draining.clone())));
     }
-    let census = Census {
-        store: Arc::clone(&api.store),
-        directory: Arc::clone(&api.directory),
-        clock: Arc::clone(&api.clock),
-        budget: config.fleet.budget(),
-        metrics: api.metrics.clone(),
-    };
+    let census = Census::new(
+        Arc::clone(&api.store),
+        Arc::clone(&api.directory),
+        Arc::clone(&api.clock),
+        config.fleet.budget(),
+        meter,
+    );
     tasks.spawn("census of brokers", ok(census.run(stages.stopping.clone())));
 }
 
@@ -398,7 +381,7 @@ fn assemble_limiter(
     config: &Config,
     key: &SigningKey,
     spending: Option<(SpendingSender, SpendingStream)>,
-    metrics: &Metrics,
+    meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
 ) -> Arc<UserLimiter> {
@@ -410,7 +393,10 @@ fn assemble_limiter(
     let limiter = Arc::new(UserLimiter::new(rate, burst, settings.max_users, naming_key, Instant::now()));
     let alone = limiter::Fleet::alone(settings.replicas);
     limiter.set_fleet(alone, limiter.now());
-    metrics.limiter_fleet(alone, None);
+    let instruments = LimiterInstruments::new(meter);
+    instruments.fleet(alone, None);
+    let sweeper = limiter::sweep::sweep(Arc::clone(&limiter), instruments.clone(), stages.stopping.clone());
+    tasks.spawn("limiter's sweeper", ok(sweeper));
     if let Some((sender, stream)) = spending {
         let me = Uuid::new_v4().as_u64_pair().0;
         let sealing_key = key.secret_for("gossip of the rate limit");
@@ -420,7 +406,7 @@ fn assemble_limiter(
             limiter: Arc::clone(&limiter),
             sender,
             stream,
-            metrics: metrics.clone(),
+            instruments,
         };
         tasks.spawn("gossip of the rate limit", ok(gossip.run(stages.stopping.clone())));
     }

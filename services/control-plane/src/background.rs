@@ -1,8 +1,9 @@
-//! Small tasks that run beside the calls: readiness, sweeping, pruning.
+//! Small tasks that run beside the calls: readiness, pruning.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use catrust_domain::error_chain;
 use catrust_event_store::{Clock, EventStore};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -11,10 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin::Unreadiness;
-use crate::appender::chain;
 use crate::lifecycle::Stages;
-use crate::limiter::UserLimiter;
-use crate::metrics::Metrics;
 
 /// How often the store is asked whether it is there, and how long it may take.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,15 +62,6 @@ pub async fn watch_readiness(
     stages.stopping.cancelled().await;
 }
 
-/// Forgets users of the rate limit that have been quiet.
-pub async fn sweep_limiter(limiter: Arc<UserLimiter>, metrics: Metrics, stop: CancellationToken) {
-    let mut ticks = interval(Duration::from_secs(1));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        metrics.limiter_swept(limiter.sweep(limiter.now()));
-    }
-}
-
 /// Forgets stored replies older than `days`.
 pub async fn prune_replies(store: Arc<dyn EventStore>, clock: Clock, days: u32, stop: CancellationToken) {
     let mut ticks = interval(PRUNE_INTERVAL);
@@ -82,7 +71,7 @@ pub async fn prune_replies(store: Arc<dyn EventStore>, clock: Clock, days: u32, 
         match store.prune_replies(before).await {
             Ok(0) => {}
             Ok(replies) => tracing::info!(replies, "forgot old replies"),
-            Err(error) => tracing::warn!(error = chain(&error), "old replies could not be forgotten"),
+            Err(error) => tracing::warn!(error = error_chain(&error), "old replies could not be forgotten"),
         }
     }
 }

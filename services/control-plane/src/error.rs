@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use catrust_domain::{Rejection, SerialNumber};
+use catrust_domain::{Rejection, SerialNumber, error_chain};
 use catrust_event_store::StoreError;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Code, Status};
@@ -350,21 +350,11 @@ pub fn complete_bare_status(code: Code, message: &str, request_id: Uuid) -> Stat
 }
 
 fn log_fault(error: &ApiError, request_id: Uuid) {
-    let mut chain = String::new();
-    match error {
-        ApiError::Store(store) => {
-            let mut cause: Option<&dyn std::error::Error> = Some(store);
-            while let Some(current) = cause {
-                if !chain.is_empty() {
-                    chain.push_str(": ");
-                }
-                chain.push_str(&current.to_string());
-                cause = current.source();
-            }
-        }
-        other => chain.push_str(&format!("{other:?}")),
-    }
-    tracing::error!(%request_id, error = chain, "a call failed");
+    let error = match error {
+        ApiError::Store(store) => error_chain(store),
+        other => format!("{other:?}"),
+    };
+    tracing::error!(%request_id, error, "a call failed");
 }
 
 #[cfg(test)]

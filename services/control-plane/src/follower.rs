@@ -9,14 +9,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use catrust_domain::error_chain;
 use catrust_domain::event::UndecodableEvent;
 use catrust_event_store::{EventStore, StoreError};
 use catrust_trust_feed::{FeedError, FeedMessage, InProcessFeed, MessageError, SigningKey, TrustFeed as _};
+use opentelemetry::metrics::{Gauge, Meter};
 use tokio_util::sync::CancellationToken;
 
-use crate::appender::chain;
 use crate::directory::Directory;
-use crate::metrics::Metrics;
 
 /// How often the log is read without a hint: a hint can be lost with its connection.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,7 +54,7 @@ pub struct Follower {
     directory: Arc<Directory>,
     feed: InProcessFeed,
     key: Arc<SigningKey>,
-    metrics: Metrics,
+    log_head: Gauge<u64>,
     position: u64,
 }
 
@@ -67,7 +67,7 @@ impl Follower {
         store: Arc<dyn EventStore>,
         directory: Arc<Directory>,
         key: Arc<SigningKey>,
-        metrics: Metrics,
+        meter: &Meter,
     ) -> Result<Self, FollowerError> {
         // The head first: what the list already shows beyond it is applied again,
         // which changes nothing.
@@ -80,8 +80,12 @@ impl Follower {
             page.items.iter().for_each(|instance| directory.insert(instance));
         }
         let feed = InProcessFeed::starting_after(store.log_id(), &head);
-        metrics.log_head(head.position);
-        Ok(Self { store, directory, feed, key, metrics, position: head.position })
+        let log_head = meter
+            .u64_gauge("catrust.log.head.position")
+            .with_description("Last position of the log that this replica has seen")
+            .build();
+        log_head.record(head.position, &[]);
+        Ok(Self { store, directory, feed, key, log_head, position: head.position })
     }
 
     /// The feed that the follower fills.
@@ -111,7 +115,7 @@ impl Follower {
                         for event in &events {
                             self.take(event).await?;
                         }
-                        self.metrics.log_head(self.position);
+                        self.log_head.record(self.position, &[]);
                         if events.len() == CHUNK as usize {
                             continue;
                         }
@@ -119,7 +123,10 @@ impl Follower {
                     }
                     Err(error) => {
                         if !store_is_away {
-                            tracing::warn!(error = chain(&error), "the log cannot be read; trying again");
+                            tracing::warn!(
+                                error = error_chain(&error),
+                                "the log cannot be read; trying again"
+                            );
                         }
                         store_is_away = true;
                     }
@@ -144,7 +151,7 @@ impl Follower {
             for event in &*batch {
                 self.take(event).await?;
             }
-            self.metrics.log_head(self.position);
+            self.log_head.record(self.position, &[]);
         }
         Ok(())
     }

@@ -2,23 +2,27 @@
 //!
 //! Without a key set, agents have the server's public key pinned. With one, an offline root
 //! key vouches for every key that a replica may sign with; the server hands the set out,
-//! word for word, and takes it again from its file while it runs ([`reload`]). It never
-//! signs a set and never holds a root key.
+//! word for word, and takes it again from its file while it runs. It never signs a set and never
+//! holds a root key.
 
-pub mod reload;
+pub mod expiry;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use catrust_domain::Timestamp;
+use async_trait::async_trait;
+use catrust_domain::{Timestamp, error_chain};
+use catrust_event_store::Clock;
 use catrust_proto::v1 as proto;
 use catrust_signing::{
     Adopted, KeyRefusal, KeyRing, KeySet, KeySetError, Present, SigningKey, TrustKeys, VerifyError,
 };
+use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
 
 use crate::config::SigningConfig;
+use crate::reload::{Content, Reload, ReloadInstruments, read_files};
 
 /// The keys of a server.
 #[derive(Debug)]
@@ -33,17 +37,6 @@ pub struct ServerKeys {
 struct Source {
     file: PathBuf,
     roots: TrustKeys,
-}
-
-/// What a look at the key set's file found.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Looked {
-    /// The set in force.
-    Known,
-    /// A newer one, in force from now on.
-    New,
-    /// One that is not to be used, and why. What was in force stays.
-    Refused(String),
 }
 
 impl From<Arc<SigningKey>> for ServerKeys {
@@ -99,36 +92,79 @@ impl ServerKeys {
         self.set.subscribe()
     }
 
-    /// Where the set comes from; `None` where there is none.
+    /// The set's file, to be read again; `None` where there is no set.
     #[must_use]
-    pub fn key_set_file(&self) -> Option<&Path> {
-        self.source.as_ref().map(|source| &*source.file)
+    pub fn key_set_file(self: &Arc<Self>, clock: Clock) -> Option<Arc<KeySetFile>> {
+        self.source.is_some().then(|| Arc::new(KeySetFile { keys: Arc::clone(self), clock }))
     }
 
-    /// Reads the set again, and puts a newer one in force that vouches for this server's
-    /// key. Blocks.
-    #[must_use]
-    pub fn look(&self, now: Timestamp) -> Looked {
-        let (Some(source), Some(held)) = (&self.source, self.set.borrow().clone()) else {
-            return Looked::Known;
-        };
-        match source.next(&held, self.key_id(), now) {
-            Ok(None) => Looked::Known,
-            Ok(Some(set)) => {
-                self.set.send_replace(Some(set));
-                Looked::New
-            }
-            Err(problem) => Looked::Refused(problem),
-        }
+    /// Reads the set again, and puts a newer one in force that vouches for this server's key.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// Why the file is not to be used, and what to do; what was in force stays.
+    pub fn look(&self, now: Timestamp) -> Result<Adopted, String> {
+        let Some(source) = &self.source else { return Ok(Adopted::Known) };
+        self.adopt(source.read()?, source, now)
+    }
+
+    fn adopt(&self, message: proto::KeySet, source: &Source, now: Timestamp) -> Result<Adopted, String> {
+        let Some(held) = self.set.borrow().clone() else { return Ok(Adopted::Known) };
+        let Some(set) = source.next(message, &held, self.key_id(), now)? else { return Ok(Adopted::Known) };
+        let (version, keys) = (set.version(), set.keys().count());
+        tracing::info!(version, keys, expires_at = %set.expires_at(), "a newer key set is in force");
+        self.set.send_replace(Some(set));
+        Ok(Adopted::New)
+    }
+}
+
+/// The file of a server's key set. A set is signed as a whole, so that half of a file is never
+/// taken for it.
+pub struct KeySetFile {
+    keys: Arc<ServerKeys>,
+    clock: Clock,
+}
+
+#[async_trait]
+impl Reload for KeySetFile {
+    fn name(&self) -> &'static str {
+        "key set"
+    }
+
+    fn instruments(&self, meter: &Meter) -> ReloadInstruments {
+        let refused = meter
+            .u64_gauge("catrust.signing.key_set.refused")
+            .with_description("1 while the key set's file holds something that cannot be used")
+            .build();
+        ReloadInstruments { reloads: None, refused, labels: Vec::new() }
+    }
+
+    /// What is refused today may be valid tomorrow.
+    fn settles(&self) -> bool {
+        false
+    }
+
+    async fn read(self: Arc<Self>) -> anyhow::Result<Content> {
+        let files = self.keys.source.iter().map(|source| source.file.clone()).collect();
+        read_files(files, move |contents| {
+            let Some(source) = &self.keys.source else { return Ok(()) };
+            let adopted = source.parse(&contents[0]);
+            let adopted = adopted.and_then(|message| self.keys.adopt(message, source, (self.clock)()));
+            adopted.map(drop).map_err(anyhow::Error::msg)
+        })
+        .await
     }
 }
 
 impl Source {
     fn read(&self) -> Result<proto::KeySet, String> {
-        let file = self.file.display();
-        let text =
-            std::fs::read_to_string(&self.file).map_err(|error| format!("cannot read {file}: {error}"))?;
-        serde_json::from_str(&text).map_err(|error| format!("{file} is no key set: {error}"))
+        let read = std::fs::read(&self.file);
+        self.parse(&read.map_err(|error| format!("cannot read {}: {error}", self.file.display()))?)
+    }
+
+    fn parse(&self, text: &[u8]) -> Result<proto::KeySet, String> {
+        serde_json::from_slice(text)
+            .map_err(|error| format!("{} is no key set: {error}", self.file.display()))
     }
 
     /// The first set of a server's life.
@@ -140,13 +176,19 @@ impl Source {
         }
     }
 
-    /// The set in the file, where it is newer than `held`.
-    fn next(&self, held: &Arc<KeySet>, key_id: &str, now: Timestamp) -> Result<Option<Arc<KeySet>>, String> {
+    /// The set of `message`, where it is newer than `held`.
+    fn next(
+        &self,
+        message: proto::KeySet,
+        held: &Arc<KeySet>,
+        key_id: &str,
+        now: Timestamp,
+    ) -> Result<Option<Arc<KeySet>>, String> {
         let present = Present::exactly(now);
         let mut ring = KeyRing::new(TrustKeys::default(), self.roots.clone());
         // Held because it was verified with the same root keys.
         ring.restore(held.message().clone()).map_err(|error| self.tell(&error))?;
-        if ring.adopt(self.read()?, present).map_err(|error| self.tell(&error))? == Adopted::Known {
+        if ring.adopt(message, present).map_err(|error| self.tell(&error))? == Adopted::Known {
             return Ok(None);
         }
         let Some(set) = ring.set().cloned() else { return Ok(None) };
@@ -164,7 +206,7 @@ impl Source {
             }
             _ => "make it with `catrust keys vouch`",
         };
-        let error = crate::appender::chain(error);
+        let error = error_chain(error);
         format!("signing.key_set_file: {}: {error}; {what_to_do}", self.file.display())
     }
 
@@ -183,7 +225,7 @@ impl Source {
                  let the root key vouch for it with `catrust keys vouch --add PUBLIC_KEY`, or sign with a key of the \
                  set"
             ),
-            other => crate::appender::chain(other),
+            other => error_chain(other),
         }
     }
 }

@@ -24,7 +24,6 @@ pub mod keys;
 pub mod lifecycle;
 pub mod limiter;
 pub mod listener;
-pub mod metrics;
 pub mod middleware;
 pub mod per_user;
 pub mod publisher;

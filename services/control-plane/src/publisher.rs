@@ -33,7 +33,7 @@ pub mod wiring;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{RecordedEvent, Timestamp};
+use catrust_domain::{RecordedEvent, Timestamp, error_chain};
 use catrust_event_store::{Clock, EventStore};
 use catrust_trust_feed::{FeedError, FeedMessage, MessageError, SigningKey, TrustFeed};
 use tokio::sync::watch;
@@ -419,7 +419,7 @@ impl Work<'_> {
         if error.is_ordinary() {
             return;
         }
-        let text = crate::appender::chain(error);
+        let text = error_chain(error);
         if self.trouble.begins(error) {
             match error {
                 PublishError::Feed(FeedError::Unavailable(_)) | PublishError::Store(_) => {

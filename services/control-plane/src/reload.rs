@@ -1,178 +1,255 @@
-//! Reads files again while the server runs: certificates, client CAs, identities.
+//! Reads again, while the server runs, what it is made of: certificates, identities, policies
+//! and key sets.
 //!
-//! As for policies (`access/policy_reload.rs`): every few seconds, and on SIGHUP; the content
-//! is what counts; a change counts once the next look finds it unchanged, because a key and
-//! its certificate are two files; SIGHUP says that the change is complete. What cannot be used
-//! leaves in force what was, and is told in the log and by `catrust.reload.refused`.
+//! Every few seconds, and on SIGHUP. The content is what counts, not times of files. Where a
+//! change may be spread over several files, it counts once the next look finds it unchanged:
+//! somebody may be in the middle of it, and half of a change can be valid and wrong. SIGHUP says
+//! that the change is complete. What cannot be used leaves in force what was, makes nobody
+//! unready, and is told once: in the log, and by the gauge of its source.
+
+pub mod identities;
+pub mod issuer;
+pub mod policies;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use async_trait::async_trait;
 use catrust_domain::Sha256;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Meter};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+/// Time between two looks at a file.
+const FILE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Time between two looks.
-const INTERVAL: Duration = Duration::from_secs(2);
-
-/// Something that is made of files.
+/// Something that is made of what lies outside of the process.
+#[async_trait]
 pub trait Reload: Send + Sync {
-    /// What it is, for logs and metrics.
+    /// What it is, for the log and for metrics.
     fn name(&self) -> &'static str;
 
-    /// The files, in the order in which [`Reload::replace`] takes their contents.
-    fn files(&self) -> Vec<PathBuf>;
+    /// Makes the instruments that tell how reading it went.
+    fn instruments(&self, meter: &Meter) -> ReloadInstruments {
+        ReloadInstruments::of_files(meter, self.name())
+    }
 
-    /// Puts contents in force, as a whole or not at all. May block for a moment.
+    /// Whether a change may be come upon half made, so that it has to stay for one look. Where
+    /// it may not, what was refused is tried again at each look.
+    fn settles(&self) -> bool {
+        true
+    }
+
+    /// Whether the server may start while it cannot be read.
+    fn may_be_away(&self) -> bool {
+        false
+    }
+
+    /// Reads what is there now.
     ///
     /// # Errors
-    /// Why they cannot be used; what was in force MUST stay.
-    fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()>;
+    /// It cannot be read.
+    async fn read(self: Arc<Self>) -> anyhow::Result<Content>;
+
+    /// Hears that a look has found what is in force.
+    fn confirm(&self) {}
+
+    /// Waits until the next look is due. `failing`: the last one found nothing that can be used.
+    async fn due(&self, _failing: bool) {
+        tokio::time::sleep(FILE_INTERVAL).await;
+    }
 }
 
-/// Keeps something true to its files.
+/// What a look has read.
+pub struct Content {
+    /// Tells it from other contents; no secret.
+    pub version: String,
+    /// Puts it in force, as a whole or not at all: where it fails, what was in force MUST stay.
+    /// May block.
+    pub adopt: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
+}
+
+/// Keeps something true to its source.
 pub struct Reloader {
-    what: Arc<dyn Reload>,
-    in_force: Sha256,
+    source: Arc<dyn Reload>,
+    instruments: ReloadInstruments,
+    in_force: Option<String>,
     /// What the last look found.
     seen: Option<Found>,
-    /// What is known to be unusable, and was told.
-    refused: Option<Found>,
+    /// What is known to be unusable, and why, as it was told.
+    refused: Option<(Found, String)>,
 }
 
-/// The hash of the contents, or why there are none.
-type Found = Result<Sha256, String>;
+/// The version of the content, or why it cannot be read.
+type Found = Result<String, String>;
 
 impl Reloader {
-    /// Reads the files for the first time.
+    /// Reads the source for the first time.
     ///
     /// # Errors
-    /// One cannot be read, or they cannot be used.
-    pub fn start(what: Arc<dyn Reload>) -> anyhow::Result<Self> {
-        let contents = read(&what.files())?;
-        what.replace(&contents)?;
-        Ok(Self { what, in_force: hash(&contents), seen: None, refused: None })
+    /// It cannot be read or used, and [`Reload::may_be_away`] does not allow for that.
+    pub async fn start(source: Arc<dyn Reload>, meter: &Meter) -> anyhow::Result<Self> {
+        let instruments = source.instruments(meter);
+        let mut reloader = Self { source, instruments, in_force: None, seen: None, refused: None };
+        match Arc::clone(&reloader.source).read().await {
+            Ok(content) => {
+                let version = content.version.clone();
+                match spawn_blocking(content.adopt).await? {
+                    Ok(()) => reloader.in_force = Some(version),
+                    Err(error) => reloader.not_yet(Ok(version), error)?,
+                }
+            }
+            Err(error) => reloader.not_yet(Err(format!("{error:#}")), error)?,
+        }
+        Ok(reloader)
+    }
+
+    fn not_yet(&mut self, found: Found, error: anyhow::Error) -> anyhow::Result<()> {
+        if !self.source.may_be_away() {
+            return Err(error);
+        }
+        self.refuse(found, format!("{error:#}"), true);
+        Ok(())
     }
 
     /// Looks until told to stop.
     ///
     /// # Errors
     /// The process cannot listen for SIGHUP.
-    pub async fn run(mut self, metrics: Metrics, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.instruments.refused(self.refused.is_some());
             let complete = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = hangup.recv() => true,
-                _ = ticks.tick() => false,
+                () = self.source.due(self.refused.is_some()) => false,
             };
             if let Some(outcome) = self.look(complete).await? {
-                metrics.reloads().reload(self.what.name(), outcome);
+                self.instruments.reload(outcome);
             }
-            metrics.reloads().refused(self.what.name(), self.refused.is_some());
         }
     }
 
-    /// Reads the files and puts what is new in force; tells what became of a change.
+    /// Reads the source and puts what is new in force; tells what became of a change.
+    /// `complete`: nobody is in the middle of one.
     async fn look(&mut self, complete: bool) -> anyhow::Result<Option<&'static str>> {
-        let files = self.what.files();
-        let contents = spawn_blocking(move || read(&files)).await?;
-        let found = contents.as_ref().map(|contents| hash(contents)).map_err(|error| format!("{error:#}"));
-        let name = self.what.name();
-        if found == Ok(self.in_force) {
+        let content = Arc::clone(&self.source).read().await;
+        let found = content.as_ref().map(|c| c.version.clone()).map_err(|error| format!("{error:#}"));
+        if found.as_ref().ok() == self.in_force.as_ref() && self.in_force.is_some() {
             self.seen = None;
+            self.source.confirm();
             if self.refused.take().is_some() {
-                tracing::info!(name, "the files hold again what is in force");
+                tracing::info!(name = self.source.name(), "holds again what is in force");
             }
             return Ok(None);
         }
-        let settled = self.seen.as_ref() == Some(&found);
-        self.seen = Some(found.clone());
-        if !complete && (!settled || self.refused.as_ref() == Some(&found)) {
+        let settled = self.seen.replace(found.clone()).as_ref() == Some(&found);
+        let known = self.refused.as_ref().is_some_and(|(refused, _)| *refused == found);
+        if self.source.settles() && !complete && (!settled || known) {
             return Ok(None);
         }
-        let what = Arc::clone(&self.what);
-        let replaced = match contents {
-            Ok(contents) => spawn_blocking(move || what.replace(&contents).map(|()| hash(&contents))).await?,
+        let adopted = match content {
+            Ok(content) => spawn_blocking(content.adopt).await?,
             Err(error) => Err(error),
         };
-        match replaced {
-            Ok(in_force) => {
-                self.in_force = in_force;
+        match adopted {
+            Ok(()) => {
+                self.in_force = found.ok();
                 self.refused = None;
-                tracing::info!(name, "read again, and in force");
+                tracing::info!(name = self.source.name(), "read again, and in force");
                 Ok(Some("loaded"))
             }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::error!(
-                    name,
-                    error,
-                    "cannot be used; what was in force stays: mend it, and it is read again"
-                );
-                self.refused = Some(found);
-                Ok(Some("refused"))
-            }
+            Err(error) => Ok(self.refuse(found, format!("{error:#}"), complete).then_some("refused")),
         }
+    }
+
+    /// Tells why what was found cannot be used, unless that is known; whether it was told.
+    fn refuse(&mut self, found: Found, error: String, again: bool) -> bool {
+        let refused = Some((found, error));
+        let told = again || self.refused != refused;
+        if let (true, Some((_, error))) = (told, &refused) {
+            tracing::error!(
+                name = self.source.name(),
+                error,
+                "cannot be used; what was in force stays: mend it, and it is read again"
+            );
+        }
+        self.refused = refused;
+        told
     }
 }
 
-fn read(files: &[PathBuf]) -> anyhow::Result<Vec<Vec<u8>>> {
-    files
-        .iter()
-        .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())))
-        .collect()
-}
-
-/// Of the contents and where each ends; a key file's octets are not kept for comparison.
-fn hash(contents: &[Vec<u8>]) -> Sha256 {
+/// Reads files, in this order; `adopt` puts their contents in force.
+///
+/// # Errors
+/// One cannot be read.
+pub async fn read_files(
+    files: Vec<PathBuf>,
+    adopt: impl FnOnce(&[Vec<u8>]) -> anyhow::Result<()> + Send + 'static,
+) -> anyhow::Result<Content> {
+    let read = move || {
+        let read =
+            |path: &PathBuf| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+        files.iter().map(read).collect::<anyhow::Result<Vec<_>>>()
+    };
+    let contents = spawn_blocking(read).await??;
+    // Of the contents and where each ends; a key file's bytes are not kept for comparison.
     let hashes: Vec<u8> = contents.iter().flat_map(|content| *Sha256::of(content).as_bytes()).collect();
-    Sha256::of(&hashes)
+    let version = Sha256::of(&hashes).to_string();
+    Ok(Content { version, adopt: Box::new(move || adopt(&contents)) })
 }
 
-/// What is told about files in numbers.
+/// What is told about a source in numbers.
 #[derive(Debug)]
 pub struct ReloadInstruments {
-    reloads: Counter<u64>,
-    refused: Gauge<u64>,
+    /// Changes by outcome; `None` where nobody counts them.
+    pub reloads: Option<Counter<u64>>,
+    /// 1 while the source holds something that cannot be used.
+    pub refused: Gauge<u64>,
+    /// Labels of both.
+    pub labels: Vec<KeyValue>,
 }
 
 impl ReloadInstruments {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    fn of_files(meter: &Meter, what: &'static str) -> Self {
         Self {
-            reloads: meter
-                .u64_counter("catrust.reloads")
-                .with_description("Changes of files, by what they are and outcome")
-                .build(),
+            reloads: Some(
+                meter
+                    .u64_counter("catrust.reloads")
+                    .with_description("Changes of files, by what they are and outcome")
+                    .build(),
+            ),
             refused: meter
                 .u64_gauge("catrust.reload.refused")
                 .with_description("1 while files hold something that cannot be used, by what they are")
                 .build(),
+            labels: vec![KeyValue::new("what", what)],
         }
     }
 
-    fn reload(&self, what: &'static str, outcome: &'static str) {
-        self.reloads.add(1, &[KeyValue::new("what", what), KeyValue::new("outcome", outcome)]);
+    fn reload(&self, outcome: &'static str) {
+        if let Some(reloads) = &self.reloads {
+            let labels = [&self.labels[..], &[KeyValue::new("outcome", outcome)]].concat();
+            reloads.add(1, &labels);
+        }
     }
 
-    fn refused(&self, what: &'static str, refused: bool) {
-        self.refused.record(u64::from(refused), &[KeyValue::new("what", what)]);
+    fn refused(&self, refused: bool) {
+        self.refused.record(u64::from(refused), &self.labels);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use opentelemetry::metrics::MeterProvider as _;
+    use opentelemetry_sdk::metrics::SdkMeterProvider;
 
     use super::*;
 
@@ -183,6 +260,10 @@ mod tests {
     }
 
     impl Pair {
+        fn files(&self) -> Vec<PathBuf> {
+            ["one", "two"].map(|name| self.directory.path().join(name)).to_vec()
+        }
+
         fn write(&self, one: &str, two: &str) {
             for (path, text) in self.files().iter().zip([one, two]) {
                 std::fs::write(path, text).unwrap();
@@ -194,32 +275,37 @@ mod tests {
         }
     }
 
+    #[async_trait]
     impl Reload for Pair {
         fn name(&self) -> &'static str {
             "pair"
         }
 
-        fn files(&self) -> Vec<PathBuf> {
-            ["one", "two"].map(|name| self.directory.path().join(name)).to_vec()
-        }
-
-        fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
-            anyhow::ensure!(contents[0] == contents[1], "they differ");
-            self.in_force.lock().unwrap().clone_from(&contents[0]);
-            Ok(())
+        async fn read(self: Arc<Self>) -> anyhow::Result<Content> {
+            read_files(self.files(), move |contents| {
+                anyhow::ensure!(contents[0] == contents[1], "they differ");
+                self.in_force.lock().unwrap().clone_from(&contents[0]);
+                Ok(())
+            })
+            .await
         }
     }
 
-    fn pair() -> (Arc<Pair>, Reloader) {
+    fn meter() -> Meter {
+        SdkMeterProvider::default().meter("test")
+    }
+
+    async fn pair() -> (Arc<Pair>, Reloader) {
         let pair = Pair { directory: tempfile::tempdir().unwrap(), in_force: Mutex::default() };
         pair.write("a", "a");
         let pair = Arc::new(pair);
-        (Arc::clone(&pair), Reloader::start(pair).unwrap())
+        let source: Arc<dyn Reload> = Arc::clone(&pair) as _;
+        (pair, Reloader::start(source, &meter()).await.unwrap())
     }
 
     #[tokio::test]
     async fn a_change_counts_once_it_has_stayed_for_one_look() {
-        let (pair, mut reloader) = pair();
+        let (pair, mut reloader) = pair().await;
         assert_eq!((pair.in_force().as_str(), reloader.look(false).await.unwrap()), ("a", None));
         pair.write("b", "a");
         assert_eq!(reloader.look(false).await.unwrap(), None, "somebody may be in the middle of it");
@@ -233,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_used_changes_nothing_and_is_told_once() {
-        let (pair, mut reloader) = pair();
+        let (pair, mut reloader) = pair().await;
         pair.write("b", "c");
         assert_eq!(reloader.look(false).await.unwrap(), None);
         assert_eq!(reloader.look(false).await.unwrap(), Some("refused"));
@@ -245,6 +331,9 @@ mod tests {
         assert_eq!(reloader.look(false).await.unwrap(), None);
         assert_eq!(reloader.refused, None, "the files are as they were");
         std::fs::remove_file(&pair.files()[0]).unwrap();
-        assert!(Reloader::start(pair).is_err(), "at the start there is nothing to fall back on");
+        assert!(
+            Reloader::start(pair, &meter()).await.is_err(),
+            "at the start there is nothing to fall back on"
+        );
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io::{self, IsTerminal as _};
 
-use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
@@ -16,14 +16,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use crate::config::{LogFormat, TelemetryConfig};
-use crate::metrics::Metrics;
 
 /// What [`Telemetry::init`] set up. MUST be kept until the end, and shut down.
 pub struct Telemetry {
     /// What `/metrics` shows.
     pub registry: prometheus::Registry,
-    /// The server's instruments.
-    pub metrics: Metrics,
+    /// Makes instruments: each room its own, beside what it counts.
+    pub meter: Meter,
     meters: SdkMeterProvider,
     tracers: Option<SdkTracerProvider>,
 }
@@ -56,8 +55,7 @@ impl Telemetry {
             }
         };
         tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init()?;
-        let metrics = Metrics::new(&meters.meter("catrust"));
-        Ok(Self { registry, metrics, meters, tracers })
+        Ok(Self { registry, meter: meters.meter("catrust"), meters, tracers })
     }
 
     /// Sends what is left. Blocks for seconds at most.
@@ -71,6 +69,16 @@ impl Telemetry {
             tracing::debug!(%error, "the last metrics were not sent");
         }
     }
+}
+
+/// Bounds in seconds, from 100 µs to 10 s.
+const DURATION_BOUNDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// An instrument for durations in seconds, all with the same bounds.
+pub fn duration_histogram(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+    let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
+    histogram.with_boundaries(DURATION_BOUNDS.to_vec()).build()
 }
 
 fn meters(

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -24,17 +25,33 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::client_certificate::ClientCertificate;
-use crate::config::TlsConfig;
-use crate::reload::Reload;
+use crate::reload::{Content, Reload, read_files};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// The files, all PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CAs that client certificates are checked against.
+    pub client_cas: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// The files, in the order in which [`ServerTls::replace`] takes their contents.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        [&self.certificate, &self.key].into_iter().chain(&self.client_cas).cloned().collect()
+    }
+}
+
 /// What handshakes are made with.
 pub struct ServerTls {
-    certificate: PathBuf,
-    key: PathBuf,
-    client_cas: Option<PathBuf>,
+    files: TlsFiles,
     /// Present once it was read.
     in_force: ArcSwapOption<InForce>,
     shown: Mutex<Shown>,
@@ -71,17 +88,27 @@ pub struct ShownPlace {
 }
 
 impl ServerTls {
-    /// The settings' files; `None` without TLS. Nothing is read yet: see [`Reload`].
+    /// Nothing is read yet: see [`Reload`].
     #[must_use]
-    pub fn of(config: &TlsConfig) -> Option<Arc<Self>> {
-        let (Some(certificate), Some(key)) = (&config.cert_file, &config.key_file) else { return None };
-        Some(Arc::new(Self {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            client_cas: config.client_ca_file.clone(),
-            in_force: ArcSwapOption::empty(),
-            shown: Mutex::default(),
-        }))
+    pub fn new(files: TlsFiles) -> Self {
+        Self { files, in_force: ArcSwapOption::empty(), shown: Mutex::default() }
+    }
+
+    /// Puts the contents of the files in force, as a whole or not at all.
+    ///
+    /// # Errors
+    /// They cannot be used.
+    pub fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+        let [certificate, key, rest @ ..] = contents else { anyhow::bail!("a file is missing") };
+        let certificate = certificates(certificate).context("tls.cert_file cannot be used")?;
+        let key = PrivateKeyDer::from_pem_slice(key).context("tls.key_file holds no private key")?;
+        let clients = rest.first().map(|cas| client_verifier(cas)).transpose();
+        let clients = clients.context("tls.client_ca_file cannot be used")?;
+        let server = server_config(certificate, key, clients.clone());
+        let server = server.context("the certificate and the key in [tls] cannot be used together")?;
+        self.in_force.store(Some(Arc::new(InForce { server: Arc::new(server), clients })));
+        self.check_again();
+        Ok(())
     }
 
     /// Makes a handshake.
@@ -153,26 +180,14 @@ impl Drop for ShownPlace {
     }
 }
 
+#[async_trait]
 impl Reload for ServerTls {
     fn name(&self) -> &'static str {
         "tls"
     }
 
-    fn files(&self) -> Vec<PathBuf> {
-        [&self.certificate, &self.key].into_iter().chain(&self.client_cas).cloned().collect()
-    }
-
-    fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
-        let [certificate, key, rest @ ..] = contents else { anyhow::bail!("a file is missing") };
-        let certificate = certificates(certificate).context("tls.cert_file cannot be used")?;
-        let key = PrivateKeyDer::from_pem_slice(key).context("tls.key_file holds no private key")?;
-        let clients = rest.first().map(|cas| client_verifier(cas)).transpose();
-        let clients = clients.context("tls.client_ca_file cannot be used")?;
-        let server = server_config(certificate, key, clients.clone());
-        let server = server.context("the certificate and the key in [tls] cannot be used together")?;
-        self.in_force.store(Some(Arc::new(InForce { server: Arc::new(server), clients })));
-        self.check_again();
-        Ok(())
+    async fn read(self: Arc<Self>) -> anyhow::Result<Content> {
+        read_files(self.files.paths(), move |contents| self.replace(contents)).await
     }
 }
 

@@ -12,10 +12,9 @@
 //! belong together where the token is bound to the certificate (RFC 8705 §3), or the
 //! certificate is the same principal's. A JWT that is bound counts with its certificate only.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use catrust_domain::{Sha256, Timestamp};
 
@@ -23,8 +22,7 @@ use super::client_certificate::ClientCertificate;
 use super::jwt::{MAX_TOKEN, Tokens, Verified, looks_like_one};
 use super::static_identities::{StaticEntry, StaticIdentities};
 use super::{Authenticator, Credentials, Identity, Unidentified};
-use crate::config::PermissionSource;
-use crate::reload::Reload;
+use crate::config::{ConfigError, PermissionSource};
 
 /// Everybody who may call.
 #[derive(Debug)]
@@ -49,41 +47,26 @@ impl KnownCallers {
         Self { identities: ArcSwap::default(), tokens }
     }
 
+    /// Puts the text of the identities file in force. `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the line of each problem; what was in force stays.
+    pub fn read_identities(
+        &self,
+        text: &str,
+        path: &Path,
+        permissions: PermissionSource,
+    ) -> Result<(), ConfigError> {
+        let before = self.identities.load();
+        self.replace(StaticIdentities::parse(text, path, permissions, &before)?);
+        Ok(())
+    }
+
     /// Puts a version of the file in force, and withdraws what it has not from who came by it.
-    pub fn replace(&self, identities: StaticIdentities) {
+    pub(super) fn replace(&self, identities: StaticIdentities) {
         let after = Arc::new(identities);
         let before = self.identities.swap(Arc::clone(&after));
         before.make_way_for(&after);
-    }
-}
-
-/// The identities file, to be read again.
-#[derive(Debug)]
-pub struct IdentitiesFile {
-    /// Who is known by it.
-    pub callers: Arc<KnownCallers>,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Where it is said what they may do.
-    pub permissions: PermissionSource,
-}
-
-impl Reload for IdentitiesFile {
-    fn name(&self) -> &'static str {
-        "identities"
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        vec![self.path.clone()]
-    }
-
-    fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
-        let text = contents.first().map(|text| std::str::from_utf8(text)).transpose();
-        let text = text.with_context(|| format!("{} is not UTF-8", self.path.display()))?.unwrap_or_default();
-        let before = self.callers.identities.load();
-        let after = StaticIdentities::parse(text, &self.path, self.permissions, &before)?;
-        self.callers.replace(after);
-        Ok(())
     }
 }
 

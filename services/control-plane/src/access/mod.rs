@@ -5,17 +5,14 @@
 //! [`Resource`]. Behind the first: one fixed identity for development
 //! ([`development`]), or everybody whom the identities file ([`static_identities`]) and the
 //! issuer of tokens ([`jwt`]) know ([`known_callers`]). Behind the second: what the file
-//! grants, or policies in a folder ([`policy_folder`]), which are read again while the
-//! server runs ([`policy_reload`]).
+//! grants, or policies in a folder ([`policy_folder`]).
 
 pub mod broker_binding;
 pub mod client_certificate;
 pub mod development;
-pub mod instruments;
 pub mod jwt;
 pub mod known_callers;
 pub mod policy_folder;
-pub mod policy_reload;
 pub mod static_identities;
 
 use std::net::IpAddr;

@@ -2,7 +2,7 @@
 
 use catrust_domain::{
     BrokerId, CaCertificate, CaState, Edition, Enforcement, FleetMember, InactivationScope, Instance,
-    InstanceId, Propagation, RecordedEvent, SerialNumber,
+    InstanceId, Propagation, RecordedEvent, SerialNumber, error_chain,
 };
 use catrust_proto::v1;
 use catrust_trust_feed::message::timestamp;
@@ -78,7 +78,7 @@ pub(crate) fn ca_certificate(
 /// # Errors
 /// INTERNAL for a row that is no trust change or cannot be read.
 pub(crate) fn ca_certificate_event(recorded: RecordedEvent) -> Result<v1::CaCertificateEvent, ApiError> {
-    let event = recorded.decode().map_err(|error| ApiError::Internal(crate::appender::chain(&error)))?;
+    let event = recorded.decode().map_err(|error| ApiError::Internal(error_chain(&error)))?;
     let (Some(effect), Some(revision)) = (event.trust_effect(), recorded.revision) else {
         return Err(ApiError::Internal(format!("event {} is no trust change", recorded.position)));
     };

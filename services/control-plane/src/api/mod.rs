@@ -25,6 +25,7 @@ use catrust_domain::{Command, CommandEnvelope, InstanceId, Rejection, Reply, Tim
 use catrust_event_store::EventStore;
 use catrust_proto::v1;
 use catrust_trust_feed::InProcessFeed;
+use opentelemetry::metrics::UpDownCounter;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -35,7 +36,6 @@ use crate::error::ApiError;
 use crate::evidence::Evidence;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::keys::ServerKeys;
-use crate::metrics::Metrics;
 use crate::per_user::{PerUser, Share};
 
 pub(crate) use call::Call;
@@ -72,8 +72,8 @@ pub struct Api {
     pub keys: Arc<ServerKeys>,
     /// Makes proofs.
     pub evidence: Arc<Evidence>,
-    /// Where watchers are counted.
-    pub metrics: Metrics,
+    /// Open `WatchTrust` streams.
+    pub watchers: UpDownCounter<i64>,
     /// Settings.
     pub rules: ServiceRules,
     /// Reads the wall clock.

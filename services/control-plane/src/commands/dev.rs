@@ -56,11 +56,9 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         receipts: None,
         spending: None,
         authenticator: access.clone(),
-        key_set: None,
         tls: None,
         reloaders: Vec::new(),
         authorizer: access,
-        policies: None,
         clock,
     };
     let outcome = run_server(&config, parts, &telemetry, async |assembled| {

@@ -7,18 +7,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use catrust_event_store::{Clock, EventStore};
 use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
+use opentelemetry::metrics::Meter;
 
 use super::{ServeArguments, load};
 use crate::access::Authorizer;
-use crate::access::jwt::refresh::KeySetRefresh;
-use crate::access::known_callers::{IdentitiesFile, KnownCallers};
+use crate::access::jwt::Tokens;
+use crate::access::known_callers::KnownCallers;
 use crate::access::policy_folder::PolicyFolder;
 use crate::access::static_identities::EntryGrants;
 use crate::assemble::{Assembled, Parts, assemble, system_clock};
 use crate::config::{AuthConfig, Config};
 use crate::keys::ServerKeys;
 use crate::lifecycle::{self, Stages};
-use crate::reload::{Reload, Reloader};
+use crate::reload::Reloader;
+use crate::reload::identities::IdentitiesFile;
+use crate::reload::issuer::IssuerKeys;
+use crate::reload::policies::PolicyFiles;
 use crate::telemetry::Telemetry;
 use crate::tls::ServerTls;
 
@@ -27,7 +31,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     config.validate()?;
     config.check_files()?;
     let telemetry = Telemetry::init(&config.telemetry)?;
-    let parts = parts(&config).await?;
+    let parts = parts(&config, &telemetry.meter).await?;
     let scheme = if config.tls.cert_file.is_some() { "https" } else { "http" };
     let outcome = run_server(&config, parts, &telemetry, async |assembled| {
         tracing::info!(
@@ -63,18 +67,22 @@ pub(super) async fn run_server(
     Ok(())
 }
 
-async fn parts(config: &Config) -> anyhow::Result<Parts> {
+async fn parts(config: &Config, meter: &Meter) -> anyhow::Result<Parts> {
     let clock = system_clock();
     let store: Arc<dyn EventStore> = super::database::open(&config.database, Arc::clone(&clock)).await?;
     let keys = Arc::new(ServerKeys::load(&config.signing, clock())?);
     let key_set_version = keys.key_set().map(|set| set.version);
     tracing::info!(key_id = keys.key_id(), key_set_version, log_id = %store.log_id(), "signing key loaded");
-    let callers = callers(&config.auth, Arc::clone(&clock)).await?;
-    let policies = config.auth.policy_dir.as_deref().map(PolicyFolder::load).transpose();
-    let policies = policies.context("the policies in auth.policy_dir cannot be used")?.map(Arc::new);
-    let tls = ServerTls::of(&config.tls);
-    let tls_files =
-        tls.as_ref().map(|tls| Reloader::start(Arc::clone(tls) as Arc<dyn Reload>)).transpose()?;
+    let mut reloaders = Vec::new();
+    if let Some(file) = keys.key_set_file(Arc::clone(&clock)) {
+        reloaders.push(Reloader::start(file, meter).await?);
+    }
+    let authenticator = callers(&config.auth, Arc::clone(&clock), meter, &mut reloaders).await?;
+    let authorizer = authorizer(&config.auth, meter, &mut reloaders).await?;
+    let tls = config.tls.files().map(|files| Arc::new(ServerTls::new(files)));
+    if let Some(tls) = tls.clone() {
+        reloaders.push(Reloader::start(tls, meter).await?);
+    }
     let feed = feed(config).await?;
     let (receipts, spending) = match &feed {
         Some(feed) => (Some(feed.receipts().await?), Some(feed.spending().await?)),
@@ -87,38 +95,47 @@ async fn parts(config: &Config) -> anyhow::Result<Parts> {
         take_over_stream: config.nats.take_over_stream,
         receipts,
         spending,
-        authenticator: callers.known,
-        key_set: callers.key_set,
-        reloaders: callers.identities.into_iter().chain(tls_files).collect(),
+        authenticator,
+        reloaders,
         tls,
-        authorizer: match &policies {
-            Some(policies) => Arc::clone(policies) as Arc<dyn Authorizer>,
-            None => Arc::new(EntryGrants),
-        },
-        policies,
+        authorizer,
         clock,
     })
 }
 
 /// Whom the settings know. They MUST have been validated: without any identity nobody is.
-struct Callers {
-    known: Arc<KnownCallers>,
-    key_set: Option<KeySetRefresh>,
-    identities: Option<Reloader>,
+async fn callers(
+    config: &AuthConfig,
+    clock: Clock,
+    meter: &Meter,
+    reloaders: &mut Vec<Reloader>,
+) -> anyhow::Result<Arc<KnownCallers>> {
+    let tokens = config.jwt.enabled().then(|| Arc::new(Tokens::new(&config.jwt)));
+    if let Some(tokens) = tokens.clone() {
+        let issuer = Arc::new(IssuerKeys::new(&config.jwt, tokens, clock)?);
+        let started = Reloader::start(issuer, meter).await;
+        reloaders.push(started.context("auth.jwt.key_set_file cannot be used")?);
+    }
+    let callers = Arc::new(KnownCallers::new(tokens));
+    if let Some(path) = config.token_file.clone() {
+        let (callers, permissions) = (Arc::clone(&callers), config.permission_source());
+        let file = Arc::new(IdentitiesFile { callers, path, permissions });
+        reloaders.push(Reloader::start(file, meter).await?);
+    }
+    Ok(callers)
 }
 
-async fn callers(config: &AuthConfig, clock: Clock) -> anyhow::Result<Callers> {
-    let (tokens, key_set) = if config.jwt.enabled() {
-        KeySetRefresh::start(&config.jwt, clock).await.map(|(tokens, task)| (Some(tokens), Some(task)))?
-    } else {
-        (None, None)
-    };
-    let known = Arc::new(KnownCallers::new(tokens));
-    let identities = config.token_file.as_ref().map(|path| {
-        let (callers, permissions) = (Arc::clone(&known), config.permission_source());
-        Reloader::start(Arc::new(IdentitiesFile { callers, path: path.clone(), permissions }))
-    });
-    Ok(Callers { known, key_set, identities: identities.transpose()? })
+/// What says who may do what: the policies, else the entries of the identities file.
+async fn authorizer(
+    config: &AuthConfig,
+    meter: &Meter,
+    reloaders: &mut Vec<Reloader>,
+) -> anyhow::Result<Arc<dyn Authorizer>> {
+    let Some(path) = &config.policy_dir else { return Ok(Arc::new(EntryGrants)) };
+    let folder = Arc::new(PolicyFolder::new(path));
+    let started = Reloader::start(Arc::new(PolicyFiles(Arc::clone(&folder))), meter).await;
+    reloaders.push(started.context("the policies in auth.policy_dir cannot be used")?);
+    Ok(folder)
 }
 
 /// Returns whether NATS is there or not: the publisher waits for it.

@@ -7,12 +7,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use catrust_policy::{Bundle, Policies};
-
-use super::tls::TlsConfig;
-use crate::reload::Reload as _;
-use crate::tls::ServerTls;
-
 /// The settings cannot be used. `Display` is meant for a person at a terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -97,40 +91,6 @@ impl Problems {
         }
     }
 
-    /// Adds a problem unless the file can be opened for reading.
-    pub(crate) fn readable(&mut self, key: &str, path: Option<&Path>) {
-        let Some(path) = path else { return };
-        // Opening a directory succeeds, reading it does not.
-        let opened = std::fs::File::open(path).and_then(|file| file.metadata());
-        match opened {
-            Ok(found) if found.is_dir() => self.add(key, format!("{} is a directory", path.display())),
-            Ok(_) => {}
-            Err(error) => self.add(key, format!("cannot read {}: {error}", path.display())),
-        }
-    }
-
-    /// Adds a problem when the TLS files can be read and not used. Those that cannot be read
-    /// are told one by one.
-    pub(crate) fn tls(&mut self, config: &TlsConfig) {
-        let Some(tls) = ServerTls::of(config) else { return };
-        let contents: Result<Vec<_>, _> = tls.files().iter().map(std::fs::read).collect();
-        if let Err(error) = contents.map_or(Ok(()), |contents| tls.replace(&contents)) {
-            self.add("tls.cert_file", format!("{error:#}"));
-        }
-    }
-
-    /// Adds every problem of the policy folder, by file and line.
-    pub(crate) fn policies(&mut self, folder: &Path) {
-        let Err(refused) = Bundle::read(folder).and_then(|bundle| Policies::compile(&bundle)) else { return };
-        for problem in refused.0 {
-            let place = match problem.place() {
-                place if place.is_empty() => "auth.policy_dir".to_owned(),
-                place => folder.join(place).display().to_string(),
-            };
-            self.add(place, problem.message);
-        }
-    }
-
     /// Succeeds when nothing was added.
     pub(crate) fn into_result(self) -> Result<(), ConfigError> {
         if self.0.is_empty() { Ok(()) } else { Err(ConfigError::Settings(self.0)) }
@@ -170,13 +130,5 @@ mod tests {
         problems.within("e.f", 3, 1..=5, "fine");
         let error = problems.into_result().unwrap_err().to_string();
         assert_eq!(error, "a.b: is 0, must be 1 to 5: zero would stop everything\nc.d: is required");
-    }
-
-    #[test]
-    fn a_directory_is_not_a_readable_file() {
-        let mut problems = Problems::default();
-        problems.readable("tls.key_file", Some(Path::new(env!("CARGO_MANIFEST_DIR"))));
-        let error = problems.into_result().unwrap_err().to_string();
-        assert!(error.ends_with("is a directory"), "{error}");
     }
 }

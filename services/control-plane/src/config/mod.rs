@@ -16,6 +16,7 @@ mod auth;
 mod database;
 mod database_url;
 mod error;
+mod files;
 mod fleet;
 mod grpc;
 pub mod identities;
@@ -147,47 +148,6 @@ impl Config {
         self.telemetry.validate(&mut problems);
         self.audit.validate(&mut problems);
         self.lifecycle.validate(&mut problems);
-        problems.into_result()
-    }
-
-    /// Checks that every file that the settings name can be read, that certificates and keys fit
-    /// together, and that the identities and policies hold. The files may have changed by the time they are used.
-    ///
-    /// # Errors
-    /// [`ConfigError::Settings`] with every problem that was found.
-    pub fn check_files(&self) -> Result<(), ConfigError> {
-        let mut problems = Problems::default();
-        problems.readable("database.password_file", self.database.password_file.as_deref());
-        problems.readable("database.root_ca_file", self.database.root_ca_file.as_deref());
-        problems.readable("database.client_cert_file", self.database.client_cert_file.as_deref());
-        problems.readable("database.client_key_file", self.database.client_key_file.as_deref());
-        problems.readable("nats.credentials_file", self.nats.credentials_file.as_deref());
-        problems.readable("nats.password_file", self.nats.password_file.as_deref());
-        problems.readable("nats.nkey_file", self.nats.nkey_file.as_deref());
-        problems.readable("nats.root_ca_file", self.nats.root_ca_file.as_deref());
-        problems.readable("nats.client_cert_file", self.nats.client_cert_file.as_deref());
-        problems.readable("nats.client_key_file", self.nats.client_key_file.as_deref());
-        problems.readable("signing.key_file", self.signing.key_file.as_deref());
-        problems.readable("signing.key_set_file", self.signing.key_set_file.as_deref());
-        problems.readable("signing.root_key_file", self.signing.root_key_file.as_deref());
-        problems.readable("tls.cert_file", self.tls.cert_file.as_deref());
-        problems.readable("tls.key_file", self.tls.key_file.as_deref());
-        problems.readable("tls.client_ca_file", self.tls.client_ca_file.as_deref());
-        problems.tls(&self.tls);
-        if let Some(path) = &self.auth.token_file
-            && let Err(error) = Identities::load(path, self.auth.permission_source())
-        {
-            problems.add("auth.token_file", error.to_string());
-        }
-        problems.readable("auth.jwt.key_set_ca_file", self.auth.jwt.key_set_ca_file.as_deref());
-        if let Some(path) = &self.auth.jwt.key_set_file
-            && let Err(error) = crate::access::jwt::KeySet::load(path)
-        {
-            problems.add("auth.jwt.key_set_file", error);
-        }
-        if let Some(path) = &self.auth.policy_dir {
-            problems.policies(path);
-        }
         problems.into_result()
     }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
+use crate::tls::TlsFiles;
 
 /// TLS of the gRPC listener. Off where no certificate is set. The files are read again every
 /// 2 seconds and on SIGHUP; one with a mistake in it changes nothing.
@@ -28,10 +29,11 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Whether the gRPC listener speaks TLS.
+    /// The files; `None` without TLS.
     #[must_use]
-    pub fn enabled(&self) -> bool {
-        self.cert_file.is_some()
+    pub fn files(&self) -> Option<TlsFiles> {
+        let (certificate, key) = (self.cert_file.clone()?, self.key_file.clone()?);
+        Some(TlsFiles { certificate, key, client_cas: self.client_ca_file.clone() })
     }
 
     pub(crate) fn validate(&self, listen: SocketAddr, problems: &mut Problems) {
@@ -46,7 +48,7 @@ impl TlsConfig {
             "needs tls.cert_file and tls.key_file: client certificates exist only inside TLS",
         );
         problems.require(
-            self.enabled() || self.allow_plaintext || listen.ip().is_loopback(),
+            self.cert_file.is_some() || self.allow_plaintext || listen.ip().is_loopback(),
             "tls.cert_file",
             "is required, because grpc.listen is not loopback and tokens would cross the network \
              readable; set tls.allow_plaintext = true where something else encrypts",

@@ -8,28 +8,51 @@ use std::time::Duration;
 
 use catrust_evidence::SignedCheckpoint;
 use catrust_trust_feed::TrustFeed;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Meter};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint_file::CheckpointFile;
 use super::{Contradiction, Evidence};
-use crate::metrics::Metrics;
 
 /// The task.
 pub struct Checkpointer {
-    /// What signs.
-    pub evidence: Arc<Evidence>,
+    evidence: Arc<Evidence>,
     /// Where notes are appended.
-    pub file: Option<CheckpointFile>,
+    file: Option<CheckpointFile>,
     /// Where they are published.
-    pub feed: Option<Arc<dyn TrustFeed>>,
-    /// Time between two.
-    pub interval: Duration,
-    /// Where they are counted.
-    pub metrics: Metrics,
+    feed: Option<Arc<dyn TrustFeed>>,
+    interval: Duration,
+    size: Gauge<u64>,
+    failures: Counter<u64>,
 }
 
 impl Checkpointer {
+    /// Checkpoints of `evidence` every `interval`, appended to `file` and published on `feed`.
+    #[must_use]
+    pub fn new(
+        evidence: Arc<Evidence>,
+        file: Option<CheckpointFile>,
+        feed: Option<Arc<dyn TrustFeed>>,
+        interval: Duration,
+        meter: &Meter,
+    ) -> Self {
+        let size = meter
+            .u64_gauge("catrust.checkpoint.size")
+            .with_description("Events that the last signed checkpoint of the log covers")
+            .build();
+        let failures = meter
+            .u64_counter("catrust.checkpoint.failures")
+            .with_description("Checkpoints that were not made or not let out, by reason")
+            .build();
+        Self { evidence, file, feed, interval, size, failures }
+    }
+
+    fn failed(&self, reason: &'static str) {
+        self.failures.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
     /// Runs until `stopping`. Failures are told and tried again: revocations do not wait for
     /// evidence.
     pub async fn run(mut self, stopping: CancellationToken) {
@@ -42,11 +65,7 @@ impl Checkpointer {
                 Ok(signed) => signed,
                 Err(error) => {
                     let contradiction = error.downcast_ref::<Contradiction>().is_some();
-                    self.metrics.checkpoint_failed(if contradiction {
-                        "contradiction"
-                    } else {
-                        "unavailable"
-                    });
+                    self.failed(if contradiction { "contradiction" } else { "unavailable" });
                     if contradiction {
                         tracing::error!("{error}");
                     } else {
@@ -56,7 +75,7 @@ impl Checkpointer {
                 }
             };
             let size = signed.checkpoint.size;
-            self.metrics.checkpointed(size);
+            self.size.record(size, &[]);
             if size > written && self.write(&signed).await {
                 written = size;
             }
@@ -76,7 +95,7 @@ impl Checkpointer {
             Ok((written, file)) => {
                 self.file = Some(file);
                 if let Err(error) = &written {
-                    self.metrics.checkpoint_failed("file");
+                    self.failed("file");
                     tracing::error!(error = format!("{error:#}"), "a checkpoint is not in its file");
                 }
                 written.is_ok()
@@ -92,7 +111,7 @@ impl Checkpointer {
         let Some(feed) = &self.feed else { return false };
         let published = feed.publish_checkpoint(&signed.note).await;
         if let Err(error) = &published {
-            self.metrics.checkpoint_failed("nats");
+            self.failed("nats");
             tracing::debug!(%error, "a checkpoint was not published");
         }
         published.is_ok()

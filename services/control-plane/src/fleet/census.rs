@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{ContactBudget, FleetMember, Progress};
+use catrust_domain::{ContactBudget, FleetMember, Progress, error_chain};
 use catrust_event_store::{Clock, EventStore, StoreError};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Gauge, Meter};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::appender::chain;
 use crate::directory::Directory;
-use crate::metrics::Metrics;
 
 /// How often the brokers are counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,19 +24,30 @@ const STATES: [&str; 4] = ["applied", "pending", "refused", "lost"];
 
 /// Counts brokers, and forgets them.
 pub struct Census {
-    /// What brokers said.
-    pub store: Arc<dyn EventStore>,
-    /// Current revisions.
-    pub directory: Arc<Directory>,
-    /// Reads the wall clock.
-    pub clock: Clock,
-    /// How long silence is borne.
-    pub budget: ContactBudget,
-    /// Where the counts go.
-    pub metrics: Metrics,
+    store: Arc<dyn EventStore>,
+    directory: Arc<Directory>,
+    clock: Clock,
+    budget: ContactBudget,
+    brokers: Gauge<u64>,
 }
 
 impl Census {
+    /// Of the brokers in `store`, by the revisions of `directory`.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn EventStore>,
+        directory: Arc<Directory>,
+        clock: Clock,
+        budget: ContactBudget,
+        meter: &Meter,
+    ) -> Self {
+        let brokers = meter
+            .u64_gauge("catrust.brokers")
+            .with_description("Brokers of all instances, by their state with the current revision")
+            .build();
+        Self { store, directory, clock, budget, brokers }
+    }
+
     /// Runs until `stop`. A store that is away is asked again at the next turn.
     pub async fn run(self, stop: CancellationToken) {
         let mut count = interval(COUNT_INTERVAL);
@@ -50,7 +61,7 @@ impl Census {
                 _ = forget.tick() => self.forget().await,
             };
             if let Err(error) = done {
-                tracing::debug!(error = chain(&error), "the brokers cannot be counted now");
+                tracing::debug!(error = error_chain(&error), "the brokers cannot be counted now");
             }
         }
     }
@@ -67,7 +78,9 @@ impl Census {
                 *counts.entry(state).or_default() += 1;
             }
         }
-        counts.into_iter().for_each(|(state, brokers)| self.metrics.brokers(state, brokers));
+        for (state, brokers) in counts {
+            self.brokers.record(brokers, &[KeyValue::new("state", state)]);
+        }
         Ok(())
     }
 

@@ -10,17 +10,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use catrust_domain::{InstanceId, OutcomeKind, Receipt};
+use catrust_domain::{InstanceId, OutcomeKind, Receipt, error_chain};
 use catrust_event_store::{EventStore, MAX_RECEIPTS, StoreError};
+use opentelemetry::metrics::Meter;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::instruments::{ReceiptInstruments, ReceiptVia};
 use super::queue::{Fate, Queue, Waiting};
-use crate::appender::chain;
 use crate::directory::Directory;
 use crate::error::ApiError;
-use crate::metrics::{Metrics, ReceiptVia};
 
 /// Receipts that may wait: some 10 MB, or a second of 80,000 brokers.
 const CAPACITY: usize = 16_384;
@@ -36,7 +36,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 pub struct ReceiptIntake {
     queue: Arc<Mutex<Queue>>,
     filled: Arc<Notify>,
-    metrics: Metrics,
+    instruments: Arc<ReceiptInstruments>,
 }
 
 impl ReceiptIntake {
@@ -45,11 +45,12 @@ impl ReceiptIntake {
     pub fn new(
         store: Arc<dyn EventStore>,
         directory: Arc<Directory>,
-        metrics: Metrics,
+        meter: &Meter,
         stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let queue = Arc::new(Mutex::new(Queue::new(CAPACITY)));
-        let intake = Self { queue, filled: Arc::default(), metrics };
+        let instruments = Arc::new(ReceiptInstruments::new(meter));
+        let intake = Self { queue, filled: Arc::default(), instruments };
         let recorder = Recorder { intake: intake.clone(), store, directory };
         (intake, recorder.run(stop))
     }
@@ -78,15 +79,20 @@ impl ReceiptIntake {
         self.enqueue(Waiting { receipt, answers: Vec::new() }, ReceiptVia::Nats);
     }
 
+    /// Counts what came as a receipt and is none.
+    pub fn refuse(&self, via: ReceiptVia) {
+        self.instruments.receipt(via, "invalid");
+    }
+
     fn enqueue(&self, waiting: Waiting, via: ReceiptVia) {
         let outcome = match waiting.receipt.outcome.kind() {
             OutcomeKind::Applied => "applied",
             OutcomeKind::Refused => "refused",
         };
-        self.metrics.receipt(via, outcome);
+        self.instruments.receipt(via, outcome);
         let shed = self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
         if let Some(shed) = shed {
-            self.metrics.receipts_lost("shed", 1);
+            self.instruments.lost("shed", 1);
             shed.answer(Fate::Shed);
         }
         self.filled.notify_one();
@@ -140,11 +146,11 @@ impl Recorder {
                         continue;
                     }
                     tracing::warn!(
-                        error = chain(&error),
+                        error = error_chain(&error),
                         receipts = receipts.len(),
                         "receipts could not be recorded; brokers repeat them"
                     );
-                    self.intake.metrics.receipts_lost("store", receipts.len() as u64);
+                    self.intake.instruments.lost("store", receipts.len() as u64);
                     break if unavailable { Fate::Unavailable } else { Fate::Failed };
                 }
             }
@@ -167,7 +173,7 @@ impl Recorder {
         let unheard = (fitting.len() as u64).saturating_sub(taken);
         if unheard > 0 {
             tracing::warn!(receipts = unheard, "an instance has too many brokers; new ones are not heard");
-            self.intake.metrics.receipts_lost("fleet_full", unheard);
+            self.intake.instruments.lost("fleet_full", unheard);
         }
         Ok(())
     }

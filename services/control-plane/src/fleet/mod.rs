@@ -10,11 +10,13 @@
 //! nothing on the way of a change waits for it, unless its caller asked to.
 
 pub mod census;
+mod instruments;
 pub mod intake;
 mod queue;
 pub mod statement;
 pub mod view;
 pub mod wire;
 
+pub use instruments::ReceiptVia;
 pub use intake::ReceiptIntake;
 pub use view::FleetView;

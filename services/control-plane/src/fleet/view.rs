@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{ContactBudget, FleetMember, InstanceId, Propagation, WaitTarget, propagation};
+use catrust_domain::{
+    ContactBudget, FleetMember, InstanceId, Propagation, WaitTarget, error_chain, propagation,
+};
 use catrust_event_store::{Clock, EventStore, StoreError};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-
-use crate::appender::chain;
 
 /// How often a fleet is looked at without a hint: a hint can be lost with its
 /// connection, and silence has none.
@@ -98,7 +98,7 @@ impl FleetView {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(error = chain(&error), "the fleet cannot be read; looking again");
+                    tracing::debug!(error = error_chain(&error), "the fleet cannot be read; looking again");
                 }
             }
             if place.is_err() {

@@ -10,9 +10,8 @@ use catrust_trust_feed::{IncomingReceipt, ReceiptStream};
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{ReceiptIntake, statement};
+use super::{ReceiptIntake, ReceiptVia, statement};
 use crate::directory::Directory;
-use crate::metrics::{Metrics, ReceiptVia};
 
 /// Senders of what is no receipt that are told of; more are only counted.
 const MOST_TOLD: usize = 1_000;
@@ -26,8 +25,6 @@ pub struct Listener {
     pub directory: Arc<Directory>,
     /// Reads the wall clock.
     pub clock: Clock,
-    /// Where what is no receipt is counted.
-    pub metrics: Metrics,
 }
 
 impl Listener {
@@ -39,7 +36,7 @@ impl Listener {
             match self.read(incoming) {
                 Ok(receipt) => self.intake.offer(receipt),
                 Err(problem) => {
-                    self.metrics.receipt(ReceiptVia::Nats, "invalid");
+                    self.intake.refuse(ReceiptVia::Nats);
                     told.tell(sender, &problem);
                 }
             }

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use catrust_domain::error_chain;
 use catrust_trust_feed::{SpendingSender, SpendingStream};
 use futures::StreamExt as _;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::Exchange;
+use super::instruments::LimiterInstruments;
 use super::peers::{Fleet, Worth};
 use super::{Share, UserLimiter};
-use crate::appender::chain;
-use crate::metrics::{Gossip as Told, Metrics};
 
 /// How often a replica tells what was spent.
 const ROUND: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ pub struct Gossip {
     /// Where they come from.
     pub stream: SpendingStream,
     /// Where they are counted.
-    pub metrics: Metrics,
+    pub instruments: LimiterInstruments,
 }
 
 impl Gossip {
@@ -63,7 +63,7 @@ impl Gossip {
     async fn round(&mut self, before: Share) -> Share {
         let round = self.exchange.round(self.limiter.now(), self.sender.is_connected());
         tell(before, &round.fleet);
-        self.metrics.limiter_fleet(round.fleet, round.age);
+        self.instruments.fleet(round.fleet, round.age);
         self.send(round.messages).await;
         round.fleet.share
     }
@@ -71,25 +71,25 @@ impl Gossip {
     async fn send(&mut self, messages: Vec<Vec<u8>>) {
         for message in messages {
             match timeout(HANDOVER, self.sender.send(message)).await {
-                Ok(Ok(())) => self.metrics.gossip(Told::Sent),
+                Ok(Ok(())) => self.instruments.gossip("sent"),
                 Ok(Err(error)) => {
-                    self.metrics.gossip(Told::Unsent);
-                    tracing::debug!(error = chain(&error), "what users spent could not be told");
+                    self.instruments.gossip("unsent");
+                    tracing::debug!(error = error_chain(&error), "what users spent could not be told");
                 }
-                Err(_) => self.metrics.gossip(Told::Unsent),
+                Err(_) => self.instruments.gossip("unsent"),
             }
         }
     }
 
     fn hear(&mut self, message: &[u8]) {
         let worth = self.exchange.hear(message, self.limiter.now());
-        self.metrics.gossip(match worth {
+        self.instruments.gossip(match worth {
             Some(Worth::Own) => return,
-            Some(Worth::Counts) => Told::Received,
-            Some(Worth::Unanswering) => Told::Unanswering,
-            Some(Worth::Repeated) => Told::Repeated,
-            Some(Worth::Crowded) => Told::Crowded,
-            None => Told::Invalid,
+            Some(Worth::Counts) => "received",
+            Some(Worth::Unanswering) => "unanswering",
+            Some(Worth::Repeated) => "repeated",
+            Some(Worth::Crowded) => "crowded",
+            None => "invalid",
         });
     }
 }

@@ -43,11 +43,13 @@
 pub mod exchange;
 mod gcra;
 pub mod gossip;
+pub mod instruments;
 mod message;
 mod pace;
 mod peers;
 #[cfg(test)]
 mod simulation;
+pub mod sweep;
 mod table;
 
 use std::num::NonZeroU32;

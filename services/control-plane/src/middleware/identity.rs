@@ -16,6 +16,8 @@ use std::task::{Context, Poll};
 use catrust_domain::Timestamp;
 use catrust_event_store::Clock;
 use http::{Request, Response, header::AUTHORIZATION};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Meter};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use uuid::Uuid;
@@ -25,7 +27,6 @@ use super::request_id::RequestId;
 use crate::access::{Authenticator, Credentials, Identity, Unidentified};
 use crate::error::{ApiError, to_status};
 use crate::listener::Peer;
-use crate::metrics::Metrics;
 use crate::refusals::CallFacts;
 
 /// Most refusals that are logged in one second.
@@ -36,15 +37,19 @@ const LOGGED_PER_SECOND: u32 = 20;
 pub struct IdentityLayer {
     authenticator: Arc<dyn Authenticator>,
     clock: Clock,
-    metrics: Metrics,
+    refused: Counter<u64>,
     log: Arc<LogBudget>,
 }
 
 impl IdentityLayer {
     /// `authenticator` decides what credentials are worth at the time of `clock`.
     #[must_use]
-    pub fn new(authenticator: Arc<dyn Authenticator>, clock: Clock, metrics: Metrics) -> Self {
-        Self { authenticator, clock, metrics, log: Arc::default() }
+    pub fn new(authenticator: Arc<dyn Authenticator>, clock: Clock, meter: &Meter) -> Self {
+        let refused = meter
+            .u64_counter("catrust.identity.refused")
+            .with_description("Calls without a valid identity, by kind: missing, malformed or invalid")
+            .build();
+        Self { authenticator, clock, refused, log: Arc::default() }
     }
 }
 
@@ -124,7 +129,7 @@ impl IdentityLayer {
         now: Timestamp,
     ) -> Response<Body> {
         let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
-        self.metrics.identities().refused(problem.kind);
+        self.refused.add(1, &[KeyValue::new("kind", problem.kind)]);
         if self.log.allows(now) {
             let source = source.map(tracing::field::display);
             let (path, reason) = (request.uri().path(), problem.reason);

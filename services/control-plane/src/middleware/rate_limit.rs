@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderName, HeaderValue, Request, Response};
+use opentelemetry::metrics::{Counter, Meter};
 use tonic::body::Body;
 use tower::{Layer, Service};
 use uuid::Uuid;
@@ -28,7 +29,6 @@ use super::request_id::RequestId;
 use crate::access::Identity;
 use crate::error::{ApiError, to_status};
 use crate::limiter::{Quota, UserLimiter};
-use crate::metrics::Metrics;
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -37,10 +37,25 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// identity layer.
 #[derive(Clone)]
 pub struct RateLimitLayer {
-    /// The buckets, shared by all services.
-    pub limiter: Arc<UserLimiter>,
-    /// Where checks and refusals are counted.
-    pub metrics: Metrics,
+    limiter: Arc<UserLimiter>,
+    checks: Counter<u64>,
+    refused: Counter<u64>,
+}
+
+impl RateLimitLayer {
+    /// The buckets of `limiter` are shared by all services.
+    #[must_use]
+    pub fn new(limiter: Arc<UserLimiter>, meter: &Meter) -> Self {
+        let checks = meter
+            .u64_counter("catrust.rate_limiter.checks")
+            .with_description("Calls that the rate limiter counted, refused ones among them")
+            .build();
+        let refused = meter
+            .u64_counter("catrust.rate_limited")
+            .with_description("Calls refused by the rate limit")
+            .build();
+        Self { limiter, checks, refused }
+    }
 }
 
 /// Service of [`RateLimitLayer`].
@@ -78,7 +93,7 @@ where
             let response = to_status(&error, id).into_http();
             return Box::pin(async move { Ok(response) });
         };
-        self.layer.metrics.limiter_check();
+        self.layer.checks.add(1, &[]);
         let limiter = &self.layer.limiter;
         match limiter.check(&identity.principal, limiter.now()) {
             Ok(quota) => {
@@ -86,7 +101,7 @@ where
                 Box::pin(async move { Ok(tell(reply.await?, &quota)) })
             }
             Err(quota) => {
-                self.layer.metrics.rate_limited();
+                self.layer.refused.add(1, &[]);
                 let error = ApiError::RateLimited {
                     retry_after: quota.next,
                     per_second: quota.per_second,
@@ -135,7 +150,7 @@ mod tests {
         let at_least_one = |value| NonZeroU32::new(value).unwrap();
         let (rate, burst) = (at_least_one(per_second), at_least_one(burst));
         let limiter = Arc::new(UserLimiter::new(rate, burst, 1_000, [1; 32], Instant::now()));
-        RateLimitLayer { limiter, metrics: Metrics::new(&SdkMeterProvider::default().meter("test")) }
+        RateLimitLayer::new(limiter, &SdkMeterProvider::default().meter("test"))
     }
 
     async fn call(layer: &RateLimitLayer, user: &str) -> Response<Body> {

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::{Request, Response};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Histogram, Meter};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -24,7 +26,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::BoxFuture;
 use super::request_id::RequestId;
-use crate::metrics::Metrics;
+use crate::telemetry::duration_histogram;
 
 /// W3C `traceparent` to record with what the call does; empty where there is none.
 #[derive(Clone, Debug, Default)]
@@ -37,17 +39,17 @@ const OTHER: &str = "_OTHER";
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Debug)]
 pub struct TraceContextLayer {
-    metrics: Metrics,
+    call_duration: Histogram<f64>,
     methods: Arc<HashSet<String>>,
 }
 
 impl TraceContextLayer {
     /// `descriptors` are the encoded file descriptor sets of the services offered:
-    /// their methods are named, all others are `_OTHER`. Calls are counted in `metrics`.
+    /// their methods are named, all others are `_OTHER`. Calls are counted and timed by `meter`.
     ///
     /// # Errors
     /// A descriptor set is malformed.
-    pub fn new(metrics: Metrics, descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
+    pub fn new(meter: &Meter, descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
         let mut methods = HashSet::new();
         for encoded in descriptors {
             for file in FileDescriptorSet::decode(*encoded)?.file {
@@ -57,7 +59,9 @@ impl TraceContextLayer {
                 }
             }
         }
-        Ok(Self { metrics, methods: Arc::new(methods) })
+        let call_duration =
+            duration_histogram(meter, "rpc.server.call.duration", "Duration of calls, by method and code");
+        Ok(Self { call_duration, methods: Arc::new(methods) })
     }
 }
 
@@ -95,7 +99,7 @@ where
         let span = server_span(&request, &method);
         let parent = TraceParent(trace_parent(&request, &span));
         request.extensions_mut().insert(parent);
-        let metrics = self.layer.metrics.clone();
+        let call_duration = self.layer.call_duration.clone();
         let started = Instant::now();
         let reply = self.inner.call(request);
         Box::pin(
@@ -103,7 +107,11 @@ where
                 let response = reply.await?;
                 let code = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |s| s.code());
                 tracing::Span::current().record("rpc.response.status_code", code as i32);
-                metrics.call(&method, code, started.elapsed());
+                let labels = [
+                    KeyValue::new("rpc.method", method),
+                    KeyValue::new("rpc.response.status_code", i64::from(code as i32)),
+                ];
+                call_duration.record(started.elapsed().as_secs_f64(), &labels);
                 Ok(response)
             }
             .instrument(span),
@@ -175,8 +183,8 @@ mod tests {
         let registry = prometheus::Registry::new();
         let reader = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build().unwrap();
         let meters = SdkMeterProvider::builder().with_reader(reader).build();
-        let metrics = Metrics::new(&meters.meter("test"));
-        let layer = TraceContextLayer::new(metrics, &[catrust_proto::FILE_DESCRIPTOR_SET]).unwrap();
+        let layer =
+            TraceContextLayer::new(&meters.meter("test"), &[catrust_proto::FILE_DESCRIPTOR_SET]).unwrap();
         let known = "catrust.v1.CaCertificateService/InactivateCaCertificate";
         for path in [known, "catrust.v1.CaCertificateService/Forged1", "forged/2", "3"] {
             let inner = service_fn(|_: Request<Body>| async {

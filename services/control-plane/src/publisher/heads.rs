@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use catrust_domain::error_chain;
 use catrust_trust_feed::{FeedError, Signed as _, TrustPoint, message};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,7 @@ pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
         };
         if publishes && let Err(error) = send_round(publisher).await {
             // Told once by the publishing task; a head is not worth a second attempt.
-            tracing::debug!(error = crate::appender::chain(&error), "heads could not be sent");
+            tracing::debug!(error = error_chain(&error), "heads could not be sent");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The publisher inside a replica: its heads come from the directory, its status goes
 //! to the metrics, its spans into the traces of the calls.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::RecordedEvent;
-use catrust_trust_feed::{TrustFeed, TrustPoint};
+use catrust_trust_feed::TrustPoint;
+use opentelemetry::metrics::{Counter, Gauge, Meter};
 use opentelemetry::propagation::TextMapPropagator as _;
 use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -14,10 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{HeadSource, Publisher, PublisherHooks, PublisherStatus};
-use crate::assemble::Parts;
 use crate::directory::Directory;
 use crate::lifecycle::{Stages, Tasks};
-use crate::metrics::Metrics;
 
 /// How recently the directory must have agreed with the log for a head to be true.
 const HEAD_FRESHNESS: Duration = Duration::from_secs(1);
@@ -62,49 +60,63 @@ impl PublisherHooks for TracingHooks {
     }
 }
 
-/// Starts the publisher of a replica among its tasks.
+/// Runs `publisher` among the tasks of a replica, and tells its status in numbers.
 pub fn spawn(
-    parts: &Parts,
-    feed: Arc<dyn TrustFeed>,
-    directory: &Arc<Directory>,
-    metrics: &Metrics,
+    publisher: Publisher,
+    status: watch::Receiver<PublisherStatus>,
+    meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
-) -> watch::Receiver<PublisherStatus> {
-    let (publisher, status) = Publisher::new(
-        Arc::clone(&parts.store),
-        feed,
-        Arc::clone(&parts.keys),
-        Arc::clone(directory) as Arc<dyn HeadSource>,
-        Arc::new(TracingHooks),
-        Arc::clone(&parts.clock),
-    );
+) {
     let stopping = stages.stopping.clone();
-    let take_over = parts.take_over_stream;
     tasks.spawn("publisher", {
         let stopping = stopping.clone();
         async move {
-            publisher.taking_over(take_over).run(stopping).await;
+            publisher.run(stopping).await;
             Ok(())
         }
     });
-    tasks.spawn("publisher's metrics", report(status.clone(), metrics.clone(), stopping));
-    status
+    tasks.spawn("publisher's metrics", report(status, PublisherInstruments::new(meter), stopping));
 }
 
-/// Keeps the metrics as the status is.
+struct PublisherInstruments {
+    published: Gauge<u64>,
+    feed_available: Gauge<u64>,
+    feed_rebuilds: Counter<u64>,
+}
+
+impl PublisherInstruments {
+    fn new(meter: &Meter) -> Self {
+        Self {
+            published: meter
+                .u64_gauge("catrust.published.position")
+                .with_description("Last position known to be on the NATS stream")
+                .build(),
+            feed_available: meter
+                .u64_gauge("catrust.feed.available")
+                .with_description("1 while the NATS feed can be published to")
+                .build(),
+            feed_rebuilds: meter
+                .u64_counter("catrust.feed.rebuilds")
+                .with_description("Times the NATS stream was rebuilt from the log")
+                .build(),
+        }
+    }
+}
+
 async fn report(
     mut status: watch::Receiver<PublisherStatus>,
-    metrics: Metrics,
+    instruments: PublisherInstruments,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut rebuilds = 0;
     loop {
         {
             let now = status.borrow_and_update();
-            metrics.published(now.published_position, now.feed_available);
+            instruments.published.record(now.published_position, &[]);
+            instruments.feed_available.record(u64::from(now.feed_available), &[]);
             if now.rebuilds > rebuilds {
-                metrics.feed_rebuilt(now.rebuilds - rebuilds);
+                instruments.feed_rebuilds.add(now.rebuilds - rebuilds, &[]);
                 rebuilds = now.rebuilds;
             }
         }

@@ -9,16 +9,16 @@ mod gathering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use catrust_domain::InstanceId;
+use catrust_domain::{InstanceId, error_chain};
 use catrust_event_store::{EventStore, Refusal};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Meter};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::gathering::Gathering;
 use crate::access::Identity;
-use crate::appender::chain;
-use crate::metrics::Metrics;
 
 /// Refusals that wait to be looked at.
 const QUEUE: usize = 4_096;
@@ -49,7 +49,32 @@ pub struct Kept {
 #[derive(Clone, Debug)]
 pub struct RefusalLog {
     sender: mpsc::Sender<Refusal>,
-    metrics: Metrics,
+    instruments: RefusalInstruments,
+}
+
+#[derive(Clone, Debug)]
+struct RefusalInstruments {
+    refusals: Counter<u64>,
+    dropped: Counter<u64>,
+}
+
+impl RefusalInstruments {
+    fn new(meter: &Meter) -> Self {
+        Self {
+            refusals: meter
+                .u64_counter("catrust.refusals")
+                .with_description("Calls that were refused, by code of the error table")
+                .build(),
+            dropped: meter
+                .u64_counter("catrust.refusals.dropped")
+                .with_description("Refused calls that were not recorded, by reason")
+                .build(),
+        }
+    }
+
+    fn dropped(&self, reason: &'static str, attempts: u64) {
+        self.dropped.add(attempts, &[KeyValue::new("reason", reason)]);
+    }
 }
 
 impl RefusalLog {
@@ -57,19 +82,20 @@ impl RefusalLog {
     pub fn new(
         store: Arc<dyn EventStore>,
         kept: Kept,
-        metrics: Metrics,
+        meter: &Meter,
         stopping: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let recorder = Recorder { store, kept, metrics: metrics.clone() };
-        (Self { sender, metrics }, recorder.run(receiver, stopping))
+        let instruments = RefusalInstruments::new(meter);
+        let recorder = Recorder { store, kept, instruments: instruments.clone() };
+        (Self { sender, instruments }, recorder.run(receiver, stopping))
     }
 
     /// Notes a refusal. Returns at once.
     pub fn note(&self, refusal: Refusal) {
-        self.metrics.refused(&refusal.code);
+        self.instruments.refusals.add(1, &[KeyValue::new("code", refusal.code.clone())]);
         if self.sender.try_send(refusal).is_err() {
-            self.metrics.refusals_dropped("queue", 1);
+            self.instruments.dropped("queue", 1);
         }
     }
 }
@@ -78,7 +104,7 @@ impl RefusalLog {
 struct Recorder {
     store: Arc<dyn EventStore>,
     kept: Kept,
-    metrics: Metrics,
+    instruments: RefusalInstruments,
 }
 
 impl Recorder {
@@ -109,7 +135,7 @@ impl Recorder {
 
     fn take(&self, gathering: &mut Gathering, refusal: Refusal) {
         if !gathering.take(refusal) {
-            self.metrics.refusals_dropped("flood", 1);
+            self.instruments.dropped("flood", 1);
         }
     }
 
@@ -119,14 +145,14 @@ impl Recorder {
         }
         if let Err(error) = self.store.record_refusals(&rows, self.kept.per_caller).await {
             let attempts = rows.iter().map(|row| row.attempts).sum();
-            self.metrics.refusals_dropped("store", attempts);
-            tracing::warn!(error = chain(&error), attempts, "refused calls are not recorded");
+            self.instruments.dropped("store", attempts);
+            tracing::warn!(error = error_chain(&error), attempts, "refused calls are not recorded");
         }
     }
 
     async fn prune(&self) {
         if let Err(error) = self.store.prune_refusals(self.kept.all).await {
-            tracing::warn!(error = chain(&error), "old refusals could not be forgotten");
+            tracing::warn!(error = error_chain(&error), "old refusals could not be forgotten");
         }
     }
 }

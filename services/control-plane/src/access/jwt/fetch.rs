@@ -23,13 +23,16 @@ use super::key_set::MAX_OCTETS;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a key set is published.
-pub(super) struct Endpoint {
+pub struct Endpoint {
     uri: Uri,
     tls: Option<TlsConnector>,
 }
 
 impl Endpoint {
-    /// Reads the CAs of `ca_file`, or the system's, where the address is https.
+    /// Reads the CAs of `ca_file`, or the system's, where the address is https. Blocks.
+    ///
+    /// # Errors
+    /// The CAs cannot be used.
     pub fn new(uri: Uri, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let tls = match uri.scheme_str() {
             Some("https") => Some(connector(ca_file)?),
@@ -39,6 +42,9 @@ impl Endpoint {
     }
 
     /// The document.
+    ///
+    /// # Errors
+    /// There is no answer in 10 s, or one that is no document.
     pub async fn fetch(&self) -> anyhow::Result<Bytes> {
         tokio::time::timeout(TIMEOUT, self.exchange()).await.context("no answer in 10 s")?
     }

@@ -18,7 +18,6 @@ mod compact;
 mod fetch;
 mod json;
 mod key_set;
-pub mod refresh;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -33,6 +32,7 @@ use crate::config::{JwtAlgorithm, JwtConfig};
 
 pub use claims::Verified;
 pub(super) use compact::looks_like_one;
+pub use fetch::Endpoint;
 pub use key_set::KeySet;
 
 /// Tokens that passed the signature check and are remembered: a service has one token or

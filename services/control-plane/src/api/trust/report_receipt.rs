@@ -5,8 +5,7 @@ use catrust_proto::v1;
 use crate::access::Action;
 use crate::api::{Api, Call};
 use crate::error::ApiError;
-use crate::fleet::statement;
-use crate::metrics::ReceiptVia;
+use crate::fleet::{ReceiptVia, statement};
 
 pub(super) async fn handle(
     api: &Api,
@@ -14,7 +13,7 @@ pub(super) async fn handle(
     request: v1::ReportReceiptRequest,
 ) -> Result<v1::ReportReceiptResponse, ApiError> {
     let receipt = statement::receipt(request, api.now()).map_err(|violations| {
-        api.metrics.receipt(ReceiptVia::Grpc, "invalid");
+        api.receipts.refuse(ReceiptVia::Grpc);
         ApiError::Fields(violations)
     })?;
     call.broker_id = Some(receipt.broker_id.clone());

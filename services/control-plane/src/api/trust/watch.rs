@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{InstanceId, Rejection};
+use catrust_domain::{InstanceId, Rejection, error_chain};
 use catrust_event_store::BundleAt;
 use catrust_proto::v1;
 use catrust_proto::v1::trust_message::Message;
@@ -55,18 +55,17 @@ pub(super) async fn handle(
 
     api.admit(call, &id, Action::WatchTrust).await?;
     let share = api.take_stream(call)?;
-    let live =
-        api.feed.subscribe(&id).await.map_err(|error| ApiError::Internal(crate::appender::chain(&error)))?;
+    let live = api.feed.subscribe(&id).await.map_err(|error| ApiError::Internal(error_chain(&error)))?;
     let (messages, receiver) = mpsc::channel(BUFFER);
     let (end, ended) = oneshot::channel();
     let request_id = call.request_id;
     let watcher = Watcher { api: Arc::clone(api), id, request_id, messages, applied: None, _share: share };
     let (deadline, standing) = (call.deadline, Standing::new(api, call, &watcher.id, Action::WatchTrust));
     tokio::spawn(async move {
-        watcher.api.metrics.watchers(1);
-        let metrics = watcher.api.metrics.clone();
+        let watchers = watcher.api.watchers.clone();
+        watchers.add(1, &[]);
         let error = watcher.run(live, request.after_revision, deadline, standing).await;
-        metrics.watchers(-1);
+        watchers.add(-1, &[]);
         // A reader that has gone does not hear why.
         let _ = end.send(error);
     });
@@ -196,7 +195,7 @@ impl Watcher {
         let mut changes = Vec::with_capacity(rows.len());
         for row in &rows {
             let feed_message = FeedMessage::new(store.log_id(), row, self.api.keys.active())
-                .map_err(|error| ApiError::Internal(crate::appender::chain(&error)))?;
+                .map_err(|error| ApiError::Internal(error_chain(&error)))?;
             if let catrust_trust_feed::FeedBody::Change(change) = feed_message.body {
                 changes.push(Arc::unwrap_or_clone(change));
             }

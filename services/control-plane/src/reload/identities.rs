@@ -1,0 +1,38 @@
+//! The identities file (`auth.token_file`).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+
+use super::{Content, Reload, read_files};
+use crate::access::known_callers::KnownCallers;
+use crate::config::PermissionSource;
+
+/// The file, and who is known by it.
+#[derive(Debug)]
+pub struct IdentitiesFile {
+    /// Who is known by it.
+    pub callers: Arc<KnownCallers>,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Where it is said what they may do.
+    pub permissions: PermissionSource,
+}
+
+#[async_trait]
+impl Reload for IdentitiesFile {
+    fn name(&self) -> &'static str {
+        "identities"
+    }
+
+    async fn read(self: Arc<Self>) -> anyhow::Result<Content> {
+        read_files(vec![self.path.clone()], move |contents| {
+            let text = std::str::from_utf8(&contents[0]);
+            let text = text.with_context(|| format!("{} is not UTF-8", self.path.display()))?;
+            Ok(self.callers.read_identities(text, &self.path, self.permissions)?)
+        })
+        .await
+    }
+}

@@ -13,23 +13,126 @@ use crate::ca_certificate::{CaState, CertificateFacts, InactivationScope};
 use crate::identifiers::{AccountId, InstanceId, RegionId};
 use crate::instance::Edition;
 
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+/// Declares the events: the type that holds one, and the list of their types.
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Something that happened.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[$doc])* $name($name)),+
+        }
+
+        /// The type of an [`Event`].
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum EventType {
+            $($(#[$doc])* $name),+
+        }
+
+        impl EventType {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Its name, as stored and as a token of NATS subjects.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name)),+
+                }
+            }
+        }
+
+        impl Event {
+            /// Its type.
+            #[must_use]
+            pub const fn kind(&self) -> EventType {
+                match self {
+                    $(Self::$name(_) => EventType::$name),+
+                }
+            }
+
+            /// The payload to store: JSON with the fields in the order of the struct.
+            #[must_use]
+            pub fn encode(&self) -> String {
+                let json = match self {
+                    $(Self::$name(payload) => serde_json::to_string(payload)),+
+                };
+                // Payloads hold only strings, numbers and structs, for which writing JSON
+                // to memory cannot fail.
+                json.expect("payloads serialise")
+            }
+
+            /// Reads a stored payload of any version ever written.
+            ///
+            /// # Errors
+            /// [`UndecodableEvent`]; the caller MUST stop, not skip.
+            pub fn decode(
+                event_type: &str,
+                schema_version: u16,
+                payload: &str,
+            ) -> Result<Self, UndecodableEvent> {
+                let kind = EventType::ALL.iter().find(|kind| kind.name() == event_type);
+                let event = match (kind, schema_version) {
+                    $((Some(EventType::$name), 1) => serde_json::from_str(payload).map(Self::$name),)+
+                    _ => {
+                        let event_type = event_type.to_owned();
+                        return Err(UndecodableEvent::Unknown { event_type, schema_version });
+                    }
+                };
+                event.map_err(|source| UndecodableEvent::Malformed {
+                    event_type: event_type.to_owned(),
+                    schema_version,
+                    source,
+                })
+            }
+        }
+    };
+}
+
+events! {
     /// An instance became known.
-    InstanceRegistered(InstanceRegistered),
+    InstanceRegistered,
     /// Owner or edition changed.
-    InstanceUpdated(InstanceUpdated),
+    InstanceUpdated,
     /// A register code was given out.
-    RegisterCodeIssued(RegisterCodeIssued),
+    RegisterCodeIssued,
     /// A CA certificate was registered, active.
-    CaCertificateRegistered(CaCertificateRegistered),
+    CaCertificateRegistered,
     /// Trust in a CA certificate was turned off, or its inactivation widened.
-    CaCertificateInactivated(CaCertificateInactivated),
+    CaCertificateInactivated,
     /// Trust in a CA certificate was turned on again.
-    CaCertificateActivated(CaCertificateActivated),
+    CaCertificateActivated,
     /// A CA certificate was forgotten.
-    CaCertificateDeleted(CaCertificateDeleted),
+    CaCertificateDeleted,
+}
+
+/// What a type of event makes of its CA certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustOutcome {
+    /// It is active afterwards.
+    Active,
+    /// It is inactive afterwards, in one scope or the other.
+    Inactive,
+    /// It left the bundle.
+    Removed,
+}
+
+impl EventType {
+    /// What events of this type make of their CA certificate; `None` where they change no
+    /// trust. [`Event::trust_effect`] has the particulars.
+    #[must_use]
+    pub const fn trust_outcome(self) -> Option<TrustOutcome> {
+        match self {
+            Self::InstanceRegistered | Self::InstanceUpdated | Self::RegisterCodeIssued => None,
+            Self::CaCertificateRegistered | Self::CaCertificateActivated => Some(TrustOutcome::Active),
+            Self::CaCertificateInactivated => Some(TrustOutcome::Inactive),
+            Self::CaCertificateDeleted => Some(TrustOutcome::Removed),
+        }
+    }
+
+    /// The types of events that change trust.
+    pub fn trust_changes() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied().filter(|kind| kind.trust_outcome().is_some())
+    }
 }
 
 /// Payload of [`Event::InstanceRegistered`], version 1.
@@ -149,69 +252,16 @@ pub enum UndecodableEvent {
 }
 
 impl Event {
-    /// Name of the type, as stored and as a token of NATS subjects.
+    /// Name of its type, as stored.
     #[must_use]
     pub const fn event_type(&self) -> &'static str {
-        match self {
-            Self::InstanceRegistered(_) => "InstanceRegistered",
-            Self::InstanceUpdated(_) => "InstanceUpdated",
-            Self::RegisterCodeIssued(_) => "RegisterCodeIssued",
-            Self::CaCertificateRegistered(_) => "CaCertificateRegistered",
-            Self::CaCertificateInactivated(_) => "CaCertificateInactivated",
-            Self::CaCertificateActivated(_) => "CaCertificateActivated",
-            Self::CaCertificateDeleted(_) => "CaCertificateDeleted",
-        }
+        self.kind().name()
     }
 
     /// Version of the payload's shape that [`Event::encode`] writes.
     #[must_use]
     pub const fn schema_version(&self) -> u16 {
         1
-    }
-
-    /// The payload to store: JSON with the fields in the order of the struct.
-    #[must_use]
-    pub fn encode(&self) -> String {
-        let json = match self {
-            Self::InstanceRegistered(payload) => serde_json::to_string(payload),
-            Self::InstanceUpdated(payload) => serde_json::to_string(payload),
-            Self::RegisterCodeIssued(payload) => serde_json::to_string(payload),
-            Self::CaCertificateRegistered(payload) => serde_json::to_string(payload),
-            Self::CaCertificateInactivated(payload) => serde_json::to_string(payload),
-            Self::CaCertificateActivated(payload) => serde_json::to_string(payload),
-            Self::CaCertificateDeleted(payload) => serde_json::to_string(payload),
-        };
-        // Payloads hold only strings, numbers and structs, for which writing JSON
-        // to memory cannot fail.
-        json.expect("payloads serialise")
-    }
-
-    /// Reads a stored payload of any version ever written.
-    ///
-    /// # Errors
-    /// [`UndecodableEvent`]; the caller MUST stop, not skip.
-    pub fn decode(event_type: &str, schema_version: u16, payload: &str) -> Result<Self, UndecodableEvent> {
-        let event = match (event_type, schema_version) {
-            ("InstanceRegistered", 1) => serde_json::from_str(payload).map(Self::InstanceRegistered),
-            ("InstanceUpdated", 1) => serde_json::from_str(payload).map(Self::InstanceUpdated),
-            ("RegisterCodeIssued", 1) => serde_json::from_str(payload).map(Self::RegisterCodeIssued),
-            ("CaCertificateRegistered", 1) => {
-                serde_json::from_str(payload).map(Self::CaCertificateRegistered)
-            }
-            ("CaCertificateInactivated", 1) => {
-                serde_json::from_str(payload).map(Self::CaCertificateInactivated)
-            }
-            ("CaCertificateActivated", 1) => serde_json::from_str(payload).map(Self::CaCertificateActivated),
-            ("CaCertificateDeleted", 1) => serde_json::from_str(payload).map(Self::CaCertificateDeleted),
-            _ => {
-                return Err(UndecodableEvent::Unknown { event_type: event_type.to_owned(), schema_version });
-            }
-        };
-        event.map_err(|source| UndecodableEvent::Malformed {
-            event_type: event_type.to_owned(),
-            schema_version,
-            source,
-        })
     }
 
     /// What the event does to the instance's trust; `None` for other events.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use catrust_domain::set_hash::SetHash;
-use catrust_domain::{InstanceId, Timestamp, TrustBundle, TrustEntry};
+use catrust_domain::{CaCertificate, InstanceId, Timestamp, TrustBundle, TrustEntry};
 
-use crate::columns::{self, Columns, corrupt, stored};
-use crate::rows::{Bind, Rows};
+use crate::row::{Row as _, StoredRow as _, corrupt};
+use crate::rows::Rows;
 use crate::{BundleAt, StoreError, queries, reads};
 
 pub(crate) async fn load(
@@ -22,22 +22,22 @@ pub(crate) async fn load(
 }
 
 async fn load_now(db: &mut impl Rows, id: &InstanceId) -> Result<Option<TrustBundle>, StoreError> {
-    let rows = db.rows(queries::BUNDLE_NOW, &[Bind::Text(id.as_str())]).await?;
+    let rows = db.rows(&queries::BUNDLE_NOW, &[id.into()]).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let broken = |reason| corrupt("instances", &[Ok(id.to_string())], reason);
     let mut bundle = TrustBundle {
         instance_id: id.clone(),
-        revision: first.count(0).map_err(broken)?,
-        position: first.count(1).map_err(broken)?,
-        digest: first.digest(2).map_err(broken)?,
+        revision: first.get(0).map_err(broken)?,
+        position: first.get(1).map_err(broken)?,
+        digest: first.get(2).map_err(broken)?,
         entries: Vec::with_capacity(rows.len()),
     };
     for row in &rows {
-        let entry = row.optional(3, |row, at| {
-            Ok(TrustEntry { facts: Arc::new(columns::facts(row, at)?), state: columns::state(row, at + 9)? })
-        });
-        let broken = |reason| corrupt("ca_certificates", &[Ok(id.to_string()), row.owned(3)], reason);
-        bundle.entries.extend(entry.map_err(broken)?);
+        let is_empty = row.is_null(3).map_err(|reason| corrupt(CaCertificate::TABLE, &[], reason))?;
+        if !is_empty {
+            let CaCertificate { facts, state, .. } = CaCertificate::read(row, 3)?;
+            bundle.entries.push(TrustEntry { facts, state });
+        }
     }
     check(bundle, "instances").map(Some)
 }
@@ -47,14 +47,14 @@ async fn load_revision(
     id: &InstanceId,
     revision: u64,
 ) -> Result<Option<TrustBundle>, StoreError> {
-    let instance = [Bind::Text(id.as_str())];
-    if db.row(queries::REGISTERED_AT, &instance).await?.is_none() {
+    let instance = [id.into()];
+    if db.row(&queries::REGISTERED_AT, &instance).await?.is_none() {
         return Ok(None);
     }
     if revision == 0 {
         return Ok(Some(empty(id)));
     }
-    if reads::number(db, queries::LAST_REVISION, &instance).await?.unwrap_or(0) < revision {
+    if reads::number(db, &queries::LAST_REVISION, &instance).await?.unwrap_or(0) < revision {
         return Ok(None);
     }
     fold(db, id, revision).await.map(Some)
@@ -65,15 +65,15 @@ async fn load_time(
     id: &InstanceId,
     time: Timestamp,
 ) -> Result<Option<TrustBundle>, StoreError> {
-    let Some(row) = db.row(queries::REGISTERED_AT, &[Bind::Text(id.as_str())]).await? else {
+    let Some(row) = db.row(&queries::REGISTERED_AT, &[id.into()]).await? else {
         return Ok(None);
     };
     let broken = |reason| corrupt("instances", &[Ok(id.to_string())], reason);
     if row.time(0).map_err(broken)? > time {
         return Ok(None);
     }
-    let binds = [Bind::Text(id.as_str()), Bind::Time(time)];
-    match reads::number(db, queries::REVISION_AT_TIME, &binds).await?.unwrap_or(0) {
+    let binds = [id.into(), time.into()];
+    match reads::number(db, &queries::REVISION_AT_TIME, &binds).await?.unwrap_or(0) {
         0 => Ok(Some(empty(id))),
         revision => fold(db, id, revision).await.map(Some),
     }
@@ -81,8 +81,8 @@ async fn load_time(
 
 /// The bundle that the last trust change of each CA certificate up to `revision` makes.
 async fn fold(db: &mut impl Rows, id: &InstanceId, revision: u64) -> Result<TrustBundle, StoreError> {
-    let binds = [Bind::Text(id.as_str()), Bind::Number(stored(revision))];
-    let events = reads::events(db, queries::BUNDLE_AT_REVISION, &binds).await?;
+    let binds = [id.into(), revision.into()];
+    let events = reads::events(db, &queries::BUNDLE_AT_REVISION, &binds).await?;
     let missing = || corrupt("events", &[Ok(format!("{id} revision {revision}"))], "no such row".into());
     let last = events.iter().find(|event| event.revision == Some(revision)).ok_or_else(missing)?;
     let mut bundle = TrustBundle {

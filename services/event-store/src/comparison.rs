@@ -2,19 +2,18 @@
 //! row and field by field.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 
 use catrust_domain::read_model::ReadModel;
 use catrust_domain::{CaCertificate, Event, Instance, RecordedEvent};
 
-use crate::columns::{self, Columns};
 use crate::report::{Damage, DamageKind};
-use crate::rows::{Bind, Rows};
+use crate::row::{Row, StoredRow as _, corrupt};
+use crate::rows::Rows;
 use crate::walk::MAX_DAMAGE;
 use crate::{StoreError, queries};
 
 /// Rows read at once: about 2 MB of a usual read model.
-const CHUNK: usize = 1_000;
+const CHUNK: u32 = 1_000;
 
 /// Keys of rows that are missing, different, or should not be there. Texts as
 /// stored, since a damaged key need not parse.
@@ -64,16 +63,15 @@ impl Comparison {
         let mut missing: BTreeSet<&str> = folded.instances().map(|i| i.instance_id.as_str()).collect();
         let mut after = String::new();
         loop {
-            let binds = [Bind::Text(&after), Bind::Number(CHUNK as i64)];
-            let rows = db.rows(queries::ALL_INSTANCES, &binds).await?;
+            let rows = db.rows(&queries::ALL_INSTANCES, &[(&after).into(), CHUNK.into()]).await?;
             for row in &rows {
                 self.instances += 1;
                 let key = key(row, 0)?;
                 missing.remove(key.as_str());
-                self.instance(folded, &key, columns::instance(row, 0));
+                self.instance(folded, &key, Instance::read(row, 0));
                 after = key;
             }
-            if rows.len() < CHUNK {
+            if rows.len() < CHUNK as usize {
                 break;
             }
         }
@@ -89,7 +87,7 @@ impl Comparison {
         let wanted = key.parse().ok().and_then(|id| folded.instance(&id));
         let fields = match (&row, wanted) {
             (Ok(row), Some(wanted)) if row == wanted => return,
-            (Ok(row), Some(wanted)) => instance_fields(row, wanted),
+            (Ok(row), Some(wanted)) => row.differences(wanted).join(", "),
             (Err(error), Some(_)) => error.to_string(),
             (_, None) => "the log has no such instance".into(),
         };
@@ -105,16 +103,16 @@ impl Comparison {
             folded.certificates().map(|c| (c.instance_id.to_string(), c.facts.sn.to_string())).collect();
         let mut after = (String::new(), String::new());
         loop {
-            let binds = [Bind::Text(&after.0), Bind::Text(&after.1), Bind::Number(CHUNK as i64)];
-            let rows = db.rows(queries::ALL_CERTIFICATES, &binds).await?;
+            let binds = [(&after.0).into(), (&after.1).into(), CHUNK.into()];
+            let rows = db.rows(&queries::ALL_CERTIFICATES, &binds).await?;
             for row in &rows {
                 self.certificates += 1;
                 let key = (key(row, 0)?, key(row, 1)?);
                 missing.remove(&key);
-                self.certificate(folded, &key, columns::certificate(row, 0));
+                self.certificate(folded, &key, CaCertificate::read(row, 0));
                 after = key;
             }
-            if rows.len() < CHUNK {
+            if rows.len() < CHUNK as usize {
                 break;
             }
         }
@@ -135,7 +133,7 @@ impl Comparison {
         let wanted = parsed.and_then(|(id, sn)| folded.certificate(&id, &sn));
         let fields = match (&row, wanted) {
             (Ok(row), Some(wanted)) if row == wanted => return,
-            (Ok(row), Some(wanted)) => certificate_fields(row, wanted),
+            (Ok(row), Some(wanted)) => row.differences(wanted).join(", "),
             (Err(error), Some(_)) => error.to_string(),
             (_, None) => "the log has no such CA certificate".into(),
         };
@@ -150,11 +148,11 @@ impl Comparison {
             .collect();
         let mut after = (String::new(), String::new());
         loop {
-            let binds = [Bind::Text(&after.0), Bind::Text(&after.1), Bind::Number(CHUNK as i64)];
-            let rows = db.rows(queries::ALL_SPENT_CODES, &binds).await?;
+            let binds = [(&after.0).into(), (&after.1).into(), CHUNK.into()];
+            let rows = db.rows(&queries::ALL_SPENT_CODES, &binds).await?;
             for row in &rows {
                 let key = (key(row, 0)?, key(row, 1)?);
-                let found = row.count(2).ok();
+                let found = row.get(2).ok();
                 let position = wanted.remove(&key);
                 if position.is_none() || position != found {
                     let text = format!("spent at {found:?}, the log says {position:?}");
@@ -163,7 +161,7 @@ impl Comparison {
                 }
                 after = key;
             }
-            if rows.len() < CHUNK {
+            if rows.len() < CHUNK as usize {
                 break;
             }
         }
@@ -181,36 +179,6 @@ impl Comparison {
     }
 }
 
-fn key(row: &impl Columns, index: usize) -> Result<String, StoreError> {
-    row.owned(index).map_err(|reason| columns::corrupt("read model", &[], reason))
-}
-
-/// Names the fields that differ, with both values.
-macro_rules! differing_fields {
-    ($row:expr, $folded:expr; $($($field:ident).+),+) => {{
-        let mut fields = Vec::new();
-        $(push_difference(&mut fields, stringify!($($field).+), &$row.$($field).+, &$folded.$($field).+);)+
-        fields.join(", ")
-    }};
-}
-
-fn push_difference<T: PartialEq + Debug>(fields: &mut Vec<String>, name: &str, row: &T, folded: &T) {
-    if row != folded {
-        fields.push(format!("{name} is {row:?}, the log says {folded:?}"));
-    }
-}
-
-fn instance_fields(row: &Instance, folded: &Instance) -> String {
-    differing_fields!(row, folded;
-        region_id, owner_account_id, edition, revision, trust_position, bundle_digest, set_hash,
-        certificate_count, unspent_register_codes, registered_at, registered_position, updated_at,
-        updated_position, stream_version)
-}
-
-fn certificate_fields(row: &CaCertificate, folded: &CaCertificate) -> String {
-    differing_fields!(row, folded;
-        facts.sha256, facts.spki_sha256, facts.subject, facts.subject_key_id, facts.issuer,
-        facts.not_before, facts.not_after, facts.ca_content, ca_name, register_code, state, registered_at,
-        registered_position, state_changed_at, state_changed_by, state_reason, revision, position,
-        stream_version)
+fn key(row: &impl Row, index: usize) -> Result<String, StoreError> {
+    row.get(index).map_err(|reason| corrupt("read model", &[], reason))
 }

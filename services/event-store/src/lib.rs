@@ -5,7 +5,6 @@
 //! hands them to [`catrust_domain::batch`], and writes what comes back.
 
 mod bundle;
-mod columns;
 mod comparison;
 pub mod error;
 #[cfg(feature = "contract")]
@@ -21,11 +20,16 @@ mod recent;
 pub mod refusals;
 mod replies;
 pub mod report;
+mod row;
 mod rows;
 mod schema;
 pub mod search;
 pub mod sqlite;
+#[cfg(feature = "contract")]
+pub mod statements;
+mod tables;
 mod tree;
+mod value;
 mod verify;
 mod walk;
 
@@ -45,7 +49,7 @@ use uuid::Uuid;
 pub use error::StoreError;
 pub use refusals::{Refusal, RefusalFilter};
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
-pub use search::{SearchScope, TrustChangePage, TrustChangeSearch, TrustChangeType};
+pub use search::{SearchScope, TrustChangePage, TrustChangeSearch};
 
 /// Reads the wall clock. The store calls it once per batch, under the append lock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -12,17 +12,17 @@ mod hint;
 mod lease;
 mod load;
 mod memory;
+mod parameters;
 mod receipts;
-mod records;
 mod repair;
 mod row;
 mod schema;
 mod session;
 mod settle;
+mod shape;
 mod statement;
 mod write;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,11 +44,13 @@ use self::append::Appender;
 use self::error::store_error;
 use self::hint::Hint;
 use self::repair::Repairer;
-use self::row::PgTime;
+#[cfg(feature = "contract")]
+pub(crate) use self::repair::statements as table_statements;
 pub use self::schema::migrate;
-use crate::columns::stored;
 use crate::faults::Faults;
+use crate::queries::queries;
 use crate::recent::Recent;
+use crate::rows::Rows as _;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
     Refusal, RefusalFilter, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
@@ -66,7 +68,13 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Stored replies forgotten by one statement: some 20 ms.
-const PRUNE_CHUNK: i64 = 5_000;
+const PRUNE_CHUNK: u64 = 5_000;
+
+queries! { LIST:
+    /// $1 time, $2 how many.
+    PRUNE_REPLIES = "DELETE FROM replies \
+         WHERE ctid = ANY(ARRAY(SELECT ctid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2))";
+}
 
 /// The event log in a Postgres database.
 pub struct PgEventStore {
@@ -109,6 +117,7 @@ impl PgEventStore {
         session::refuse_pooler(&mut checking, &options).await?;
         session::check_server(&mut checking).await?;
         schema::check(&mut checking).await?;
+        shape::check(&mut checking).await?;
         let log_id = reads::log_id(&mut checking).await?;
         let head = reads::head(&mut checking).await?;
         checking.close().await.map_err(store_error)?;
@@ -148,6 +157,12 @@ impl PgEventStore {
         begin.execute(&mut connection).await.map_err(store_error)?;
         Ok(connection)
     }
+}
+
+/// The statements that are put together, with all their parts.
+#[cfg(feature = "contract")]
+pub(crate) fn whole_statements() -> [String; 3] {
+    [load::whole_statement(), write::whole_statement(), receipts::whole_statement()]
 }
 
 impl fmt::Debug for PgEventStore {
@@ -200,12 +215,7 @@ impl EventStore for PgEventStore {
 
     async fn keep_tree_nodes(&self, level: u32, first: u64, nodes: &[Sha256]) -> Result<(), StoreError> {
         let mut connection = self.reader().await?;
-        for (node, number) in nodes.iter().zip(first..) {
-            let insert = sqlx::query(queries::KEEP_TREE_NODE).bind(i16::try_from(level).unwrap_or(i16::MAX));
-            let insert = insert.bind(stored(number)).bind(node.as_bytes().as_slice());
-            insert.execute(&mut *connection).await.map_err(store_error)?;
-        }
-        Ok(())
+        tree::keep_nodes(&mut *connection, level, first, nodes).await
     }
 
     async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
@@ -264,14 +274,9 @@ impl EventStore for PgEventStore {
         let mut connection = self.reader().await?;
         let mut pruned = 0;
         loop {
-            let delete = sqlx::query(
-                "DELETE FROM replies WHERE ctid = ANY(ARRAY(\
-                 SELECT ctid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2))",
-            );
-            let delete = delete.bind(PgTime(before)).bind(PRUNE_CHUNK);
-            let gone = delete.execute(&mut *connection).await.map_err(store_error)?.rows_affected();
+            let gone = connection.execute(&PRUNE_REPLIES, &[before.into(), PRUNE_CHUNK.into()]).await?;
             pruned += gone;
-            if gone < PRUNE_CHUNK as u64 {
+            if gone < PRUNE_CHUNK {
                 return Ok(pruned);
             }
         }
@@ -294,9 +299,7 @@ impl EventStore for PgEventStore {
     }
 
     async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let delete = sqlx::query("DELETE FROM broker_receipts WHERE received_at < $1").bind(PgTime(before));
-        let gone = delete.execute(&mut *self.reader().await?).await.map_err(store_error)?;
-        Ok(gone.rows_affected())
+        self.reader().await?.execute(&queries::FORGET_BROKERS, &[before.into()]).await
     }
 
     fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
@@ -306,28 +309,13 @@ impl EventStore for PgEventStore {
     async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError> {
         let mut connection = self.reader().await?;
         let mut transaction = connection.begin().await.map_err(store_error)?;
-        for refusal in refusals {
-            let insert =
-                sqlx::query(refusals::INSERT).bind(PgTime(refusal.first_at)).bind(PgTime(refusal.last_at));
-            let insert =
-                insert.bind(stored(refusal.attempts)).bind(&refusal.principal).bind(&refusal.account_id);
-            let insert = insert.bind(&refusal.method).bind(&refusal.code).bind(&refusal.message);
-            let insert =
-                insert.bind(&refusal.instance_id).bind(&refusal.source_address).bind(&refusal.request_id);
-            insert.execute(&mut *transaction).await.map_err(store_error)?;
-        }
-        let callers: BTreeSet<&str> = refusals.iter().map(|refusal| refusal.principal.as_str()).collect();
-        for caller in callers {
-            let prune = sqlx::query(refusals::PRUNE_PRINCIPAL).bind(caller).bind(stored(kept_per_caller));
-            prune.execute(&mut *transaction).await.map_err(store_error)?;
-        }
+        refusals::record(&mut *transaction, refusals, kept_per_caller).await?;
         transaction.commit().await.map_err(store_error)
     }
 
     async fn prune_refusals(&self, kept: u64) -> Result<u64, StoreError> {
         let mut connection = self.reader().await?;
-        let prune = sqlx::query(refusals::PRUNE).bind(stored(kept));
-        Ok(prune.execute(&mut *connection).await.map_err(store_error)?.rows_affected())
+        connection.execute(&refusals::PRUNE, &[kept.into()]).await
     }
 
     async fn list_refusals(

@@ -5,36 +5,29 @@
 
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::{
-    BrokerId, FleetMember, Instance, InstanceId, LogHead, RecordedEvent, Reply, RequestKey, SerialNumber,
-    Sha256,
+    BrokerId, BrokerState, CaCertificate, FleetMember, Instance, InstanceId, LogHead, RecordedEvent, Reply,
+    RequestKey, SerialNumber, Sha256,
 };
 use uuid::Uuid;
 
-use crate::columns::{self, Columns, corrupt, stored};
-use crate::queries::{self, BROKER_WIDTH, CERTIFICATE_WIDTH};
+use crate::queries::{self, Query};
 use crate::replies;
-use crate::rows::{Bind, Rows};
+use crate::row::{Row, StoredRow as _, corrupt, parsed};
+use crate::rows::Rows;
+use crate::value::Value;
 use crate::{CertificateView, Page, StateFilter, StoreError};
 
 pub(crate) async fn log_id(db: &mut impl Rows) -> Result<Uuid, StoreError> {
     let missing = || corrupt("log_identity", &[], "the one row is missing".into());
-    let row = db.row(queries::LOG_ID, &[]).await?.ok_or_else(missing)?;
+    let row = db.row(&queries::LOG_ID, &[]).await?.ok_or_else(missing)?;
     row.uuid(0).map_err(|reason| corrupt("log_identity", &[], reason))
 }
 
 pub(crate) async fn head(db: &mut impl Rows) -> Result<LogHead, StoreError> {
-    match db.row(queries::HEAD, &[]).await? {
-        Some(row) => head_of(&row, 0),
+    match db.row(&queries::HEAD, &[]).await? {
+        Some(row) => LogHead::read(&row, 0),
         None => Ok(LogHead::EMPTY),
     }
-}
-
-/// Reads `position, hash, occurred_at` from `at` on.
-pub(crate) fn head_of(row: &impl Columns, at: usize) -> Result<LogHead, StoreError> {
-    let read = || {
-        Ok(LogHead { position: row.count(at)?, hash: row.digest(at + 1)?, occurred_at: row.time(at + 2)? })
-    };
-    read().map_err(|reason| corrupt("events", &[Ok("last".into())], reason))
 }
 
 pub(crate) async fn events_after(
@@ -42,15 +35,15 @@ pub(crate) async fn events_after(
     after: u64,
     limit: u32,
 ) -> Result<Vec<RecordedEvent>, StoreError> {
-    events(db, queries::EVENTS_AFTER, &[Bind::Number(stored(after)), Bind::Number(limit.into())]).await
+    events(db, &queries::EVENTS_AFTER, &[after.into(), limit.into()]).await
 }
 
 pub(crate) async fn find_instance(
     db: &mut impl Rows,
     id: &InstanceId,
 ) -> Result<Option<Instance>, StoreError> {
-    let row = db.row(queries::INSTANCE, &[Bind::Text(id.as_str())]).await?;
-    row.map(|row| columns::instance(&row, 0)).transpose()
+    let row = db.row(&queries::INSTANCE, &[id.into()]).await?;
+    row.map(|row| Instance::read(&row, 0)).transpose()
 }
 
 pub(crate) async fn list_instances(
@@ -58,9 +51,8 @@ pub(crate) async fn list_instances(
     after: u64,
     limit: u32,
 ) -> Result<Page<Instance>, StoreError> {
-    let binds = [Bind::Number(stored(after)), Bind::Number(limit.into())];
-    let rows = db.rows(queries::INSTANCES_PAGE, &binds).await?;
-    page(&rows, "instances", |row| columns::instance(row, 1))
+    let rows = db.rows(&queries::INSTANCES_PAGE, &[after.into(), limit.into()]).await?;
+    page(&rows, Instance::TABLE, |row| Instance::read(row, 1))
 }
 
 pub(crate) async fn find_certificate(
@@ -68,7 +60,7 @@ pub(crate) async fn find_certificate(
     id: &InstanceId,
     sn: &SerialNumber,
 ) -> Result<Option<CertificateView>, StoreError> {
-    let row = db.row(queries::CERTIFICATE, &[Bind::Text(id.as_str()), Bind::Text(sn.as_str())]).await?;
+    let row = db.row(&queries::CERTIFICATE, &[id.into(), sn.into()]).await?;
     row.map(|row| certificate_view(&row, 0)).transpose()
 }
 
@@ -84,10 +76,9 @@ pub(crate) async fn list_certificates(
         StateFilter::Active => "ACTIVE",
         StateFilter::Inactive => "INACTIVE",
     };
-    let binds =
-        [Bind::Text(id.as_str()), Bind::Number(stored(after)), Bind::Number(limit.into()), Bind::Text(state)];
-    let rows = db.rows(queries::CERTIFICATES_PAGE, &binds).await?;
-    page(&rows, "ca_certificates", |row| certificate_view(row, 1))
+    let binds = [id.into(), after.into(), limit.into(), state.into()];
+    let rows = db.rows(&queries::CERTIFICATES_PAGE, &binds).await?;
+    page(&rows, CaCertificate::TABLE, |row| certificate_view(row, 1))
 }
 
 pub(crate) async fn read_trust_changes(
@@ -96,12 +87,13 @@ pub(crate) async fn read_trust_changes(
     after_revision: u64,
     limit: u32,
 ) -> Result<Vec<RecordedEvent>, StoreError> {
-    let binds = [Bind::Text(id.as_str()), Bind::Number(stored(after_revision)), Bind::Number(limit.into())];
-    events(db, queries::TRUST_CHANGES_AFTER_REVISION, &binds).await
+    let binds = [id.into(), after_revision.into(), limit.into()];
+    events(db, &queries::TRUST_CHANGES_AFTER_REVISION, &binds).await
 }
 
 pub(crate) async fn find_reply(db: &mut impl Rows, key: &RequestKey) -> Result<Option<Reply>, StoreError> {
-    let Some(row) = db.row(queries::REPLY, &Bind::request_key(key)).await? else { return Ok(None) };
+    let binds = [Value::from(&key.account_id), key.request_id.into()];
+    let Some(row) = db.row(&queries::REPLY, &binds).await? else { return Ok(None) };
     let reply = row.text(0).and_then(|json| replies::decode(json, &row, 1));
     reply.map(Some).map_err(|reason| {
         corrupt("replies", &[Ok(key.account_id.to_string()), Ok(key.request_id.to_string())], reason)
@@ -112,7 +104,7 @@ pub(crate) async fn list_brokers(
     db: &mut impl Rows,
     id: &InstanceId,
 ) -> Result<Vec<FleetMember>, StoreError> {
-    fleet(db, queries::BROKERS, &[Bind::Text(id.as_str())]).await
+    fleet(db, &queries::BROKERS, &[id.into()]).await
 }
 
 pub(crate) async fn list_all_brokers(
@@ -122,26 +114,25 @@ pub(crate) async fn list_all_brokers(
 ) -> Result<Vec<FleetMember>, StoreError> {
     let (instance, broker) =
         after.map_or(("", ""), |(instance, broker)| (instance.as_str(), broker.as_str()));
-    let binds = [Bind::Text(instance), Bind::Text(broker), Bind::Number(limit.into())];
-    fleet(db, queries::ALL_BROKERS, &binds).await
+    fleet(db, &queries::ALL_BROKERS, &[instance.into(), broker.into(), limit.into()]).await
 }
 
-/// Runs a statement that gives `broker_columns!` and the log's digest.
+/// Runs a statement that gives brokers, each with the log's digest.
 async fn fleet(
     db: &mut impl Rows,
-    sql: &'static str,
-    binds: &[Bind<'_>],
+    query: &'static Query,
+    binds: &[Value<'_>],
 ) -> Result<Vec<FleetMember>, StoreError> {
-    db.rows(sql, binds).await?.iter().map(fleet_member).collect()
+    db.rows(query, binds).await?.iter().map(fleet_member).collect()
 }
 
-fn fleet_member(row: &impl Columns) -> Result<FleetMember, StoreError> {
-    let broker = columns::broker(row, 0)?;
+fn fleet_member(row: &impl Row) -> Result<FleetMember, StoreError> {
+    let broker = BrokerState::read(row, 0)?;
     let log_digest = match broker.applied {
         // Before the first change there is no event to ask.
         Some(applied) if applied.revision == 0 => Some(SetHash::empty().digest()),
         _ => row
-            .optional(BROKER_WIDTH, Columns::digest)
+            .get(BrokerState::WIDTH)
             .map_err(|reason| corrupt("events", &[Ok(broker.instance_id.to_string())], reason))?,
     };
     Ok(FleetMember { broker, log_digest })
@@ -164,41 +155,39 @@ pub(crate) async fn is_recorded(
     }
 }
 
-/// Runs a statement that gives `event_columns!`.
+/// Runs a statement that gives events.
 pub(crate) async fn events(
     db: &mut impl Rows,
-    sql: &'static str,
-    binds: &[Bind<'_>],
+    query: &'static Query,
+    binds: &[Value<'_>],
 ) -> Result<Vec<RecordedEvent>, StoreError> {
-    db.rows(sql, binds).await?.iter().map(|row| columns::event(row, 0)).collect()
+    db.rows(query, binds).await?.iter().map(|row| RecordedEvent::read(row, 0)).collect()
 }
 
 /// Runs a statement that gives at most one number, never negative.
 pub(crate) async fn number(
     db: &mut impl Rows,
-    sql: &'static str,
-    binds: &[Bind<'_>],
+    query: &'static Query,
+    binds: &[Value<'_>],
 ) -> Result<Option<u64>, StoreError> {
-    let row = db.row(sql, binds).await?;
-    row.map(|row| row.count(0).map_err(|reason| corrupt("events", &[], reason))).transpose()
+    let row = db.row(query, binds).await?;
+    row.map(|row| row.get(0).map_err(|reason| corrupt("events", &[], reason))).transpose()
 }
 
-fn certificate_view(row: &impl Columns, at: usize) -> Result<CertificateView, StoreError> {
-    let certificate = columns::certificate(row, at)?;
-    let twins = row.optional(at + CERTIFICATE_WIDTH, |row, index| {
-        let parse = |sn: &str| sn.parse().map_err(|error| format!("{sn:?} {error}"));
-        row.text(index)?.split(' ').map(parse).collect::<Result<Vec<SerialNumber>, String>>()
-    });
-    let mut same_key_sns = twins
-        .map_err(|reason| corrupt("ca_certificates", &[Ok(certificate.instance_id.to_string())], reason))?
-        .unwrap_or_default();
+fn certificate_view(row: &impl Row, at: usize) -> Result<CertificateView, StoreError> {
+    let certificate = CaCertificate::read(row, at)?;
+    let broken = |reason| corrupt(CaCertificate::TABLE, &[Ok(certificate.instance_id.to_string())], reason);
+    let twins: Option<Vec<String>> = row.get(at + CaCertificate::WIDTH).map_err(broken)?;
+    let twins = twins.unwrap_or_default();
+    let sns = twins.iter().map(|sn| parsed(sn)).collect::<Result<Vec<SerialNumber>, _>>();
+    let mut same_key_sns = sns.map_err(broken)?;
     same_key_sns.sort_unstable();
     Ok(CertificateView { certificate, same_key_sns })
 }
 
 /// Takes a page apart whose first column is the total, and whose second one is
 /// NULL where the page is empty.
-fn page<R: Columns, T>(
+fn page<R: Row, T>(
     rows: &[R],
     table: &'static str,
     read: impl Fn(&R) -> Result<T, StoreError>,
@@ -206,7 +195,7 @@ fn page<R: Columns, T>(
     let whole = |reason| corrupt(table, &[], reason);
     let mut page = Page { items: Vec::with_capacity(rows.len()), total: 0 };
     for row in rows {
-        page.total = row.count(0).map_err(whole)?;
+        page.total = row.get(0).map_err(whole)?;
         if !row.is_null(1).map_err(whole)? {
             page.items.push(read(row)?);
         }

@@ -6,14 +6,16 @@
 //! model or the new one, and appends wait for the differences alone. No right to
 //! create tables is needed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use catrust_domain::read_model::ReadModel;
 use catrust_domain::{CaCertificate, Instance};
 
-use crate::columns::corrupt;
 use crate::comparison::Differing;
+use crate::row::{StoredRow, corrupt};
 use crate::rows::Rows;
+use crate::tables::SpentRegisterCode;
+use crate::value::Value;
 use crate::walk::{self, LogWalk};
 use crate::{RebuildReport, StoreError, verify};
 
@@ -31,23 +33,15 @@ const CHUNK: usize = 256;
 pub(crate) trait Repair: Rows {
     /// Begins a transaction and takes the append lock.
     fn begin(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn put_instances(&mut self, rows: &[&Instance]) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn put_certificates(
+    /// Inserts rows.
+    fn insert<R: StoredRow + Sync>(
         &mut self,
-        rows: &[&CaCertificate],
+        rows: &[&R],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn put_spent_codes(
+    /// Deletes the rows with these keys, where they are there.
+    fn delete<R: StoredRow>(
         &mut self,
-        rows: &[(&str, &str, u64)],
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn delete_instances(&mut self, ids: &[&str]) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn delete_certificates(
-        &mut self,
-        keys: &[(&str, &str)],
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
-    fn delete_spent_codes(
-        &mut self,
-        keys: &[(&str, &str)],
+        keys: &[Vec<Value<'_>>],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     fn commit(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
@@ -106,37 +100,47 @@ async fn write(
     model: &ReadModel,
     differing: &Differing,
 ) -> Result<(u64, u64), StoreError> {
-    let ids: Vec<&str> = differing.instances.iter().map(String::as_str).collect();
-    for chunk in ids.chunks(CHUNK) {
-        repair.delete_instances(chunk).await?;
-    }
-    for chunk in pairs(&differing.certificates).chunks(CHUNK) {
-        repair.delete_certificates(chunk).await?;
-    }
-    for chunk in pairs(&differing.spent_codes).chunks(CHUNK) {
-        repair.delete_spent_codes(chunk).await?;
-    }
-    let instances: Vec<&Instance> = ids.iter().filter_map(|id| model.instance(&id.parse().ok()?)).collect();
-    for chunk in instances.chunks(CHUNK) {
-        repair.put_instances(chunk).await?;
-    }
+    delete::<Instance>(repair, differing.instances.iter().map(|id| vec![id.into()])).await?;
+    delete::<CaCertificate>(repair, differing.certificates.iter().map(pair)).await?;
+    delete::<SpentRegisterCode>(repair, differing.spent_codes.iter().map(pair)).await?;
+    let instances: Vec<&Instance> =
+        differing.instances.iter().filter_map(|id| model.instance(&id.parse().ok()?)).collect();
+    insert(repair, &instances).await?;
     let find = |(id, sn): &(String, String)| model.certificate(&id.parse().ok()?, &sn.parse().ok()?);
     let certificates: Vec<&CaCertificate> = differing.certificates.iter().filter_map(find).collect();
-    for chunk in certificates.chunks(CHUNK) {
-        repair.put_certificates(chunk).await?;
-    }
-    let wanted: HashSet<(&str, &str)> = pairs(&differing.spent_codes).into_iter().collect();
-    let codes: Vec<(&str, &str, u64)> = model
+    insert(repair, &certificates).await?;
+    let wanted: HashSet<(&str, &str)> =
+        differing.spent_codes.iter().map(|(id, code)| (id.as_str(), code.as_str())).collect();
+    let codes: Vec<SpentRegisterCode> = model
         .spent_register_codes()
-        .map(|(id, code, position)| (id.as_str(), code, position))
-        .filter(|(id, code, _)| wanted.contains(&(*id, *code)))
+        .filter(|(id, code, _)| wanted.contains(&(id.as_str(), *code)))
+        .map(|(id, code, position)| SpentRegisterCode {
+            instance_id: id.clone(),
+            register_code: code.to_owned(),
+            position,
+        })
         .collect();
-    for chunk in codes.chunks(CHUNK) {
-        repair.put_spent_codes(chunk).await?;
-    }
+    insert(repair, &codes.iter().collect::<Vec<_>>()).await?;
     Ok((instances.len() as u64, certificates.len() as u64))
 }
 
-fn pairs(keys: &BTreeSet<(String, String)>) -> Vec<(&str, &str)> {
-    keys.iter().map(|(left, right)| (left.as_str(), right.as_str())).collect()
+async fn insert<R: StoredRow + Sync>(repair: &mut impl Repair, rows: &[&R]) -> Result<(), StoreError> {
+    for chunk in rows.chunks(CHUNK) {
+        repair.insert(chunk).await?;
+    }
+    Ok(())
+}
+
+async fn delete<R: StoredRow>(
+    repair: &mut impl Repair,
+    keys: impl Iterator<Item = Vec<Value<'_>>>,
+) -> Result<(), StoreError> {
+    for chunk in keys.collect::<Vec<_>>().chunks(CHUNK) {
+        repair.delete::<R>(chunk).await?;
+    }
+    Ok(())
+}
+
+fn pair((left, right): &(String, String)) -> Vec<Value<'_>> {
+    vec![left.into(), right.into()]
 }

@@ -1,10 +1,13 @@
 //! Refused calls: a bounded table beside the log, which holds only what happened.
 
+use std::collections::BTreeSet;
+
 use catrust_domain::Timestamp;
 
 use crate::StoreError;
-use crate::columns::{Columns, corrupt, stored};
-use crate::rows::{Bind, Rows};
+use crate::queries::queries;
+use crate::row::{Row, StoredRow as _, corrupt, names_of};
+use crate::rows::Rows;
 
 /// Attempts that were refused alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,35 +47,45 @@ pub struct RefusalFilter {
     pub code: String,
 }
 
-/// The columns, in the order of the table; the insert's parameters.
-macro_rules! refusal_columns {
-    () => {
-        "first_at, last_at, attempts, principal, account_id, method, code, message, instance_id, \
-         source_address, request_id"
+queries! { LIST_OF_REFUSALS:
+    /// What [`Refusal`] writes.
+    INSERT = {
+        let places: Vec<String> = (1..=Refusal::WIDTH).map(|number| format!("${number}")).collect();
+        format!("INSERT INTO refusals ({}) VALUES ({})", names_of::<Refusal>(""), places.join(", "))
     };
+
+    /// $1 principal, $2 how many of it stay.
+    PRUNE_PRINCIPAL = "DELETE FROM refusals WHERE principal = $1 AND refusal_id <= \
+         (SELECT refusal_id FROM refusals WHERE principal = $1 ORDER BY refusal_id DESC LIMIT 1 OFFSET $2)";
+
+    /// $1 how many stay.
+    PRUNE = "DELETE FROM refusals WHERE refusal_id <= \
+         (SELECT refusal_id FROM refusals ORDER BY refusal_id DESC LIMIT 1 OFFSET $1)";
+
+    /// $1 number, $2 account, $3 principal, $4 code, $5 limit.
+    LIST = format!(
+        "SELECT refusal_id, {} FROM refusals WHERE refusal_id < $1 AND ($2 = '' OR account_id = $2) \
+         AND ($3 = '' OR principal = $3) AND ($4 = '' OR code = $4) ORDER BY refusal_id DESC LIMIT $5",
+        names_of::<Refusal>(""),
+    );
 }
 
-pub(crate) const INSERT: &str = concat!(
-    "INSERT INTO refusals (",
-    refusal_columns!(),
-    ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-);
-
-/// $1 principal, $2 how many of it stay.
-pub(crate) const PRUNE_PRINCIPAL: &str = "DELETE FROM refusals WHERE principal = $1 AND refusal_id <= \
-     (SELECT refusal_id FROM refusals WHERE principal = $1 ORDER BY refusal_id DESC LIMIT 1 OFFSET $2)";
-
-/// $1 how many stay.
-pub(crate) const PRUNE: &str = "DELETE FROM refusals WHERE refusal_id <= \
-     (SELECT refusal_id FROM refusals ORDER BY refusal_id DESC LIMIT 1 OFFSET $1)";
-
-/// $1 number, $2 account, $3 principal, $4 code, $5 limit.
-const LIST: &str = concat!(
-    "SELECT refusal_id, ",
-    refusal_columns!(),
-    " FROM refusals WHERE refusal_id < $1 AND ($2 = '' OR account_id = $2) AND ($3 = '' OR principal = $3)",
-    " AND ($4 = '' OR code = $4) ORDER BY refusal_id DESC LIMIT $5"
-);
+/// Records refusals, and forgets of each caller among them all but the newest. `db` MUST be
+/// in a transaction.
+pub(crate) async fn record(
+    db: &mut impl Rows,
+    refusals: &[Refusal],
+    kept_per_caller: u64,
+) -> Result<(), StoreError> {
+    for refusal in refusals {
+        db.execute(&INSERT, &refusal.values()).await?;
+    }
+    let callers: BTreeSet<&String> = refusals.iter().map(|refusal| &refusal.principal).collect();
+    for caller in callers {
+        db.execute(&PRUNE_PRINCIPAL, &[caller.into(), kept_per_caller.into()]).await?;
+    }
+    Ok(())
+}
 
 /// Lists refusals before number `before`, the newest first, each with its number.
 pub(crate) async fn list(
@@ -82,30 +95,18 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Vec<(u64, Refusal)>, StoreError> {
     let binds = [
-        Bind::Number(stored(before)),
-        Bind::Text(&filter.account_id),
-        Bind::Text(&filter.principal),
-        Bind::Text(&filter.code),
-        Bind::Number(limit.into()),
+        before.into(),
+        (&filter.account_id).into(),
+        (&filter.principal).into(),
+        (&filter.code).into(),
+        limit.into(),
     ];
-    let rows = db.rows(LIST, &binds).await?;
-    let key = |row: &_| [Columns::number(row, 0).map(|number| number.to_string())];
-    rows.iter().map(|row| refusal(row).map_err(|reason| corrupt("refusals", &key(row), reason))).collect()
+    let rows = db.rows(&LIST, &binds).await?;
+    rows.iter().map(numbered).collect()
 }
 
-fn refusal(row: &impl Columns) -> Result<(u64, Refusal), String> {
-    let refusal = Refusal {
-        first_at: row.time(1)?,
-        last_at: row.time(2)?,
-        attempts: row.count(3)?,
-        principal: row.owned(4)?,
-        account_id: row.owned(5)?,
-        method: row.owned(6)?,
-        code: row.owned(7)?,
-        message: row.owned(8)?,
-        instance_id: row.owned(9)?,
-        source_address: row.owned(10)?,
-        request_id: row.owned(11)?,
-    };
-    Ok((row.count(0)?, refusal))
+fn numbered(row: &impl Row) -> Result<(u64, Refusal), StoreError> {
+    let number: Result<u64, String> = row.get(0);
+    let refusal = number.clone().and_then(|number| Ok((number, Refusal::parse(row, 1)?)));
+    refusal.map_err(|reason| corrupt(Refusal::TABLE, &[number.map(|number| number.to_string())], reason))
 }

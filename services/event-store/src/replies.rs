@@ -6,15 +6,19 @@
 
 use std::sync::Arc;
 
+use catrust_domain::command::StoredReply;
 use catrust_domain::event::Event;
 use catrust_domain::{
-    CaCertificate, CaState, CertificateFacts, InstanceId, Reply, ReplyBody, SerialNumber, Timestamp,
+    CaCertificate, CaState, CertificateFacts, InstanceId, Reply, ReplyBody, RequestKey, SerialNumber,
+    Timestamp,
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::columns::Columns;
+use crate::StoreError;
 use crate::error::BoxError;
+use crate::row::{Row, StoredRow as _, corrupt};
+use crate::tables::ReplyRow;
 
 /// The JSON of [`Reply`], as far as it is stored.
 #[derive(Serialize)]
@@ -81,8 +85,36 @@ impl<'a> StoredCertificate<'a> {
     }
 }
 
+impl ReplyRow {
+    /// What is stored of replies that are given at `now`.
+    pub(crate) fn of_all(replies: &[StoredReply], now: Timestamp) -> Result<Vec<Self>, StoreError> {
+        replies.iter().map(|reply| Self::of(reply, now).map_err(StoreError::Internal)).collect()
+    }
+
+    fn of(stored: &StoredReply, now: Timestamp) -> Result<Self, BoxError> {
+        Ok(Self {
+            account_id: stored.key.account_id.clone(),
+            request_id: stored.key.request_id,
+            fingerprint: stored.fingerprint,
+            reply: encode(&stored.reply)?,
+            created_at: now,
+        })
+    }
+}
+
+/// Reads a [`ReplyRow`] from `at` on, and the event that it tells of as [`decode`] does.
+pub(crate) fn read(row: &impl Row, at: usize, at_event: usize) -> Result<StoredReply, StoreError> {
+    let stored = ReplyRow::read(row, at)?;
+    let reply = decode(&stored.reply, row, at_event).map_err(|reason| {
+        let key = [Ok(stored.account_id.to_string()), Ok(stored.request_id.to_string())];
+        corrupt(ReplyRow::TABLE, &key, reason)
+    })?;
+    let key = RequestKey { account_id: stored.account_id, request_id: stored.request_id };
+    Ok(StoredReply { key, fingerprint: stored.fingerprint, reply })
+}
+
 /// The reply to store, as JSON.
-pub(crate) fn encode(reply: &Reply) -> Result<String, BoxError> {
+fn encode(reply: &Reply) -> Result<String, BoxError> {
     let Reply { changed, position, revision, body } = reply;
     let ReplyBody::CaCertificate { certificate, same_key_sns } = body else {
         return Ok(serde_json::to_string(reply)?);
@@ -94,7 +126,7 @@ pub(crate) fn encode(reply: &Reply) -> Result<String, BoxError> {
 
 /// Reads a stored reply. From `at_event` on, `row` has `event_type, schema_version,
 /// payload` of the event at the reply's position.
-pub(crate) fn decode(json: &str, row: &impl Columns, at_event: usize) -> Result<Reply, String> {
+pub(crate) fn decode(json: &str, row: &impl Row, at_event: usize) -> Result<Reply, String> {
     let mut reply: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
     if let Some(Value::Object(certificate)) = reply.pointer_mut("/body/CaCertificate/certificate")
         && !certificate.contains_key("facts")
@@ -105,10 +137,11 @@ pub(crate) fn decode(json: &str, row: &impl Columns, at_event: usize) -> Result<
     serde_json::from_value(reply).map_err(|error| error.to_string())
 }
 
-fn facts_of_event(row: &impl Columns, at: usize) -> Result<Arc<CertificateFacts>, String> {
-    let event_type = row.optional(at, Columns::owned)?.ok_or("the event that it tells of is not there")?;
-    let version = u16::try_from(row.number(at + 1)?).map_err(|error| error.to_string())?;
-    let event = Event::decode(&event_type, version, row.text(at + 2)?).map_err(|error| error.to_string())?;
+fn facts_of_event(row: &impl Row, at: usize) -> Result<Arc<CertificateFacts>, String> {
+    let event_type: Option<String> = row.get(at)?;
+    let event_type = event_type.ok_or("the event that it tells of is not there")?;
+    let event =
+        Event::decode(&event_type, row.get(at + 1)?, row.text(at + 2)?).map_err(|error| error.to_string())?;
     let effect =
         event.trust_effect().ok_or_else(|| format!("it tells of a certificate, and a {event_type}"))?;
     Ok(Arc::clone(effect.certificate))
@@ -121,15 +154,15 @@ mod tests {
     use super::*;
 
     /// The columns of an event, type and payload; or NULL.
-    struct Row(Option<[String; 2]>);
+    struct EventRow(Option<[String; 2]>);
 
-    impl Row {
+    impl EventRow {
         fn of(event: &Event) -> Self {
             Self(Some([event.event_type().to_owned(), event.encode()]))
         }
     }
 
-    impl Columns for Row {
+    impl Row for EventRow {
         fn text(&self, index: usize) -> Result<&str, String> {
             let [event_type, payload] = self.0.as_ref().ok_or("null")?;
             Ok(if index == 0 { event_type } else { payload })
@@ -140,7 +173,7 @@ mod tests {
         fn is_null(&self, _: usize) -> Result<bool, String> {
             Ok(self.0.is_none())
         }
-        fn octets(&self, _: usize) -> Result<&[u8], String> {
+        fn bytes(&self, _: usize) -> Result<&[u8], String> {
             unreachable!("no such column")
         }
         fn uuid(&self, _: usize) -> Result<Uuid, String> {
@@ -194,20 +227,20 @@ mod tests {
         let (reply, event) = reply();
         let stored = encode(&reply).unwrap();
         assert!(!stored.contains("BEGIN CERTIFICATE"), "{stored}");
-        assert_eq!(decode(&stored, &Row::of(&event), 0).unwrap(), reply);
+        assert_eq!(decode(&stored, &EventRow::of(&event), 0).unwrap(), reply);
     }
 
     #[test]
     fn a_reply_of_an_earlier_version_is_read_as_it_is() {
         let (reply, _) = reply();
         let stored = serde_json::to_string(&reply).unwrap();
-        assert_eq!(decode(&stored, &Row(None), 0).unwrap(), reply);
+        assert_eq!(decode(&stored, &EventRow(None), 0).unwrap(), reply);
     }
 
     #[test]
     fn a_reply_without_its_event_is_corrupt() {
         let (reply, _) = reply();
-        let error = decode(&encode(&reply).unwrap(), &Row(None), 0).unwrap_err();
+        let error = decode(&encode(&reply).unwrap(), &EventRow(None), 0).unwrap_err();
         assert!(error.contains("is not there"), "{error}");
     }
 }

@@ -17,7 +17,6 @@ mod schema;
 mod session;
 mod write;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,10 +35,15 @@ use uuid::Uuid;
 use self::error::store_error;
 use self::repair::Repairer;
 pub use self::schema::migrate;
-use crate::columns::stored;
+#[cfg(feature = "contract")]
+pub(crate) use self::{
+    load::LIST as LOAD, receipts::LIST as RECEIPTS, write::statements as table_statements,
+};
 use crate::faults::Faults;
+use crate::queries::queries;
 use crate::receipts::FleetChanges;
 use crate::recent::Recent;
+use crate::rows::Rows as _;
 use crate::{
     BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
     Refusal, RefusalFilter, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
@@ -50,7 +54,13 @@ use crate::{
 const READ_CONNECTIONS: u32 = 4;
 
 /// Stored replies forgotten by one statement, while writers wait.
-const PRUNE_CHUNK: i64 = 1_000;
+const PRUNE_CHUNK: u64 = 1_000;
+
+queries! { LIST:
+    /// $1 time, $2 how many.
+    PRUNE_REPLIES = "DELETE FROM replies \
+         WHERE rowid IN (SELECT rowid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2)";
+}
 
 /// The event log in a SQLite file.
 pub struct SqliteEventStore {
@@ -179,12 +189,7 @@ impl EventStore for SqliteEventStore {
 
     async fn keep_tree_nodes(&self, level: u32, first: u64, nodes: &[Sha256]) -> Result<(), StoreError> {
         let mut connection = session::open(&self.options).await?;
-        for (node, number) in nodes.iter().zip(first..) {
-            let insert = sqlx::query(queries::KEEP_TREE_NODE).bind(i64::from(level));
-            let insert = insert.bind(stored(number)).bind(node.as_bytes().as_slice());
-            insert.execute(&mut connection).await.map_err(store_error)?;
-        }
-        Ok(())
+        tree::keep_nodes(&mut connection, level, first, nodes).await
     }
 
     async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
@@ -243,14 +248,9 @@ impl EventStore for SqliteEventStore {
         let mut connection = session::open(&self.options).await?;
         let mut pruned = 0;
         loop {
-            let delete = sqlx::query(
-                "DELETE FROM replies WHERE rowid IN (\
-                 SELECT rowid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2)",
-            );
-            let delete = delete.bind(before.micros()).bind(PRUNE_CHUNK);
-            let gone = delete.execute(&mut connection).await.map_err(store_error)?.rows_affected();
+            let gone = connection.execute(&PRUNE_REPLIES, &[before.into(), PRUNE_CHUNK.into()]).await?;
             pruned += gone;
-            if gone < PRUNE_CHUNK as u64 {
+            if gone < PRUNE_CHUNK {
                 return Ok(pruned);
             }
         }
@@ -274,9 +274,7 @@ impl EventStore for SqliteEventStore {
 
     async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError> {
         let mut connection = session::open(&self.options).await?;
-        let delete = sqlx::query("DELETE FROM broker_receipts WHERE received_at < $1").bind(before.micros());
-        let gone = delete.execute(&mut connection).await.map_err(store_error)?;
-        Ok(gone.rows_affected())
+        connection.execute(&queries::FORGET_BROKERS, &[before.into()]).await
     }
 
     fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
@@ -286,28 +284,13 @@ impl EventStore for SqliteEventStore {
     async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError> {
         let mut connection = session::open(&self.options).await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)?;
-        for refusal in refusals {
-            let insert =
-                sqlx::query(refusals::INSERT).bind(refusal.first_at.micros()).bind(refusal.last_at.micros());
-            let insert =
-                insert.bind(stored(refusal.attempts)).bind(&refusal.principal).bind(&refusal.account_id);
-            let insert = insert.bind(&refusal.method).bind(&refusal.code).bind(&refusal.message);
-            let insert =
-                insert.bind(&refusal.instance_id).bind(&refusal.source_address).bind(&refusal.request_id);
-            insert.execute(&mut *transaction).await.map_err(store_error)?;
-        }
-        let callers: BTreeSet<&str> = refusals.iter().map(|refusal| refusal.principal.as_str()).collect();
-        for caller in callers {
-            let prune = sqlx::query(refusals::PRUNE_PRINCIPAL).bind(caller).bind(stored(kept_per_caller));
-            prune.execute(&mut *transaction).await.map_err(store_error)?;
-        }
+        refusals::record(&mut *transaction, refusals, kept_per_caller).await?;
         transaction.commit().await.map_err(store_error)
     }
 
     async fn prune_refusals(&self, kept: u64) -> Result<u64, StoreError> {
         let mut connection = session::open(&self.options).await?;
-        let prune = sqlx::query(refusals::PRUNE).bind(stored(kept));
-        Ok(prune.execute(&mut connection).await.map_err(store_error)?.rows_affected())
+        connection.execute(&refusals::PRUNE, &[kept.into()]).await
     }
 
     async fn list_refusals(

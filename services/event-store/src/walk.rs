@@ -7,20 +7,20 @@ use catrust_domain::read_model::{EventMeta, ReadModel};
 use catrust_domain::{Event, InstanceId, LogHead, RecordedEvent, Timestamp};
 use tokio::sync::mpsc;
 
-use crate::columns::{self, Columns, stored};
 use crate::comparison::Differing;
 use crate::report::{Damage, DamageKind};
-use crate::rows::{Bind, Rows};
+use crate::row::{Row, StoredRow as _};
+use crate::rows::Rows;
 use crate::{StoreError, queries};
 
 /// Most pieces of damage that are told.
 pub(crate) const MAX_DAMAGE: usize = 100;
 
 /// Rows read at once: about 2 MB of a usual log.
-const CHUNK: usize = 1_000;
+const CHUNK: u32 = 1_000;
 
 /// A row of the log: readable, or its position and what is wrong with it.
-type Row = Result<RecordedEvent, (u64, String)>;
+type ReadRow = Result<RecordedEvent, (u64, String)>;
 
 /// How far a walk has come.
 pub(crate) struct LogWalk {
@@ -56,7 +56,7 @@ impl LogWalk {
     }
 
     /// Takes the next row of the log.
-    pub(crate) fn step(&mut self, row: Row) {
+    pub(crate) fn step(&mut self, row: ReadRow) {
         self.events += 1;
         let position = row.as_ref().map_or_else(|(position, _)| *position, |event| event.position);
         let expected = self.head.position + 1;
@@ -186,7 +186,7 @@ impl LogWalk {
 /// the other.
 pub(crate) async fn walk_on(db: &mut impl Rows, walk: LogWalk) -> Result<LogWalk, StoreError> {
     let mut after = walk.head.position;
-    let (sender, mut receiver) = mpsc::channel::<Vec<Row>>(2);
+    let (sender, mut receiver) = mpsc::channel::<Vec<ReadRow>>(2);
     let folding = tokio::task::spawn_blocking(move || {
         let mut walk = walk;
         while let Some(chunk) = receiver.blocking_recv() {
@@ -196,7 +196,7 @@ pub(crate) async fn walk_on(db: &mut impl Rows, walk: LogWalk) -> Result<LogWalk
     });
     loop {
         let chunk = read_chunk(db, after).await?;
-        let last = chunk.len() < CHUNK;
+        let last = chunk.len() < CHUNK as usize;
         after = chunk.last().map_or(after, |row| match row {
             Ok(event) => event.position,
             Err((position, _)) => *position,
@@ -210,18 +210,11 @@ pub(crate) async fn walk_on(db: &mut impl Rows, walk: LogWalk) -> Result<LogWalk
     folding.await.map_err(|error| StoreError::Internal(error.into()))
 }
 
-async fn read_chunk(db: &mut impl Rows, after: u64) -> Result<Vec<Row>, StoreError> {
-    let binds = [Bind::Number(stored(after)), Bind::Number(CHUNK as i64)];
-    let rows = db.rows(queries::EVENTS_AFTER, &binds).await?;
+async fn read_chunk(db: &mut impl Rows, after: u64) -> Result<Vec<ReadRow>, StoreError> {
+    let rows = db.rows(&queries::EVENTS_AFTER, &[after.into(), CHUNK.into()]).await?;
     Ok(rows.iter().map(readable).collect())
 }
 
-fn readable(row: &impl Columns) -> Row {
-    columns::event(row, 0).map_err(|error| {
-        let reason = match error {
-            StoreError::Corrupt { reason, .. } => reason,
-            other => other.to_string(),
-        };
-        (row.count(0).unwrap_or(0), reason)
-    })
+fn readable(row: &impl Row) -> ReadRow {
+    RecordedEvent::parse(row, 0).map_err(|reason| (row.get(0).unwrap_or(0), reason))
 }

@@ -9,11 +9,13 @@ use catrust_event_store::contract::commands::{append_all, inactivate, instance, 
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};
 use catrust_event_store::sqlite::{SqliteEventStore, migrate};
 use catrust_event_store::{
-    EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch, contract_suite,
+    EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch, contract_suite, statements,
 };
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _, SqliteConnection,
+};
 use tempfile::TempDir;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -125,6 +127,16 @@ async fn a_file_of_the_previous_schema_version_is_migrated_with_its_data() {
     assert_eq!((report.events, migrated.log_id()), (6, store.log_id()));
     let search = TrustChangeSearch::all(SearchScope::Certificate(id, sns[0].clone()));
     assert_eq!(migrated.search_trust_changes(&search, 0, 10).await.unwrap().events.len(), 2);
+}
+
+#[tokio::test]
+async fn every_statement_fits_the_schema() {
+    let fixture = SqliteFixture::create().await;
+    let mut connection = fixture.connect().await;
+    for statement in statements::of_sqlite() {
+        let prepared = connection.prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await;
+        assert!(prepared.is_ok(), "{statement}: {prepared:?}");
+    }
 }
 
 #[tokio::test]

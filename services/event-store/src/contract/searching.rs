@@ -1,11 +1,12 @@
 //! Promises of the search for trust changes.
 
+use catrust_domain::event::EventType;
 use catrust_domain::{AccountId, CommandEnvelope, InstanceId, RecordedEvent, SerialNumber};
 
 use super::Fixture;
 use super::appending::read_all;
 use super::commands::{activate, append_all, delete, inactivate, instance, populate};
-use crate::{EventStore, SearchScope, TrustChangePage, TrustChangeSearch, TrustChangeType};
+use crate::{EventStore, SearchScope, TrustChangePage, TrustChangeSearch};
 
 /// Whether a row is in a scope.
 type Filter<'a> = dyn Fn(&RecordedEvent) -> bool + 'a;
@@ -82,7 +83,10 @@ pub async fn a_search_finds_what_a_look_at_every_row_finds<F: Fixture>(fixture: 
         }),
     ];
     let middle = log[log.len() / 2].occurred_at;
-    let kinds = [TrustChangeType::ALL.to_vec(), vec![TrustChangeType::Activated, TrustChangeType::Deleted]];
+    let kinds = [
+        EventType::trust_changes().collect(),
+        vec![EventType::CaCertificateActivated, EventType::CaCertificateDeleted],
+    ];
     let mut hits = 0;
     for (scope, in_scope) in &scopes {
         for types in &kinds {

@@ -27,8 +27,8 @@ use super::memory::{LogEnd, Memory};
 use super::settle::{self, Evidence, Outcome};
 use super::write::{WRITE_TIMEOUT, Written, write};
 use super::{PgEventStore, session};
-use crate::columns::corrupt;
 use crate::faults::{CommitStep, Crash};
+use crate::row::corrupt;
 use crate::{CommandResults, MAX_BATCH, StoreError};
 
 /// Makes `EXECUTE append_lock` queue for the log. Prepared by name, since a plan for it

@@ -1,53 +1,54 @@
 //! Loads what a batch has to see, in one round trip.
 //!
-//! The parts are put together by UNION ALL over one list of columns: the kind of
-//! the row, those of `ca_certificates`, those of `instances`, and a few for the
-//! small tables. The others of a row are NULL, which costs four octets each and
-//! no parsing; the same as JSON takes three times as long to read.
+//! The parts are put together by UNION ALL over one list of columns: the kind of the row,
+//! and those of each of the `TABLES`. All but one table's are NULL, which costs four bytes
+//! each and no parsing; the same as JSON takes three times as long to read.
 
 use catrust_domain::batch::{Needs, WorkingSet};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{LogHead, Timestamp};
+use catrust_domain::{CaCertificate, Instance, LogHead, Timestamp};
 use sqlx::PgConnection;
-use sqlx::postgres::PgRow;
 
-use super::statement::{Statement, column};
+use super::statement::Statement;
 use crate::StoreError;
-use crate::columns::{self, Columns, corrupt};
-use crate::queries::{CERTIFICATE_WIDTH, INSTANCE_WIDTH, certificate_columns, instance_columns};
-use crate::reads::head_of;
+use crate::replies;
+use crate::row::{Column, Row as _, StoredRow, corrupt};
+use crate::tables::{ReplyRow, SpentRegisterCode, StreamEnd};
+use crate::value::Kind;
 
-const HEAD: i64 = 0;
-const INSTANCE: i64 = 1;
-const CERTIFICATE: i64 = 2;
-const REGISTER_CODE: i64 = 3;
-const STREAM: i64 = 4;
-const REPLY: i64 = 5;
+/// Tables of the union; the number of one is the kind of its rows.
+const HEAD: usize = 0;
+const INSTANCE: usize = 1;
+const CERTIFICATE: usize = 2;
+const REGISTER_CODE: usize = 3;
+const STREAM: usize = 4;
+const REPLY: usize = 5;
+const TABLES: [&[Column]; 7] = [
+    LogHead::COLUMNS,
+    Instance::COLUMNS,
+    CaCertificate::COLUMNS,
+    SpentRegisterCode::COLUMNS,
+    StreamEnd::COLUMNS,
+    ReplyRow::COLUMNS,
+    EVENT,
+];
 
-const AT_CERTIFICATE: usize = 1;
-const AT_INSTANCE: usize = AT_CERTIFICATE + CERTIFICATE_WIDTH;
-/// `name text, request_id uuid, fingerprint bytea, body text`.
-const AT_NAME: usize = AT_INSTANCE + INSTANCE_WIDTH;
-const AT_BODY: usize = AT_NAME + 3;
-/// `number bigint, hash bytea, occurred_at timestamptz`.
-const AT_NUMBER: usize = AT_NAME + 4;
-/// `event_type text, schema_version smallint, payload json`.
-const AT_EVENT: usize = AT_NAME + 7;
+/// The event that a reply tells of, beside it.
+const EVENT: &[Column] = &[
+    Column { name: "event_type", kind: Kind::Text },
+    Column { name: "schema_version", kind: Kind::SmallNumber },
+    Column { name: "payload", kind: Kind::Json },
+];
 
-/// No columns of `ca_certificates`; the first part also says their types.
-const NO_CERTIFICATE: &str = "NULL::text, NULL::text, NULL::bytea, NULL::bytea, NULL::text, NULL::text, \
-    NULL::text, NULL::timestamptz, NULL::timestamptz, NULL::text, NULL::text, NULL::text, NULL::text, \
-    NULL::text, NULL::timestamptz, NULL::bigint, NULL::timestamptz, NULL::text, NULL::text, NULL::bigint, \
-    NULL::bigint, NULL::bigint";
-/// No columns of `instances`.
-const NO_INSTANCE: &str = "NULL::text, NULL::text, NULL::text, NULL::text, NULL::bigint, NULL::bigint, \
-    NULL::bytea, NULL::bytea, NULL::bigint, NULL::text, NULL::timestamptz, NULL::bigint, NULL::timestamptz, \
-    NULL::bigint, NULL::bigint";
-/// Nothing of the small tables.
-const NO_OTHER: &str = "NULL::text, NULL::uuid, NULL::bytea, NULL::text, NULL::bigint, NULL::bytea, \
-    NULL::timestamptz, NULL::text, NULL::smallint, NULL::json";
-/// No event.
-const NO_EVENT: &str = "NULL::text, NULL::smallint, NULL::json";
+/// Where the columns of a table begin; the kind is before all of them.
+const fn start_of(table: usize) -> usize {
+    let (mut at, mut before) = (1, 0);
+    while before < table {
+        at += TABLES[before].len();
+        before += 1;
+    }
+    at
+}
 
 /// Loads the head of the log and what `needs` names, ready to run commands on; `model` is
 /// what is known already.
@@ -61,42 +62,55 @@ pub(super) async fn load(
     let rows = statement(needs).fetch(connection).await?;
     let mut head = LogHead::EMPTY;
     let mut streams = Vec::new();
-    let mut replies = Vec::new();
+    let mut stored = Vec::new();
     for row in &rows {
-        let broken = |reason| corrupt("events", &[], reason);
-        match row.number(0).map_err(broken)? {
-            HEAD => head = head_of(row, AT_NUMBER)?,
-            INSTANCE => model.insert_instance(columns::instance(row, AT_INSTANCE)?),
-            CERTIFICATE => model.insert_certificate(columns::certificate(row, AT_CERTIFICATE)?),
-            REGISTER_CODE => insert_register_code(&mut model, row)?,
-            STREAM => {
-                streams.push((row.owned(AT_NAME).map_err(broken)?, row.count(AT_NUMBER).map_err(broken)?));
+        let kind: u64 = row.get(0).map_err(|reason| corrupt("events", &[], reason))?;
+        match usize::try_from(kind).unwrap_or(usize::MAX) {
+            HEAD => head = LogHead::read(row, const { start_of(HEAD) })?,
+            INSTANCE => model.insert_instance(Instance::read(row, const { start_of(INSTANCE) })?),
+            CERTIFICATE => {
+                model.insert_certificate(CaCertificate::read(row, const { start_of(CERTIFICATE) })?);
             }
-            REPLY => replies.push(columns::stored_reply(row, AT_NAME, AT_EVENT)?),
-            kind => return Err(StoreError::Internal(format!("a row of kind {kind}").into())),
+            REGISTER_CODE => {
+                let code = SpentRegisterCode::read(row, const { start_of(REGISTER_CODE) })?;
+                model.insert_spent_register_code(code.instance_id, code.register_code, code.position);
+            }
+            STREAM => streams.push(StreamEnd::read(row, const { start_of(STREAM) })?),
+            REPLY => {
+                let (at, at_event) = const { (start_of(REPLY), start_of(REPLY + 1)) };
+                stored.push(replies::read(row, at, at_event)?);
+            }
+            _ => return Err(StoreError::Internal(format!("a row of kind {kind}").into())),
         }
     }
     let mut set = WorkingSet::new(head, now, model);
-    streams.into_iter().for_each(|(stream_id, version)| set.insert_stream_version(stream_id, version));
-    replies.into_iter().for_each(|reply| set.insert_reply(reply));
+    streams.into_iter().for_each(|end| set.insert_stream_version(end.stream_id, end.stream_version));
+    stored.into_iter().for_each(|reply| set.insert_reply(reply));
     Ok((head, set))
 }
 
-fn insert_register_code(model: &mut ReadModel, row: &PgRow) -> Result<(), StoreError> {
-    let mut insert = || {
-        let (id, code) = (row.parsed(AT_NAME)?, row.owned(AT_BODY)?);
-        model.insert_spent_register_code(id, code, row.count(AT_NUMBER)?);
-        Ok(())
-    };
-    insert()
-        .map_err(|reason| corrupt("spent_register_codes", &[row.owned(AT_NAME), row.owned(AT_BODY)], reason))
+/// Appends `SELECT` of a table's rows, as `alias`; a reply has its event as `e` beside it.
+fn select(statement: &mut Statement, table: usize, alias: &str) {
+    statement.push("SELECT ").push(&table.to_string()).push("::bigint");
+    for (other, columns) in TABLES.iter().enumerate() {
+        for Column { name, kind } in *columns {
+            if other == table {
+                statement.push(", ").push(alias).push(".").push(name);
+            } else if other == REPLY + 1 && table == REPLY {
+                statement.push(", e.").push(name);
+            } else {
+                statement.push(", NULL::").push(kind.type_name());
+            }
+        }
+    }
+    statement.push(" FROM ");
 }
 
 fn statement(needs: &Needs) -> Statement {
     let mut statement = Statement::default();
-    statement.push("(SELECT 0::bigint, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement.push(", NULL::text, NULL::uuid, NULL::bytea, NULL::text, position, hash, occurred_at, ");
-    statement.push(NO_EVENT).push(" FROM events ORDER BY position DESC LIMIT 1)");
+    statement.push("(");
+    select(&mut statement, HEAD, "h");
+    statement.push("events AS h ORDER BY h.position DESC LIMIT 1)");
     instances(&mut statement, needs);
     if !(needs.certificates.is_empty() && needs.keys.is_empty()) {
         certificates(&mut statement, needs);
@@ -108,36 +122,33 @@ fn statement(needs: &Needs) -> Statement {
         streams(&mut statement, needs);
     }
     if !needs.replies.is_empty() {
-        replies(&mut statement, needs);
+        stored_replies(&mut statement, needs);
     }
     statement
 }
 
 fn instances(statement: &mut Statement, needs: &Needs) {
-    let ids = column!(Text, needs.instances, id => id.as_str());
-    statement.push(" UNION ALL SELECT 1, ").push(NO_CERTIFICATE);
-    statement.push(concat!(", ", instance_columns!("i."), ", ")).push(NO_OTHER);
-    statement.push(" FROM ").unnest(vec![("instance_id", ids)]);
-    statement.push(" JOIN instances AS i ON i.instance_id = u.instance_id");
+    let ids: Vec<_> = needs.instances.iter().map(|id| vec![id.into()]).collect();
+    statement.push(" UNION ALL ");
+    select(statement, INSTANCE, "i");
+    statement.unnest(Instance::KEY, &ids).push(" JOIN instances AS i ON i.instance_id = u.instance_id");
 }
 
 /// Every certificate with one of the wanted keys, or with the key of a wanted one:
 /// a reply names the twins.
 fn certificates(statement: &mut Statement, needs: &Needs) {
-    let by_sn = vec![
-        ("instance_id", column!(Text, needs.certificates, (id, _) => id.as_str())),
-        ("sn", column!(Text, needs.certificates, (_, sn) => sn.as_str())),
+    const BY_KEY: &[Column] = &[
+        Column { name: "instance_id", kind: Kind::Text },
+        Column { name: "spki_sha256", kind: Kind::Bytes },
     ];
-    statement.push(concat!(" UNION ALL SELECT 2, ", certificate_columns!("c."), ", "));
-    statement.push(NO_INSTANCE).push(", ").push(NO_OTHER);
-    statement.push(" FROM (SELECT known.instance_id, known.spki_sha256 FROM ").unnest(by_sn);
+    let by_sn: Vec<_> = needs.certificates.iter().map(|(id, sn)| vec![id.into(), sn.into()]).collect();
+    let by_key: Vec<_> = needs.keys.iter().map(|(id, key)| vec![id.into(), key.into()]).collect();
+    statement.push(" UNION ALL ");
+    select(statement, CERTIFICATE, "c");
+    statement.push("(SELECT known.instance_id, known.spki_sha256 FROM ").unnest(CaCertificate::KEY, &by_sn);
     statement.push(" JOIN ca_certificates AS known ON known.instance_id = u.instance_id AND known.sn = u.sn");
-    if !needs.keys.is_empty() {
-        let by_key = vec![
-            ("instance_id", column!(Text, needs.keys, (id, _) => id.as_str())),
-            ("spki_sha256", column!(Octets, needs.keys, (_, key) => key.as_bytes().as_slice())),
-        ];
-        statement.push(" UNION ALL SELECT u.instance_id, u.spki_sha256 FROM ").unnest(by_key);
+    if !by_key.is_empty() {
+        statement.push(" UNION ALL SELECT u.instance_id, u.spki_sha256 FROM ").unnest(BY_KEY, &by_key);
     }
     statement.push(
         " GROUP BY 1, 2) AS wanted JOIN ca_certificates AS c \
@@ -146,41 +157,48 @@ fn certificates(statement: &mut Statement, needs: &Needs) {
 }
 
 fn register_codes(statement: &mut Statement, needs: &Needs) {
-    let codes = vec![
-        ("instance_id", column!(Text, needs.register_codes, (id, _) => id.as_str())),
-        ("register_code", column!(Text, needs.register_codes, (_, code) => code.as_str())),
-    ];
-    statement.push(" UNION ALL SELECT 3, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement
-        .push(", s.instance_id, NULL, NULL, s.register_code, s.position, NULL, NULL, NULL, NULL, NULL FROM ")
-        .unnest(codes);
-    statement.push(
+    let codes: Vec<_> = needs.register_codes.iter().map(|(id, code)| vec![id.into(), code.into()]).collect();
+    statement.push(" UNION ALL ");
+    select(statement, REGISTER_CODE, "s");
+    statement.unnest(SpentRegisterCode::KEY, &codes).push(
         " JOIN spent_register_codes AS s \
          ON s.instance_id = u.instance_id AND s.register_code = u.register_code",
     );
 }
 
 fn streams(statement: &mut Statement, needs: &Needs) {
-    let ids = column!(Text, needs.streams, id => id.as_str());
-    statement.push(" UNION ALL SELECT 4, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement
-        .push(", u.stream_id, NULL, NULL, NULL, last.stream_version, NULL, NULL, NULL, NULL, NULL FROM ");
-    statement.unnest(vec![("stream_id", ids)]).push(
-        " CROSS JOIN LATERAL (SELECT e.stream_version FROM events AS e WHERE e.stream_id = u.stream_id \
-         ORDER BY e.stream_version DESC LIMIT 1) AS last",
+    let ids: Vec<_> = needs.streams.iter().map(|id| vec![id.into()]).collect();
+    statement.push(" UNION ALL ");
+    select(statement, STREAM, "last");
+    statement.unnest(StreamEnd::KEY, &ids).push(
+        " CROSS JOIN LATERAL (SELECT e.stream_id, e.stream_version FROM events AS e \
+         WHERE e.stream_id = u.stream_id ORDER BY e.stream_version DESC LIMIT 1) AS last",
     );
 }
 
-fn replies(statement: &mut Statement, needs: &Needs) {
-    let keys = vec![
-        ("account_id", column!(Text, needs.replies, key => key.account_id.as_str())),
-        ("request_id", column!(Uuid, needs.replies, key => key.request_id)),
-    ];
-    statement.push(" UNION ALL SELECT 5, ").push(NO_CERTIFICATE).push(", ").push(NO_INSTANCE);
-    statement
-        .push(", r.account_id, r.request_id, r.fingerprint, r.reply::text, NULL, NULL, NULL, e.event_type, ");
-    statement.push("e.schema_version, e.payload FROM ").unnest(keys).push(
+fn stored_replies(statement: &mut Statement, needs: &Needs) {
+    let keys: Vec<_> =
+        needs.replies.iter().map(|key| vec![(&key.account_id).into(), key.request_id.into()]).collect();
+    statement.push(" UNION ALL ");
+    select(statement, REPLY, "r");
+    statement.unnest(ReplyRow::KEY, &keys).push(
         " JOIN replies AS r ON r.account_id = u.account_id AND r.request_id = u.request_id \
          LEFT JOIN events AS e ON e.position = CAST(r.reply ->> 'position' AS bigint)",
     );
+}
+
+/// The statement with all its parts.
+#[cfg(feature = "contract")]
+pub(crate) fn whole_statement() -> String {
+    let id: catrust_domain::InstanceId = "i".parse().expect("a name");
+    let account_id = "a".parse().expect("a name");
+    let needs = Needs {
+        instances: [id.clone()].into(),
+        certificates: [(id.clone(), "7A".parse().expect("a serial number"))].into(),
+        keys: [(id.clone(), catrust_domain::Sha256::ZERO)].into(),
+        register_codes: [(id, String::new())].into(),
+        streams: [String::new()].into(),
+        replies: [catrust_domain::RequestKey { account_id, request_id: uuid::Uuid::nil() }].into(),
+    };
+    statement(&needs).into_text()
 }

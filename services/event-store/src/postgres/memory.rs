@@ -11,7 +11,7 @@ use catrust_domain::{LogHead, Sha256};
 use sqlx::postgres::PgRow;
 
 use crate::StoreError;
-use crate::columns::{Columns as _, corrupt};
+use crate::row::{Row as _, corrupt};
 
 /// Most rows kept: some 16 MB with the largest usual certificates.
 const MAX_ROWS: usize = 4_096;
@@ -39,7 +39,7 @@ impl LogEnd {
             let (position, hash) = if row.is_null(0)? {
                 (0, Sha256::ZERO)
             } else {
-                (number(0)?, row.text(1)?.parse().map_err(|_| "a hash has 32 octets".to_owned())?)
+                (number(0)?, row.text(1)?.parse().map_err(|_| "a hash has 32 bytes".to_owned())?)
             };
             Ok(Self { position, hash, generation: number(2)? })
         };

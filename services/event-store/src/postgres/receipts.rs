@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use super::PgEventStore;
 use super::error::store_error;
-use super::statement::{Statement, column};
+use super::statement::Statement;
 use super::write::WRITE_TIMEOUT;
-use crate::columns::{enforcement_text, outcome_text, stored};
-use crate::queries::broker_columns;
+use crate::row::{StoredRow, names_of};
+use crate::value::Value;
 use crate::{MAX_BROKERS, StoreError, receipts};
 
 /// Channel of the hint that a fleet has news; the payload is the instance.
@@ -83,53 +83,24 @@ impl PgEventStore {
 
 async fn take_round(connection: &mut PgConnection, round: &[&Receipt]) -> Result<u64, StoreError> {
     let brokers: Vec<BrokerState> = round.iter().map(|receipt| BrokerState::first(receipt)).collect();
-    let mut statement = Statement::default();
-    statement.push("WITH said AS (SELECT * FROM ");
-    unnest(&mut statement, &brokers);
-    statement.push("), put AS (INSERT INTO broker_receipts AS b (").push(broker_columns!(""));
-    statement.push(") SELECT ").push(broker_columns!("said.")).push(" FROM said").push(WITH_ROOM);
-    statement.bind(i64::try_from(MAX_BROKERS).unwrap_or(i64::MAX)).push(FOLD).push(TELL);
-    let rows = statement.fetch(connection).await?;
+    let values: Vec<_> = brokers.iter().map(StoredRow::values).collect();
+    let rows = statement(&values).fetch(connection).await?;
     let row = rows.first().ok_or_else(|| StoreError::Internal("taking receipts gave no row".into()))?;
     let taken: i64 = row.try_get(0).map_err(store_error)?;
     Ok(u64::try_from(taken).unwrap_or(0))
 }
 
-/// The brokers as they are after these receipts alone.
-fn unnest(statement: &mut Statement, brokers: &[BrokerState]) {
-    statement.unnest(vec![
-        ("instance_id", column!(Text, brokers, b => b.instance_id.as_str())),
-        ("broker_id", column!(Text, brokers, b => b.broker_id.as_str())),
-        ("revision", column!(OptionalNumber, brokers, b => b.applied.map(|a| stored(a.revision)))),
-        (
-            "digest",
-            column!(OptionalOctets, brokers, b => {
-                b.applied.as_ref().map(|a| a.digest.as_bytes().as_slice())
-            }),
-        ),
-        ("applied_at", column!(OptionalTime, brokers, b => b.applied.and_then(|a| a.applied_at))),
-        ("sessions_cut", column!(OptionalNumber, brokers, b => b.applied.map(|a| stored(a.sessions_cut)))),
-        (
-            "refused_revision",
-            column!(OptionalNumber, brokers, b => {
-                b.refused.as_ref().map(|refused| stored(refused.revision))
-            }),
-        ),
-        (
-            "refusal",
-            column!(OptionalText, brokers, b => {
-                b.refused.as_ref().map(|refused| refused.reason.as_str())
-            }),
-        ),
-        (
-            "refused_at",
-            column!(OptionalTime, brokers, b => {
-                b.refused.as_ref().map(|refused| refused.refused_at)
-            }),
-        ),
-        ("outcome", column!(Text, brokers, b => outcome_text(b.outcome))),
-        ("enforcement", column!(Text, brokers, b => enforcement_text(b.enforcement))),
-        ("sessions_open", column!(Number, brokers, b => stored(b.sessions_open))),
-        ("received_at", column!(Time, brokers, b => b.received_at)),
-    ]);
+/// Takes brokers as they are after their receipts alone.
+fn statement(brokers: &[Vec<Value<'_>>]) -> Statement {
+    let mut statement = Statement::default();
+    statement.push("WITH said AS (SELECT * FROM ").unnest(BrokerState::COLUMNS, brokers);
+    statement.push("), put AS (INSERT INTO broker_receipts AS b (").push(&names_of::<BrokerState>(""));
+    statement.push(") SELECT ").push(&names_of::<BrokerState>("said.")).push(" FROM said").push(WITH_ROOM);
+    statement.bind(i64::try_from(MAX_BROKERS).unwrap_or(i64::MAX)).push(FOLD).push(TELL);
+    statement
+}
+
+#[cfg(feature = "contract")]
+pub(crate) fn whole_statement() -> String {
+    statement(&[vec![Value::Null; BrokerState::WIDTH]]).into_text()
 }

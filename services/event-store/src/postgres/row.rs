@@ -5,18 +5,18 @@ use std::time::Duration;
 use catrust_domain::Timestamp;
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::postgres::{
-    PgArgumentBuffer, PgArguments, PgHasArrayType, PgRow, PgTypeInfo, PgValueFormat, PgValueRef,
-};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo, PgValueFormat, PgValueRef};
 use sqlx::types::chrono::{DateTime, Utc};
-use sqlx::{Arguments, Decode, Encode, PgConnection, Postgres, Row as _, Type, ValueRef as _};
+use sqlx::{Arguments as _, Decode, Encode, PgConnection, Postgres, Row as _, Type, ValueRef as _};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::error::store_error;
 use crate::StoreError;
-use crate::columns::Columns;
-use crate::rows::{Bind, Rows};
+use crate::queries::Query;
+use crate::row::Row;
+use crate::rows::Rows;
+use crate::value::Value;
 
 /// Microseconds from 1970 to 2000, where Postgres counts from.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -31,12 +31,6 @@ pub(super) struct PgTime(pub(super) Timestamp);
 impl Type<Postgres> for PgTime {
     fn type_info() -> PgTypeInfo {
         <DateTime<Utc> as Type<Postgres>>::type_info()
-    }
-}
-
-impl PgHasArrayType for PgTime {
-    fn array_type_info() -> PgTypeInfo {
-        <DateTime<Utc> as PgHasArrayType>::array_type_info()
     }
 }
 
@@ -59,7 +53,7 @@ impl Decode<'_, Postgres> for PgTime {
 
 /// The decoders read by index and know the types from the migrations: the check of
 /// each value's type would cost as much as the value, and refuse `json` as text.
-impl Columns for PgRow {
+impl Row for PgRow {
     fn text(&self, index: usize) -> Result<&str, String> {
         self.try_get_unchecked(index).map_err(|error| error.to_string())
     }
@@ -68,7 +62,7 @@ impl Columns for PgRow {
         self.try_get_unchecked(index).map_err(|error| error.to_string())
     }
 
-    fn octets(&self, index: usize) -> Result<&[u8], String> {
+    fn bytes(&self, index: usize) -> Result<&[u8], String> {
         self.try_get_unchecked(index).map_err(|error| error.to_string())
     }
 
@@ -88,18 +82,30 @@ impl Columns for PgRow {
 impl Rows for PgConnection {
     type Row = PgRow;
 
-    async fn rows(&mut self, sql: &'static str, binds: &[Bind<'_>]) -> Result<Vec<PgRow>, StoreError> {
-        let mut arguments = PgArguments::default();
-        for bind in binds {
-            let added = match *bind {
-                Bind::Text(text) => arguments.add(text),
-                Bind::Number(number) => arguments.add(number),
-                Bind::Time(time) => arguments.add(PgTime(time)),
-                Bind::Uuid(uuid) => arguments.add(uuid),
-            };
-            added.map_err(StoreError::Internal)?;
-        }
-        let answer = timeout(READ_TIMEOUT, sqlx::query_with(sql, arguments).fetch_all(self)).await;
+    async fn rows(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<Vec<PgRow>, StoreError> {
+        let query = sqlx::query_with(query.text(), arguments(binds)?);
+        let answer = timeout(READ_TIMEOUT, query.fetch_all(self)).await;
         answer.map_err(|late| StoreError::Unavailable(late.into()))?.map_err(store_error)
     }
+
+    async fn execute(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<u64, StoreError> {
+        let query = sqlx::query_with(query.text(), arguments(binds)?);
+        Ok(query.execute(self).await.map_err(store_error)?.rows_affected())
+    }
+}
+
+fn arguments(binds: &[Value<'_>]) -> Result<PgArguments, StoreError> {
+    let mut arguments = PgArguments::default();
+    for bind in binds {
+        let added = match bind {
+            Value::Null => arguments.add(None::<&str>),
+            Value::Text(text) => arguments.add(&**text),
+            Value::Number(number) => arguments.add(number),
+            Value::Bytes(bytes) => arguments.add(&**bytes),
+            Value::Time(time) => arguments.add(PgTime(*time)),
+            Value::Uuid(id) => arguments.add(id),
+        };
+        added.map_err(StoreError::Internal)?;
+    }
+    Ok(arguments)
 }

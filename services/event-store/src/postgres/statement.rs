@@ -4,42 +4,16 @@
 //! parts that the batch needs. The few texts that this makes are prepared once per
 //! connection. Values are always parameters.
 
-use catrust_domain::Timestamp;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, PgConnection, Postgres, Type};
-use uuid::Uuid;
 
 use super::error::store_error;
-use super::records::Records;
-use super::row::PgTime;
+use super::parameters::{ColumnArray, RowArray};
+use super::shape::Shape;
 use crate::StoreError;
 use crate::error::BoxError;
-
-/// The values of one column over all rows of a part.
-pub(super) enum Column<'a> {
-    Text(Vec<&'a str>),
-    OptionalText(Vec<Option<&'a str>>),
-    OwnedText(Vec<String>),
-    /// Text that is stored as `json`.
-    Json(Vec<&'a str>),
-    Number(Vec<i64>),
-    OptionalNumber(Vec<Option<i64>>),
-    SmallNumber(Vec<i16>),
-    Octets(Vec<&'a [u8]>),
-    OptionalOctets(Vec<Option<&'a [u8]>>),
-    OwnedOctets(Vec<Vec<u8>>),
-    Uuid(Vec<Uuid>),
-    Time(Vec<Timestamp>),
-    OptionalTime(Vec<Option<Timestamp>>),
-}
-
-/// Collects one column from rows.
-macro_rules! column {
-    ($kind:ident, $rows:expr, $row:pat => $value:expr) => {
-        $crate::postgres::statement::Column::$kind($rows.iter().map(|$row| $value).collect())
-    };
-}
-pub(super) use column;
+use crate::row::{Column, StoredRow, names};
+use crate::value::Value;
 
 /// SQL text and parameters, in step.
 #[derive(Default)]
@@ -71,60 +45,51 @@ impl Statement {
         self
     }
 
-    /// Appends `unnest(…) AS u(names)`: the rows that `columns` make.
-    pub(super) fn unnest(&mut self, columns: Vec<(&str, Column<'_>)>) -> &mut Self {
-        let names = names(&columns);
-        for (index, (_, column)) in columns.into_iter().enumerate() {
+    /// Appends `unnest(…) AS u(names)`: the rows, from an array per column.
+    pub(super) fn unnest(&mut self, columns: &[Column], rows: &[Vec<Value<'_>>]) -> &mut Self {
+        for (index, column) in columns.iter().enumerate() {
             self.push(if index == 0 { "unnest(" } else { ", " });
-            match column {
-                Column::Text(values) | Column::Json(values) => self.bind(values),
-                Column::OptionalText(values) => self.bind(values),
-                Column::OwnedText(values) => self.bind(values),
-                Column::Number(values) => self.bind(values),
-                Column::OptionalNumber(values) => self.bind(values),
-                Column::SmallNumber(values) => self.bind(values),
-                Column::Octets(values) => self.bind(values),
-                Column::OptionalOctets(values) => self.bind(values),
-                Column::OwnedOctets(values) => self.bind(values),
-                Column::Uuid(values) => self.bind(values),
-                Column::Time(values) => self.bind(values.into_iter().map(PgTime).collect::<Vec<_>>()),
-                Column::OptionalTime(values) => {
-                    self.bind(values.into_iter().map(|time| time.map(PgTime)).collect::<Vec<_>>())
-                }
-            };
+            self.bind(ColumnArray { kind: column.kind, index, rows });
+            self.push("::").push(column.kind.type_name()).push("[]");
         }
-        self.push(") AS u(").push(&names).push(")")
+        self.push(") AS u(").push(&names(columns, "")).push(")")
     }
 
-    /// Appends `unnest(…) AS u(names)` as [`Statement::unnest`] does, of one array of the
-    /// composite type `shape`, whose attributes MUST be `columns` in their order.
-    pub(super) fn unnest_records(
-        &mut self,
-        shape: &'static str,
-        columns: &[(&'static str, Column<'_>)],
-    ) -> &mut Self {
-        self.push("unnest(").bind(Records { shape, columns });
-        self.push(") AS u(").push(&names(columns)).push(")")
+    /// Appends `unnest(…) AS u`: the rows, from one array of a composite type.
+    pub(super) fn unnest_rows(&mut self, shape: &'static Shape, rows: &[Vec<Value<'_>>]) -> &mut Self {
+        self.push("unnest(").bind(RowArray { shape, rows });
+        self.push("::").push(shape.name).push("[]) AS u")
     }
 
-    /// As [`Statement::insert`], from one array of the composite type `shape`.
-    pub(super) fn insert_records(
-        &mut self,
-        table: &str,
-        shape: &'static str,
-        columns: &[(&'static str, Column<'_>)],
-    ) -> &mut Self {
-        self.push_insert(table, &names(columns)).unnest_records(shape, columns)
+    /// Appends `INSERT INTO … SELECT … FROM`, which the rows follow.
+    pub(super) fn insert<R: StoredRow>(&mut self) -> &mut Self {
+        let columns = names(R::COLUMNS, "");
+        self.push("INSERT INTO ").push(R::TABLE).push(" (").push(&columns).push(") SELECT ");
+        self.push(&columns).push(" FROM ")
     }
 
-    fn push_insert(&mut self, table: &str, names: &str) -> &mut Self {
-        self.push("INSERT INTO ").push(table).push(" (").push(names);
-        self.push(") SELECT ").push(names).push(" FROM ")
+    /// Appends `UPDATE … SET … FROM` of all columns that change, which the rows follow.
+    pub(super) fn update<R: StoredRow>(&mut self) -> &mut Self {
+        self.push("UPDATE ").push(R::TABLE).push(" AS t SET ");
+        for (index, Column { name, .. }) in R::CHANGING.iter().enumerate() {
+            self.push(if index == 0 { "" } else { ", " }).push(name).push(" = u.").push(name);
+        }
+        self.push(" FROM ")
     }
 
-    /// Appends `INSERT INTO table (names) SELECT … FROM unnest(…)`.
-    pub(super) fn insert(&mut self, table: &str, columns: Vec<(&str, Column<'_>)>) -> &mut Self {
-        self.push_insert(table, &names(&columns)).unnest(columns)
+    /// Appends a DELETE of the rows with these keys.
+    pub(super) fn delete<R: StoredRow>(&mut self, keys: &[Vec<Value<'_>>]) -> &mut Self {
+        self.push("DELETE FROM ").push(R::TABLE).push(" AS t USING ").unnest(R::KEY, keys);
+        self.where_key_is::<R>()
+    }
+
+    /// Appends the condition that the row `t` of the table has the key of the row `u`.
+    pub(super) fn where_key_is<R: StoredRow>(&mut self) -> &mut Self {
+        for (index, Column { name, .. }) in R::KEY.iter().enumerate() {
+            self.push(if index == 0 { " WHERE t." } else { " AND t." });
+            self.push(name).push(" = u.").push(name);
+        }
+        self
     }
 
     /// Runs it and gives its rows.
@@ -136,9 +101,9 @@ impl Statement {
         let query = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
         query.fetch_all(connection).await.map_err(store_error)
     }
-}
 
-fn names(columns: &[(&str, Column<'_>)]) -> String {
-    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    names.join(", ")
+    #[cfg(feature = "contract")]
+    pub(super) fn into_text(self) -> String {
+        self.sql
+    }
 }

@@ -7,17 +7,19 @@
 use std::time::Duration;
 
 use catrust_domain::batch::Writes;
-use catrust_domain::command::StoredReply;
-use catrust_domain::{CaCertificate, Instance, LogHead, RecordedEvent, SerialNumber, Timestamp};
+use catrust_domain::{CaCertificate, Instance, LogHead, RecordedEvent, Timestamp};
 use sqlx::PgConnection;
 use sqlx::Row as _;
 
 use super::error::store_error;
-use super::statement::{Column, Statement, column};
+use super::shape::{CA_CERTIFICATE_CHANGE, INSTANCE_CHANGE, NEW_EVENT, NEW_REPLY, change_values};
+use super::statement::Statement;
 use crate::StoreError;
-use crate::columns::{corrupt, edition_text, state_texts, stored};
-use crate::error::BoxError;
-use crate::replies;
+#[cfg(feature = "contract")]
+use crate::row::Column;
+use crate::row::{StoredRow, corrupt, upsert};
+use crate::tables::{ReplyRow, SpentRegisterCode};
+use crate::value::Value;
 
 /// Channel of the hint that the log has grown; the payload is the new head.
 pub(super) const CHANNEL: &str = "catrust_log";
@@ -34,6 +36,21 @@ pub(super) struct Written {
     pub(super) replies: usize,
 }
 
+/// A batch as it is sent: the values of the rows of each part.
+#[derive(Debug)]
+struct Batch<'a> {
+    new_events: Vec<Vec<Value<'a>>>,
+    new_instances: Vec<Vec<Value<'a>>>,
+    changed_instances: Vec<Vec<Value<'a>>>,
+    new_certificates: Vec<Vec<Value<'a>>>,
+    changed_certificates: Vec<Vec<Value<'a>>>,
+    gone_certificates: Vec<Vec<Value<'a>>>,
+    spent_codes: Vec<Vec<Value<'a>>>,
+    new_replies: Vec<Vec<Value<'a>>>,
+    /// Where the log ends afterwards; `None` where readers of it have nothing to learn.
+    grown_to: Option<u64>,
+}
+
 /// Writes a batch that began after `before` and ends at `after`.
 pub(super) async fn write(
     connection: &mut PgConnection,
@@ -42,51 +59,85 @@ pub(super) async fn write(
     after: &LogHead,
     now: Timestamp,
 ) -> Result<Written, StoreError> {
-    let replies = encode_replies(&writes.replies).map_err(StoreError::Internal)?;
+    let codes: Vec<SpentRegisterCode> = writes.spent_register_codes.iter().map(Into::into).collect();
+    let replies = ReplyRow::of_all(&writes.replies, now)?;
     let new = |registered_position: u64| registered_position > before.position;
     let (new_instances, instances): (Vec<&Instance>, Vec<&Instance>) =
         writes.instances.iter().partition(|instance| new(instance.registered_position));
     let (new_certificates, certificates): (Vec<&CaCertificate>, Vec<&CaCertificate>) =
         writes.certificates.iter().partition(|certificate| new(certificate.registered_position));
-    let gone: Vec<(&str, &str)> =
-        writes.deleted_certificates.iter().map(|(id, sn)| (id.as_str(), sn.as_str())).collect();
-    let codes: Vec<(&str, &str, u64)> = writes
-        .spent_register_codes
-        .iter()
-        .map(|(id, code, position)| (id.as_str(), code.as_str(), *position))
-        .collect();
-
-    let mut parts = Parts::default();
-    parts.add("new_events", &writes.events, |statement| put_events(statement, &writes.events));
-    parts.add("new_instances", &new_instances, |statement| put_instances(statement, &new_instances));
-    parts.add("changed_instances", &instances, |statement| change_instances(statement, &instances));
-    parts.add("new_certificates", &new_certificates, |statement| {
-        put_certificates(statement, &new_certificates);
-    });
-    parts.add("changed_certificates", &certificates, |statement| {
-        change_certificates(statement, &certificates);
-    });
-    parts.add("gone_certificates", &gone, |statement| delete_certificates(statement, &gone));
-    parts.add("spent_codes", &codes, |statement| put_spent_codes(statement, &codes));
-    parts.add("new_replies", &replies, |statement| put_replies(statement, &replies, now));
-    let mut statement = parts.statement;
-    statement.push(" SELECT pg_current_xact_id()::text, ");
-    push_count(&mut statement, "changed_instances", instances.is_empty());
-    push_count(&mut statement, "changed_certificates", certificates.is_empty());
-    push_count(&mut statement, "new_replies", replies.is_empty());
-    // A batch of replies alone has nothing to tell readers of the log.
-    if after.position > before.position {
-        statement.push("pg_notify('").push(CHANNEL).push("', ").bind(after.position.to_string()).push(")");
-    } else {
-        statement.push("NULL");
-    }
-    let rows = statement.fetch(connection).await?;
+    let batch = Batch {
+        new_events: writes.events.iter().map(StoredRow::values).collect(),
+        new_instances: new_instances.into_iter().map(StoredRow::values).collect(),
+        changed_instances: instances.into_iter().map(change_values).collect(),
+        new_certificates: new_certificates.into_iter().map(StoredRow::values).collect(),
+        changed_certificates: certificates.into_iter().map(change_values).collect(),
+        gone_certificates: writes
+            .deleted_certificates
+            .iter()
+            .map(|(id, sn)| vec![id.into(), sn.into()])
+            .collect(),
+        spent_codes: codes.iter().map(StoredRow::values).collect(),
+        new_replies: replies.iter().map(StoredRow::values).collect(),
+        grown_to: Some(after.position).filter(|end| *end > before.position),
+    };
+    let rows = batch.statement().fetch(connection).await?;
     let row = rows.first().ok_or_else(|| StoreError::Internal("the write gave no row".into()))?;
-    expect_count("instances", row.try_get(1).map_err(store_error)?, instances.len())?;
-    expect_count("ca_certificates", row.try_get(2).map_err(store_error)?, certificates.len())?;
+    expect_count("instances", row.try_get(1).map_err(store_error)?, batch.changed_instances.len())?;
+    expect_count("ca_certificates", row.try_get(2).map_err(store_error)?, batch.changed_certificates.len())?;
     let stored: i64 = row.try_get(3).map_err(store_error)?;
     let xid = row.try_get(0).map_err(store_error)?;
     Ok(Written { xid, replies: usize::try_from(stored).unwrap_or(0) })
+}
+
+impl Batch<'_> {
+    fn statement(&self) -> Statement {
+        let mut parts = Parts::default();
+        parts.add("new_events", &self.new_events, |statement, rows| {
+            statement.insert::<RecordedEvent>().unnest_rows(&NEW_EVENT, rows);
+        });
+        parts.add("new_instances", &self.new_instances, |statement, rows| {
+            statement.insert::<Instance>().unnest(Instance::COLUMNS, rows);
+        });
+        parts.add("changed_instances", &self.changed_instances, |statement, rows| {
+            statement.update::<Instance>().unnest_rows(&INSTANCE_CHANGE, rows).where_key_is::<Instance>();
+        });
+        // One that was deleted and registered anew within the batch is still there, and is
+        // replaced.
+        parts.add("new_certificates", &self.new_certificates, |statement, rows| {
+            statement.insert::<CaCertificate>().unnest(CaCertificate::COLUMNS, rows);
+            statement.push(&upsert::<CaCertificate>());
+        });
+        // The certificate itself stays: only its state is sent and replaced.
+        parts.add("changed_certificates", &self.changed_certificates, |statement, rows| {
+            statement.update::<CaCertificate>().unnest_rows(&CA_CERTIFICATE_CHANGE, rows);
+            statement.where_key_is::<CaCertificate>();
+        });
+        parts.add("gone_certificates", &self.gone_certificates, |statement, keys| {
+            statement.delete::<CaCertificate>(keys);
+        });
+        parts.add("spent_codes", &self.spent_codes, |statement, rows| {
+            statement.insert::<SpentRegisterCode>().unnest(SpentRegisterCode::COLUMNS, rows);
+        });
+        parts.add("new_replies", &self.new_replies, |statement, rows| {
+            statement.insert::<ReplyRow>().unnest_rows(&NEW_REPLY, rows);
+            statement.push(" ON CONFLICT (account_id, request_id) DO NOTHING");
+        });
+        let mut statement = parts.statement;
+        statement.push(" SELECT pg_current_xact_id()::text, ");
+        push_count(&mut statement, "changed_instances", self.changed_instances.is_empty());
+        push_count(&mut statement, "changed_certificates", self.changed_certificates.is_empty());
+        push_count(&mut statement, "new_replies", self.new_replies.is_empty());
+        match self.grown_to {
+            Some(end) => {
+                statement.push("pg_notify('").push(CHANNEL).push("', ").bind(end.to_string()).push(")");
+            }
+            None => {
+                statement.push("NULL");
+            }
+        }
+        statement
+    }
 }
 
 /// Parts of a statement, each `name AS (…)`.
@@ -97,12 +148,17 @@ struct Parts {
 }
 
 impl Parts {
-    fn add<T>(&mut self, name: &str, rows: &[T], part: impl FnOnce(&mut Statement)) {
+    fn add(
+        &mut self,
+        name: &str,
+        rows: &[Vec<Value<'_>>],
+        part: impl FnOnce(&mut Statement, &[Vec<Value<'_>>]),
+    ) {
         if rows.is_empty() {
             return;
         }
         self.statement.push(if self.any { ", " } else { "WITH " }).push(name).push(" AS (");
-        part(&mut self.statement);
+        part(&mut self.statement, rows);
         self.statement.push(" RETURNING 1)");
         self.any = true;
     }
@@ -125,162 +181,20 @@ fn expect_count(table: &'static str, changed: i64, expected: usize) -> Result<()
     Err(corrupt(table, &[], format!("{changed} of {expected} rows were there to be changed")))
 }
 
-fn encode_replies(replies: &[StoredReply]) -> Result<Vec<(&StoredReply, String)>, BoxError> {
-    replies.iter().map(|stored| Ok((stored, replies::encode(&stored.reply)?))).collect()
-}
-
-fn put_events(statement: &mut Statement, events: &[RecordedEvent]) {
-    let smallest = |version: u16| i16::try_from(version).unwrap_or(i16::MAX);
-    let columns = vec![
-        ("position", column!(Number, events, e => stored(e.position))),
-        ("event_id", column!(Uuid, events, e => e.event_id)),
-        ("stream_id", column!(Text, events, e => e.stream_id.as_str())),
-        ("stream_version", column!(Number, events, e => stored(e.stream_version))),
-        ("instance_id", column!(Text, events, e => e.instance_id.as_str())),
-        ("revision", column!(OptionalNumber, events, e => e.revision.map(stored))),
-        (
-            "bundle_digest",
-            column!(OptionalOctets, events, e => e.bundle_digest.as_ref().map(|d| d.as_bytes().as_slice())),
-        ),
-        ("sn", column!(OptionalText, events, e => e.sn.as_ref().map(SerialNumber::as_str))),
-        ("event_type", column!(Text, events, e => e.event_type.as_str())),
-        ("schema_version", column!(SmallNumber, events, e => smallest(e.schema_version))),
-        ("payload", column!(Json, events, e => e.payload.as_str())),
-        ("actor", column!(Text, events, e => e.actor.as_str())),
-        ("account_id", column!(Text, events, e => e.account_id.as_str())),
-        ("policy_version", column!(Text, events, e => e.policy_version.as_str())),
-        ("source_address", column!(Text, events, e => e.source_address.as_str())),
-        ("request_id", column!(Uuid, events, e => e.request_id)),
-        ("traceparent", column!(Text, events, e => e.traceparent.as_str())),
-        ("occurred_at", column!(Time, events, e => e.occurred_at)),
-        ("hash", column!(Octets, events, e => e.hash.as_bytes().as_slice())),
-    ];
-    statement.insert_records("events", "new_event", &columns);
-}
-
-/// Columns of instances that change.
-fn instance_changes<'a>(rows: &[&'a Instance]) -> Vec<(&'static str, Column<'a>)> {
-    vec![
-        ("owner_account_id", column!(Text, rows, i => i.owner_account_id.as_str())),
-        ("edition", column!(Text, rows, i => edition_text(i.edition))),
-        ("revision", column!(Number, rows, i => stored(i.revision))),
-        ("trust_position", column!(Number, rows, i => stored(i.trust_position))),
-        ("bundle_digest", column!(Octets, rows, i => i.bundle_digest.as_bytes().as_slice())),
-        ("set_hash", column!(OwnedOctets, rows, i => i.set_hash.to_bytes())),
-        ("certificate_count", column!(Number, rows, i => i64::from(i.certificate_count))),
-        ("unspent_register_codes", column!(OwnedText, rows, i => i.unspent_register_codes.join(" "))),
-        ("updated_at", column!(Time, rows, i => i.updated_at)),
-        ("updated_position", column!(Number, rows, i => stored(i.updated_position))),
-        ("stream_version", column!(Number, rows, i => stored(i.stream_version))),
-    ]
-}
-
-/// Inserts instances that are not there.
-pub(super) fn put_instances(statement: &mut Statement, rows: &[&Instance]) {
-    let mut columns = instance_changes(rows);
-    columns.extend([
-        ("instance_id", column!(Text, rows, i => i.instance_id.as_str())),
-        ("region_id", column!(Text, rows, i => i.region_id.as_str())),
-        ("registered_at", column!(Time, rows, i => i.registered_at)),
-        ("registered_position", column!(Number, rows, i => stored(i.registered_position))),
-    ]);
-    statement.insert("instances", columns);
-}
-
-fn change_instances(statement: &mut Statement, rows: &[&Instance]) {
-    let mut columns = instance_changes(rows);
-    push_changes(statement, "instances", &columns);
-    columns.push(("instance_id", column!(Text, rows, i => i.instance_id.as_str())));
-    statement.unnest_records("instance_change", &columns).push(" WHERE t.instance_id = u.instance_id");
-}
-
-/// Columns of CA certificates that change.
-fn certificate_changes<'a>(rows: &[&'a CaCertificate]) -> Vec<(&'static str, Column<'a>)> {
-    vec![
-        ("state", column!(Text, rows, c => state_texts(c.state).0)),
-        ("inactivation_scope", column!(OptionalText, rows, c => state_texts(c.state).1)),
-        ("state_changed_at", column!(Time, rows, c => c.state_changed_at)),
-        ("state_changed_by", column!(Text, rows, c => c.state_changed_by.as_str())),
-        ("state_reason", column!(Text, rows, c => c.state_reason.as_str())),
-        ("revision", column!(Number, rows, c => stored(c.revision))),
-        ("position", column!(Number, rows, c => stored(c.position))),
-        ("stream_version", column!(Number, rows, c => stored(c.stream_version))),
-    ]
-}
-
-/// Inserts CA certificates; one that was deleted and registered anew within the
-/// batch is still there, and is replaced.
-pub(super) fn put_certificates(statement: &mut Statement, rows: &[&CaCertificate]) {
-    let mut columns = certificate_changes(rows);
-    columns.extend([
-        ("sha256", column!(Octets, rows, c => c.facts.sha256.as_bytes().as_slice())),
-        ("spki_sha256", column!(Octets, rows, c => c.facts.spki_sha256.as_bytes().as_slice())),
-        ("subject", column!(Text, rows, c => c.facts.subject.as_str())),
-        ("subject_key_id", column!(Text, rows, c => c.facts.subject_key_id.as_str())),
-        ("issuer", column!(Text, rows, c => c.facts.issuer.as_str())),
-        ("not_before", column!(Time, rows, c => c.facts.not_before)),
-        ("not_after", column!(Time, rows, c => c.facts.not_after)),
-        ("ca_content", column!(Text, rows, c => c.facts.ca_content.as_str())),
-        ("ca_name", column!(Text, rows, c => c.ca_name.as_str())),
-        ("register_code", column!(Text, rows, c => c.register_code.as_str())),
-        ("registered_at", column!(Time, rows, c => c.registered_at)),
-        ("registered_position", column!(Number, rows, c => stored(c.registered_position))),
-    ]);
-    let sets: Vec<String> = columns.iter().map(|(name, _)| format!("{name} = excluded.{name}")).collect();
-    columns.extend([
-        ("instance_id", column!(Text, rows, c => c.instance_id.as_str())),
-        ("sn", column!(Text, rows, c => c.facts.sn.as_str())),
-    ]);
-    statement.insert("ca_certificates", columns);
-    statement.push(" ON CONFLICT (instance_id, sn) DO UPDATE SET ").push(&sets.join(", "));
-}
-
-/// The certificate itself stays: only its state is sent and replaced.
-fn change_certificates(statement: &mut Statement, rows: &[&CaCertificate]) {
-    let mut columns = certificate_changes(rows);
-    push_changes(statement, "ca_certificates", &columns);
-    columns.extend([
-        ("instance_id", column!(Text, rows, c => c.instance_id.as_str())),
-        ("sn", column!(Text, rows, c => c.facts.sn.as_str())),
-    ]);
-    statement
-        .unnest_records("ca_certificate_change", &columns)
-        .push(" WHERE t.instance_id = u.instance_id AND t.sn = u.sn");
-}
-
-fn push_changes(statement: &mut Statement, table: &str, columns: &[(&str, Column<'_>)]) {
-    let sets: Vec<String> = columns.iter().map(|(name, _)| format!("{name} = u.{name}")).collect();
-    statement.push("UPDATE ").push(table).push(" AS t SET ").push(&sets.join(", ")).push(" FROM ");
-}
-
-/// Deletes CA certificates by instance and serial number.
-pub(super) fn delete_certificates(statement: &mut Statement, keys: &[(&str, &str)]) {
-    statement.push("DELETE FROM ca_certificates AS t USING ").unnest(vec![
-        ("instance_id", column!(Text, keys, (id, _) => *id)),
-        ("sn", column!(Text, keys, (_, sn) => *sn)),
-    ]);
-    statement.push(" WHERE t.instance_id = u.instance_id AND t.sn = u.sn");
-}
-
-/// Inserts spent register codes.
-pub(super) fn put_spent_codes(statement: &mut Statement, codes: &[(&str, &str, u64)]) {
-    let columns = vec![
-        ("instance_id", column!(Text, codes, (id, _, _) => *id)),
-        ("register_code", column!(Text, codes, (_, code, _) => *code)),
-        ("position", column!(Number, codes, (_, _, position) => stored(*position))),
-    ];
-    statement.insert("spent_register_codes", columns);
-}
-
-fn put_replies(statement: &mut Statement, replies: &[(&StoredReply, String)], now: Timestamp) {
-    let columns = vec![
-        ("account_id", column!(Text, replies, (r, _) => r.key.account_id.as_str())),
-        ("request_id", column!(Uuid, replies, (r, _) => r.key.request_id)),
-        ("fingerprint", column!(Octets, replies, (r, _) => r.fingerprint.as_bytes().as_slice())),
-        ("reply", column!(Json, replies, (_, json) => json.as_str())),
-        ("created_at", column!(Time, replies, _ => now)),
-    ];
-    statement
-        .insert_records("replies", "new_reply", &columns)
-        .push(" ON CONFLICT (account_id, request_id) DO NOTHING");
+/// The statement with all its parts.
+#[cfg(feature = "contract")]
+pub(crate) fn whole_statement() -> String {
+    let row = |columns: &[Column]| vec![vec![Value::Null; columns.len()]];
+    let batch = Batch {
+        new_events: row(RecordedEvent::COLUMNS),
+        new_instances: row(Instance::COLUMNS),
+        changed_instances: row(&INSTANCE_CHANGE.columns),
+        new_certificates: row(CaCertificate::COLUMNS),
+        changed_certificates: row(&CA_CERTIFICATE_CHANGE.columns),
+        gone_certificates: row(CaCertificate::KEY),
+        spent_codes: row(SpentRegisterCode::COLUMNS),
+        new_replies: row(ReplyRow::COLUMNS),
+        grown_to: Some(1),
+    };
+    batch.statement().into_text()
 }

@@ -9,8 +9,8 @@ use super::error::store_error;
 use super::load::load;
 use super::write::write;
 use super::{SqliteEventStore, session};
-use crate::columns::corrupt;
 use crate::faults::{CommitStep, Crash};
+use crate::row::corrupt;
 use crate::{CommandResults, MAX_BATCH, StoreError, reads};
 
 /// An attempt that came to its end, and the connection to use again.

@@ -8,22 +8,23 @@ use sqlx::SqliteConnection;
 
 use super::append::begin;
 use super::error::store_error;
-use super::write::put_brokers;
+use super::write::put;
 use super::{SqliteEventStore, session};
-use crate::columns;
-use crate::queries::broker_columns;
-use crate::rows::{Bind, Rows as _};
+use crate::queries::queries;
+use crate::row::{StoredRow as _, names_of};
+use crate::rows::Rows as _;
 use crate::{MAX_BROKERS, StoreError, reads, receipts};
 
-/// $1 instance, $2 broker.
-const BROKER: &str = concat!(
-    "SELECT ",
-    broker_columns!(""),
-    " FROM broker_receipts WHERE instance_id = $1 AND broker_id = $2"
-);
+queries! { LIST:
+    /// $1 instance, $2 broker.
+    BROKER = format!(
+        "SELECT {} FROM broker_receipts WHERE instance_id = $1 AND broker_id = $2",
+        names_of::<BrokerState>(""),
+    );
 
-/// $1 instance.
-const COUNT: &str = "SELECT count(*) FROM broker_receipts WHERE instance_id = $1";
+    /// $1 instance.
+    COUNT = "SELECT count(*) FROM broker_receipts WHERE instance_id = $1";
+}
 
 /// What a batch came to.
 #[derive(Default)]
@@ -52,7 +53,7 @@ impl SqliteEventStore {
             folded.take(&mut connection, receipt).await?;
         }
         let brokers: Vec<BrokerState> = folded.brokers.into_values().flatten().collect();
-        put_brokers(&mut connection, &brokers).await?;
+        put(&mut connection, brokers.iter()).await?;
         sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(store_error)?;
         *slot = Some(connection);
         folded.changed.into_iter().for_each(|id| self.fleet.tell(id));
@@ -90,7 +91,7 @@ impl Folded {
     }
 
     async fn has_room(&self, connection: &mut SqliteConnection, id: &InstanceId) -> Result<bool, StoreError> {
-        let stored = reads::number(connection, COUNT, &[Bind::Text(id.as_str())]).await?.unwrap_or(0);
+        let stored = reads::number(connection, &COUNT, &[id.into()]).await?.unwrap_or(0);
         Ok(usize::try_from(stored).is_ok_and(|stored| stored < MAX_BROKERS))
     }
 }
@@ -99,7 +100,7 @@ async fn find(
     connection: &mut SqliteConnection,
     receipt: &Receipt,
 ) -> Result<Option<BrokerState>, StoreError> {
-    let binds = [Bind::Text(receipt.instance_id.as_str()), Bind::Text(receipt.broker_id.as_str())];
-    let row = connection.row(BROKER, &binds).await?;
-    row.map(|row| columns::broker(&row, 0)).transpose()
+    let key = [(&receipt.instance_id).into(), (&receipt.broker_id).into()];
+    let row = connection.row(&BROKER, &key).await?;
+    row.map(|row| BrokerState::read(&row, 0)).transpose()
 }

@@ -1,14 +1,16 @@
 //! Writes rows of the read model for a rebuild.
 
-use catrust_domain::{CaCertificate, Instance};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 
 use super::error::store_error;
 use super::{append, session, write};
 use crate::StoreError;
+use crate::queries::Query;
 use crate::rebuild::Repair;
-use crate::rows::{Bind, Rows};
+use crate::row::StoredRow;
+use crate::rows::Rows;
+use crate::value::Value;
 
 /// A connection for one rebuild.
 pub(super) struct Repairer(SqliteConnection);
@@ -22,8 +24,16 @@ impl Repairer {
 impl Rows for Repairer {
     type Row = SqliteRow;
 
-    async fn rows(&mut self, sql: &'static str, binds: &[Bind<'_>]) -> Result<Vec<SqliteRow>, StoreError> {
-        self.0.rows(sql, binds).await
+    async fn rows(
+        &mut self,
+        query: &'static Query,
+        binds: &[Value<'_>],
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        self.0.rows(query, binds).await
+    }
+
+    async fn execute(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<u64, StoreError> {
+        self.0.execute(query, binds).await
     }
 }
 
@@ -32,28 +42,15 @@ impl Repair for Repairer {
         append::begin(&mut self.0).await
     }
 
-    async fn put_instances(&mut self, rows: &[&Instance]) -> Result<(), StoreError> {
-        write::put_instances(&mut self.0, rows).await
+    async fn insert<R: StoredRow + Sync>(&mut self, rows: &[&R]) -> Result<(), StoreError> {
+        write::insert(&mut self.0, rows.iter().copied()).await
     }
 
-    async fn put_certificates(&mut self, rows: &[&CaCertificate]) -> Result<(), StoreError> {
-        write::put_certificates(&mut self.0, rows).await
-    }
-
-    async fn put_spent_codes(&mut self, rows: &[(&str, &str, u64)]) -> Result<(), StoreError> {
-        write::put_spent_codes(&mut self.0, rows).await
-    }
-
-    async fn delete_instances(&mut self, ids: &[&str]) -> Result<(), StoreError> {
-        write::delete_instances(&mut self.0, ids).await
-    }
-
-    async fn delete_certificates(&mut self, keys: &[(&str, &str)]) -> Result<(), StoreError> {
-        write::delete_certificates(&mut self.0, keys).await
-    }
-
-    async fn delete_spent_codes(&mut self, keys: &[(&str, &str)]) -> Result<(), StoreError> {
-        write::delete_spent_codes(&mut self.0, keys).await
+    async fn delete<R: StoredRow>(&mut self, keys: &[Vec<Value<'_>>]) -> Result<(), StoreError> {
+        for key in keys {
+            write::delete::<R>(&mut self.0, key).await?;
+        }
+        Ok(())
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {

@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use super::error::store_error;
 use crate::StoreError;
-use crate::columns::Columns;
-use crate::rows::{Bind, Rows};
+use crate::queries::Query;
+use crate::row::Row;
+use crate::rows::Rows;
+use crate::value::Value;
 
 /// The tables are STRICT, but aggregates are not: every value's type is checked.
 fn value<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T, String>
@@ -18,7 +20,7 @@ where
     row.try_get(index).map_err(|error| error.to_string())
 }
 
-impl Columns for SqliteRow {
+impl Row for SqliteRow {
     fn text(&self, index: usize) -> Result<&str, String> {
         value(self, index)
     }
@@ -27,7 +29,7 @@ impl Columns for SqliteRow {
         value(self, index)
     }
 
-    fn octets(&self, index: usize) -> Result<&[u8], String> {
+    fn bytes(&self, index: usize) -> Result<&[u8], String> {
         value(self, index)
     }
 
@@ -48,17 +50,36 @@ impl Columns for SqliteRow {
 impl Rows for SqliteConnection {
     type Row = SqliteRow;
 
-    async fn rows(&mut self, sql: &'static str, binds: &[Bind<'_>]) -> Result<Vec<SqliteRow>, StoreError> {
-        let mut arguments = SqliteArguments::default();
-        for bind in binds {
-            let added = match *bind {
-                Bind::Text(text) => arguments.add(text),
-                Bind::Number(number) => arguments.add(number),
-                Bind::Time(time) => arguments.add(time.micros()),
-                Bind::Uuid(uuid) => arguments.add(uuid.to_string()),
-            };
-            added.map_err(StoreError::Internal)?;
-        }
-        sqlx::query_with(sql, arguments).fetch_all(self).await.map_err(store_error)
+    async fn rows(
+        &mut self,
+        query: &'static Query,
+        binds: &[Value<'_>],
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let query = sqlx::query_with(query.text(), arguments(binds)?);
+        query.fetch_all(self).await.map_err(store_error)
     }
+
+    async fn execute(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<u64, StoreError> {
+        let query = sqlx::query_with(query.text(), arguments(binds)?);
+        Ok(query.execute(self).await.map_err(store_error)?.rows_affected())
+    }
+}
+
+/// Times are microseconds, UUIDs are text: SQLite has no types of its own for them.
+pub(super) fn arguments<'a>(
+    binds: impl IntoIterator<Item = &'a Value<'a>>,
+) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    for bind in binds {
+        let added = match bind {
+            Value::Null => arguments.add(None::<i64>),
+            Value::Text(text) => arguments.add(&**text),
+            Value::Number(number) => arguments.add(number),
+            Value::Bytes(bytes) => arguments.add(&**bytes),
+            Value::Time(time) => arguments.add(time.micros()),
+            Value::Uuid(id) => arguments.add(id.to_string()),
+        };
+        added.map_err(StoreError::Internal)?;
+    }
+    Ok(arguments)
 }

@@ -5,11 +5,13 @@ use catrust_event_store::contract::commands::{
     append_all, inactivate, instance, populate, unique_id, with_request_id,
 };
 use catrust_event_store::postgres::{PgEventStore, migrate};
-use catrust_event_store::{EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch};
+use catrust_event_store::{
+    EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch, statements,
+};
 use futures::TryStreamExt as _;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgPoolCopyExt as _;
+use sqlx::{AssertSqlSafe, Executor as _, PgPool, SqlSafeStr as _};
 
 use crate::PgFixture;
 
@@ -39,6 +41,30 @@ async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {
     assert_eq!((report.events, migrated.log_id()), (6, store.log_id()));
     let search = TrustChangeSearch::all(SearchScope::Certificate(id, sns[0].clone()));
     assert_eq!(migrated.search_trust_changes(&search, 0, 10).await.unwrap().events.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_statement_fits_the_schema() {
+    let fixture = PgFixture::create().await;
+    let mut connection = fixture.connect().await;
+    for statement in statements::of_postgres() {
+        let prepared = connection.prepare(AssertSqlSafe(statement.clone()).into_sql_str()).await;
+        assert!(prepared.is_ok(), "{statement}: {prepared:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shape_in_another_order_is_refused() {
+    let fixture = PgFixture::create().await;
+    let swapped = "ALTER TYPE new_reply RENAME ATTRIBUTE account_id TO x; \
+                   ALTER TYPE new_reply RENAME ATTRIBUTE request_id TO account_id; \
+                   ALTER TYPE new_reply RENAME ATTRIBUTE x TO request_id";
+    fixture.execute(swapped).await.unwrap();
+    let refused = PgEventStore::connect(&fixture.url(), fixture.clock.reader()).await;
+    assert!(
+        matches!(&refused, Err(StoreError::Unsuitable(text)) if text.contains("new_reply")),
+        "{refused:?}"
+    );
 }
 
 /// Copies the rows of every table, as far as schema version 1 has them.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use catrust_domain::event::{EventType, TrustOutcome};
 use catrust_domain::{AccountId, InstanceId, RecordedEvent, Rejection, Sha256};
-use catrust_event_store::{SearchScope, TrustChangeSearch, TrustChangeType};
+use catrust_event_store::{SearchScope, TrustChangeSearch};
 use catrust_proto::v1;
 use prost::Message as _;
 
@@ -80,26 +81,23 @@ fn scope(fields: &mut Fields, request: &v1::ListCaCertificateEventsRequest) -> O
 }
 
 /// The types that both filters, of type and of state, let through.
-fn types(fields: &mut Fields, request: &v1::ListCaCertificateEventsRequest) -> Option<Vec<TrustChangeType>> {
+fn types(fields: &mut Fields, request: &v1::ListCaCertificateEventsRequest) -> Option<Vec<EventType>> {
     let state = fields.state(request.state);
-    let known = |name: &String| TrustChangeType::ALL.iter().any(|kind| kind.name() == name);
+    let known = |name: &String| EventType::trust_changes().any(|kind| kind.name() == name);
     if let Some(unknown) = request.types.iter().find(|name| !known(name)) {
-        let names = TrustChangeType::ALL.map(TrustChangeType::name).join(", ");
-        fields.complain("types", format!("{:?} is none of {names}", shortened(unknown)));
+        let names: Vec<&str> = EventType::trust_changes().map(EventType::name).collect();
+        fields.complain("types", format!("{:?} is none of {}", shortened(unknown), names.join(", ")));
         return None;
     }
-    let wanted = |kind: &TrustChangeType| {
-        request.types.is_empty() || request.types.iter().any(|name| name == kind.name())
+    let wanted =
+        |kind: &EventType| request.types.is_empty() || request.types.iter().any(|name| name == kind.name());
+    let outcome = match state? {
+        v1::CaCertificateState::Unspecified => None,
+        v1::CaCertificateState::Active => Some(TrustOutcome::Active),
+        v1::CaCertificateState::Inactive => Some(TrustOutcome::Inactive),
     };
-    let state = state?;
-    let leads_to = |kind: &TrustChangeType| match state {
-        v1::CaCertificateState::Unspecified => true,
-        v1::CaCertificateState::Active => {
-            matches!(kind, TrustChangeType::Registered | TrustChangeType::Activated)
-        }
-        v1::CaCertificateState::Inactive => matches!(kind, TrustChangeType::Inactivated),
-    };
-    Some(TrustChangeType::ALL.into_iter().filter(wanted).filter(leads_to).collect())
+    let leads_to = |kind: &EventType| outcome.is_none() || kind.trust_outcome() == outcome;
+    Some(EventType::trust_changes().filter(wanted).filter(leads_to).collect())
 }
 
 fn shortened(text: &str) -> String {

@@ -110,7 +110,7 @@ def main(address, token=None, account="dev"):
     assert [v.field for v in details["BadRequest"].field_violations] == ["sn"]
 
     events = contract.method(CA, "ListCaCertificateEvents")(mqtt_instance_id=instance).events
-    assert [e.type for e in events] == [
+    assert [e.event_type for e in events] == [
         "CaCertificateRegistered", "CaCertificateInactivated", "CaCertificateActivated"]
     contract.method(CA, "DeleteCaCertificate")(mqtt_instance_id=instance, sn=sn)
     bundle = take(contract.method(TRUST, "WatchTrust")(mqtt_instance_id=instance), 1)[0].bundle

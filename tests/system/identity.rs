@@ -100,8 +100,8 @@ async fn a_change_of_state_needs_the_dependent_action_too() -> anyhow::Result<()
     let allowed = as_token("whole-token")?;
     let off = allowed.inactivate(&ca.sn).await?;
     assert!(off.changed);
-    let changed_by = instance.get(&ca.sn).await?.state_changed_by;
-    assert_eq!(changed_by, "principal-of-whole-token");
+    let actor = instance.get(&ca.sn).await?.actor;
+    assert_eq!(actor, "principal-of-whole-token");
     assert!(allowed.activate(&ca.sn).await?.changed);
     refused(allowed.delete(&ca.sn).await, Code::PermissionDenied, "PermissionCheckFailed")?;
     Ok(())

@@ -274,7 +274,7 @@ pub fn certificate_fields(certificate: &proto::CaCertificate) -> String {
         ("state", spelling::state(certificate.state()).to_owned()),
         ("inactivation scope", spelling::scope(certificate.inactivation_scope()).to_owned()),
         ("changed at", spelling::time(certificate.state_changed_at.as_ref())),
-        ("changed by", certificate.state_changed_by.clone()),
+        ("actor", certificate.actor.clone()),
         ("reason", certificate.state_reason.clone()),
         ("revision", certificate.revision.to_string()),
         ("same key as", certificate.same_key_sns.join(", ")),
@@ -298,12 +298,12 @@ fn certificate_table(certificates: &[proto::CaCertificate]) -> String {
             spelling::state(certificate.state()).to_owned(),
             certificate.revision.to_string(),
             spelling::time(certificate.state_changed_at.as_ref()),
-            certificate.state_changed_by.clone(),
+            certificate.actor.clone(),
             spelling::time(certificate.not_after.as_ref()),
             certificate.subject.clone(),
         ]
     };
-    let header = ["SN", "NAME", "STATE", "REVISION", "CHANGED AT", "CHANGED BY", "NOT AFTER", "SUBJECT"];
+    let header = ["SN", "NAME", "STATE", "REVISION", "CHANGED AT", "ACTOR", "NOT AFTER", "SUBJECT"];
     table(&header, &certificates.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -313,14 +313,14 @@ fn event_table(events: &[proto::CaCertificateEvent]) -> String {
             event.position.to_string(),
             event.revision.to_string(),
             spelling::time(event.occurred_at.as_ref()),
-            event.r#type.clone(),
+            event.event_type.clone(),
             event.sn.clone(),
             event.actor.clone(),
             event.request_id.clone(),
             event.reason.clone(),
         ]
     };
-    let header = ["POSITION", "REVISION", "OCCURRED AT", "EVENT", "SN", "ACTOR", "REQUEST ID", "REASON"];
+    let header = ["POSITION", "REVISION", "OCCURRED AT", "EVENT TYPE", "SN", "ACTOR", "REQUEST ID", "REASON"];
     table(&header, &events.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -340,8 +340,8 @@ mod tests {
             ..Default::default()
         };
         let expected = "\
-SN    NAME  STATE     REVISION  CHANGED AT  CHANGED BY  NOT AFTER             SUBJECT
-7A0F  acme  INACTIVE  2         -           -           2026-03-01T12:00:00Z  CN=Acme Root
+SN    NAME  STATE     REVISION  CHANGED AT  ACTOR  NOT AFTER             SUBJECT
+7A0F  acme  INACTIVE  2         -           -      2026-03-01T12:00:00Z  CN=Acme Root
 ";
         assert_eq!(certificate_table(&[certificate]), expected);
     }
@@ -351,7 +351,7 @@ SN    NAME  STATE     REVISION  CHANGED AT  CHANGED BY  NOT AFTER             SU
         let event = proto::CaCertificateEvent {
             position: 12,
             revision: 2,
-            r#type: "CaCertificateInactivated".to_owned(),
+            event_type: "CaCertificateInactivated".to_owned(),
             actor: "ops-alice".to_owned(),
             reason: "key leaked".to_owned(),
             sn: "7A0F".to_owned(),

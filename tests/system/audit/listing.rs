@@ -59,7 +59,7 @@ async fn two_instances(site: &Site) -> anyhow::Result<[TestInstance; 2]> {
 }
 
 fn types(events: &[CaCertificateEvent]) -> Vec<&str> {
-    events.iter().map(|event| event.r#type.trim_start_matches("CaCertificate")).collect()
+    events.iter().map(|event| event.event_type.trim_start_matches("CaCertificate")).collect()
 }
 
 async fn an_account_has_the_events_of_all_its_instances_in_the_order_of_the_log(
@@ -86,7 +86,7 @@ async fn each_filter_leaves_what_it_names(site: &Site) -> anyhow::Result<()> {
         let all = list(&owner, base.clone()).await?;
         let asked = async |request| list(&owner, request).await;
         let switched_off = ListCaCertificateEventsRequest {
-            types: vec!["CaCertificateInactivated".to_owned()],
+            event_types: vec!["CaCertificateInactivated".to_owned()],
             ..base.clone()
         };
         let found = asked(switched_off).await?;
@@ -96,7 +96,7 @@ async fn each_filter_leaves_what_it_names(site: &Site) -> anyhow::Result<()> {
         assert_eq!(found.len() * 3, all.len() * 2, "registered and activated, not inactivated");
         assert!(found.iter().all(|event| event.state() == CaCertificateState::Active));
         let both = ListCaCertificateEventsRequest {
-            types: vec!["CaCertificateInactivated".to_owned()],
+            event_types: vec!["CaCertificateInactivated".to_owned()],
             state: active,
             ..base.clone()
         };
@@ -131,7 +131,7 @@ async fn each_event_says_who_by_which_policy_from_where_why_and_under_which_requ
     assert_eq!((event.reason.as_str(), event.sn.as_str()), ("the key leaked", ca.sn.as_str()));
     assert_eq!((event.source_address.as_str(), event.account_id.as_str()), ("127.0.0.1", site.account()));
     assert!(
-        !event.actor.is_empty() && !event.policy_version.is_empty() && event.hash.len() == 64,
+        !event.actor.is_empty() && !event.policy_version.is_empty() && event.event_hash.len() == 64,
         "{event:?}"
     );
     assert_eq!(event.bundle_digest, instance.bundle().await?.bundle_digest);
@@ -150,7 +150,7 @@ async fn filters_that_mean_nothing_are_refused_by_name(site: &Site) -> anyhow::R
         ("sn", ListCaCertificateEventsRequest { sn: "01".to_owned(), ..valid_account.clone() }),
         ("actor", ListCaCertificateEventsRequest { actor: "a".repeat(1_025), ..valid.clone() }),
         ("actor", ListCaCertificateEventsRequest { actor: "a\n".to_owned(), ..valid.clone() }),
-        ("types", ListCaCertificateEventsRequest { types: vec!["Inactivated".to_owned()], ..valid.clone() }),
+        ("event_types", ListCaCertificateEventsRequest { event_types: vec!["Inactivated".to_owned()], ..valid.clone() }),
         ("state", ListCaCertificateEventsRequest { state: 9, ..valid.clone() }),
         ("occurred_from", ListCaCertificateEventsRequest { occurred_from: time(0, 1), ..valid.clone() }),
         (
@@ -226,7 +226,7 @@ async fn the_command_lists_for_people_and_for_scripts() -> anyhow::Result<()> {
         let line = [&["audit", "list"], arguments].concat();
         catrust(replica.server.address(), Some(OWNER), &line).await
     };
-    let table = run(&["--account", ACCOUNT, "--type", "inactivated"]).await?.success()?.stdout;
+    let table = run(&["--account", ACCOUNT, "--event-type", "inactivated"]).await?.success()?.stdout;
     let rows: Vec<&str> = table.lines().collect();
     assert_eq!(rows.len(), 2, "{table}");
     for cell in [&instance.id, &ca.sn, "Inactivated", "principal-of-owner-token", "127.0.0.1", "a test"] {

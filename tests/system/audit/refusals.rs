@@ -75,16 +75,16 @@ async fn what_a_rule_refuses_is_listed_and_is_no_event(site: &Site) -> anyhow::R
     );
     assert_eq!(row.request_id, "3f1c9e0a-1111-4222-8333-444455556666");
     assert_eq!(row.account_id, site.account());
-    assert!(!row.principal.is_empty() && !row.message.is_empty() && row.first_at.is_some(), "{row:?}");
+    assert!(!row.actor.is_empty() && !row.message.is_empty() && row.first_at.is_some(), "{row:?}");
     let all = listed(&instance.caller, of_account(site.account()), 4).await?;
     assert!(all.iter().any(|row| row.code == "ParameterFieldCheckFailed"), "{all:#?}");
-    let of_nobody = ListRefusalsRequest { principal: "nobody".to_owned(), ..of_account(site.account()) };
+    let of_nobody = ListRefusalsRequest { actor: "nobody".to_owned(), ..of_account(site.account()) };
     assert_eq!(list(&instance.caller, of_nobody).await?, []);
     assert_eq!(instance.bundle().await?.revision, before + 1, "the log has what happened alone");
     for (field, request) in [
         ("account_id", of_account("a b")),
         ("code", ListRefusalsRequest { code: "a b".to_owned(), ..of_account("a") }),
-        ("principal", ListRefusalsRequest { principal: "a\n".to_owned(), ..of_account("a") }),
+        ("actor", ListRefusalsRequest { actor: "a\n".to_owned(), ..of_account("a") }),
         ("page_size", ListRefusalsRequest { page_size: 101, ..of_account("a") }),
         ("page_token", ListRefusalsRequest { page_token: "x".to_owned(), ..of_account("a") }),
     ] {
@@ -117,7 +117,7 @@ async fn each_account_sees_its_own_and_operators_those_whom_nobody_knew_too() ->
     refused(on(None)?.inactivate("01").await, Code::Unauthenticated, "Unauthenticated")?;
     refused(on(Some("no such token"))?.inactivate("01").await, Code::Unauthenticated, "Unauthenticated")?;
     let all = listed(&replica.operator()?, ListRefusalsRequest::default(), 4).await?;
-    let unknown: Vec<_> = all.iter().filter(|row| row.principal.is_empty()).collect();
+    let unknown: Vec<_> = all.iter().filter(|row| row.actor.is_empty()).collect();
     assert!(unknown.iter().all(|row| row.code == "Unauthenticated" && row.mqtt_instance_id.is_empty()));
     assert_eq!(unknown.iter().map(|row| row.attempts).sum::<u64>(), 2);
     for (token, account, code) in
@@ -191,7 +191,7 @@ async fn a_caller_that_is_refused_all_the_time_pushes_out_its_own_rows_alone() -
         let instance = TestInstance { caller: loud.clone(), id: format!("no-such-{number}") };
         refused(instance.get("01").await, Code::NotFound, "MqttInstanceNotFound")?;
     }
-    let newest = ListRefusalsRequest { principal: "principal-of-loud".to_owned(), ..of_account(ACCOUNT) };
+    let newest = ListRefusalsRequest { actor: "principal-of-loud".to_owned(), ..of_account(ACCOUNT) };
     eventually(PATIENCE, "the newest of the loud caller alone", async || {
         let rows = list(&loud, newest.clone()).await.map_err(|error| error.to_string())?;
         let names: Vec<_> = rows.iter().map(|row| row.mqtt_instance_id.clone()).collect();

@@ -42,7 +42,7 @@ async fn a_registered_certificate_tells_all_about_itself(site: &Site) -> anyhow:
     assert_eq!(certificate.not_after.context("no end")?.seconds, 2_524_521_600);
     assert_eq!(certificate.register_code, code);
     assert_eq!(certificate.registered_at, certificate.state_changed_at);
-    assert!(!certificate.state_changed_by.is_empty());
+    assert!(!certificate.actor.is_empty());
     assert_eq!((certificate.state_reason.as_str(), certificate.revision), ("", 1));
     assert!(certificate.same_key_sns.is_empty());
     let lines = |pem: &str| pem.lines().map(str::trim).collect::<String>();
@@ -134,14 +134,14 @@ async fn a_deleted_certificate_lives_on_in_the_history(site: &Site) -> anyhow::R
         ..Default::default()
     };
     let events = instance.caller.ca.clone().list_ca_certificate_events(history).await?.into_inner().events;
-    let types: Vec<_> = events.iter().map(|event| event.r#type.as_str()).collect();
+    let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
     assert_eq!(types, ["CaCertificateRegistered", "CaCertificateInactivated", "CaCertificateDeleted"]);
     assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(events[2].position, deleted.position);
     assert_eq!(events[1].reason, "a test");
     assert_eq!(events[2].request_id, deleted.request_id);
     for event in &events {
-        assert_eq!((event.sn.as_str(), event.hash.len()), (ca.sn.as_str(), 64));
+        assert_eq!((event.sn.as_str(), event.event_hash.len()), (ca.sn.as_str(), 64));
         assert_eq!(event.sha256, hex::encode(Sha256::digest(&ca.der)));
         assert!(!event.actor.is_empty() && event.occurred_at.is_some());
         event.event_id.parse::<uuid::Uuid>()?;

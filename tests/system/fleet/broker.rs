@@ -27,7 +27,7 @@ pub async fn applied(
         broker_id: broker.to_owned(),
         mqtt_instance_id: instance.id.clone(),
         revision,
-        digest,
+        bundle_digest: digest,
         outcome: ReceiptOutcome::Applied.into(),
         enforcement: Enforcement::Tls.into(),
         sessions_cut: 3,

@@ -46,7 +46,7 @@ async fn what_is_no_receipt_is_counted_and_told_once_for_each_broker() -> anyhow
         (format!("catrust.v1.receipt.{id}.evil"), "[".repeat(10_000).into_bytes()),
         (format!("catrust.v1.receipt.{id}.evil"), b"{\"revision\":\"-1\"}".to_vec()),
         // Fields.
-        (format!("catrust.v1.receipt.{id}.evil"), with(|m| m.digest = "xyz".to_owned())?),
+        (format!("catrust.v1.receipt.{id}.evil"), with(|m| m.bundle_digest = "xyz".to_owned())?),
         (format!("catrust.v1.receipt.{id}.evil"), with(|m| m.outcome = 0)?),
         (format!("catrust.v1.receipt.{id}.evil"), with(|m| m.enforcement = 0)?),
         (format!("catrust.v1.receipt.{id}.evil"), with(|m| m.refusal = "x".repeat(600))?),

@@ -98,7 +98,7 @@ async fn a_refusal_keeps_what_is_enforced_until_it_is_made_good(site: &Site) -> 
 async fn another_digest_counts_as_refused(site: &Site) -> anyhow::Result<()> {
     let instance = instance(site).await?;
     let mut wrong = applied(&instance, "b", 2).await?;
-    wrong.digest = applied(&instance, "b", 1).await?.digest;
+    wrong.bundle_digest = applied(&instance, "b", 1).await?.bundle_digest;
     report(&instance, &wrong).await?;
     let broker = only_broker(&instance).await?;
     assert!(!broker.digest_agrees && broker.applied_revision == 2, "{broker:?}");
@@ -187,7 +187,7 @@ async fn wrong_receipts_are_refused_with_the_field(site: &Site) -> anyhow::Resul
         ("mqtt_instance_id", |m| m.mqtt_instance_id = "a.b".to_owned()),
         ("broker_id", |m| m.broker_id = "*".to_owned()),
         ("broker_id", |m| m.broker_id = "x".repeat(65)),
-        ("digest", |m| m.digest = "00".to_owned()),
+        ("bundle_digest", |m| m.bundle_digest = "00".to_owned()),
         ("outcome", |m| m.outcome = 0),
         ("enforcement", |m| m.enforcement = 9),
         ("refusal", |m| m.refusal = "x".repeat(513)),

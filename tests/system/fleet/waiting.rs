@@ -113,7 +113,7 @@ async fn when_time_is_up_the_call_succeeds_and_names_who_is_missing(site: &Site)
         apply_when_there(&instance, &["quick"], 2).await?;
         report(&instance, &refused(&instance, "unwilling", 2, "no")).await?;
         let mut wrong = applied(&instance, "other", 2).await?;
-        wrong.digest = "0".repeat(64);
+        wrong.bundle_digest = "0".repeat(64);
         anyhow::Ok(report(&instance, &wrong).await?)
     };
     let started = Instant::now();

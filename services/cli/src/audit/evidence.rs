@@ -128,7 +128,7 @@ fn proof_text(verified: &VerifiedProof) -> String {
     let event = &verified.event;
     let head = fields(&[
         ("position", event.position.to_string()),
-        ("event", event.event_type.clone()),
+        ("event type", event.event_type.clone()),
         ("event id", event.event_id.to_string()),
         ("instance", event.instance_id.to_string()),
         ("sn", event.sn.as_ref().map(ToString::to_string).unwrap_or_default()),
@@ -212,12 +212,12 @@ fn from_reply(reply: proto::ProveEventResponse) -> Result<EventProof, Failure> {
         "request_id": row.request_id,
         "traceparent": row.traceparent,
         "occurred_at": row.occurred_at,
-        "hash": row.hash,
+        "hash": row.event_hash,
     });
     let row: Row = serde_json::from_value(row).map_err(|error| unreadable(&format!("row: {error}")))?;
     let hash = |text: &String| text.parse().map_err(|_| unreadable("hash"));
     let path = reply.inclusion_path.iter().map(hash).collect::<Result<Vec<Sha256>, Failure>>()?;
-    Ok(EventProof::new(row.into(), hash(&reply.previous_hash)?, path, reply.checkpoint))
+    Ok(EventProof::new(row.into(), hash(&reply.previous_event_hash)?, path, reply.checkpoint))
 }
 
 /// Checks an export; hands out each line with its row, where it is one.

@@ -27,8 +27,8 @@ pub struct List {
     #[arg(long)]
     actor: Option<String>,
     /// Only events of this type; may be given more than once.
-    #[arg(long = "type", value_enum, value_name = "TYPE")]
-    types: Vec<EventType>,
+    #[arg(long = "event-type", value_enum, value_name = "TYPE")]
+    event_types: Vec<EventType>,
     /// Only events that left the certificate in this state.
     #[arg(long, value_enum)]
     state: Option<State>,
@@ -99,7 +99,7 @@ fn request(arguments: List) -> proto::ListCaCertificateEventsRequest {
         page_token: String::new(),
         account_id: arguments.account.unwrap_or_default(),
         actor: arguments.actor.unwrap_or_default(),
-        types: arguments.types.into_iter().map(EventType::name).collect(),
+        event_types: arguments.event_types.into_iter().map(EventType::name).collect(),
         occurred_from: arguments.since,
         occurred_until: arguments.until,
         state: state.into(),
@@ -113,7 +113,7 @@ fn event_table(events: &[proto::CaCertificateEvent]) -> String {
             spelling::time(event.occurred_at.as_ref()),
             event.mqtt_instance_id.clone(),
             event.sn.clone(),
-            event.r#type.trim_start_matches("CaCertificate").to_owned(),
+            event.event_type.trim_start_matches("CaCertificate").to_owned(),
             event.actor.clone(),
             event.policy_version.clone(),
             event.source_address.clone(),
@@ -126,7 +126,7 @@ fn event_table(events: &[proto::CaCertificateEvent]) -> String {
         "OCCURRED AT",
         "INSTANCE",
         "SN",
-        "EVENT",
+        "EVENT TYPE",
         "ACTOR",
         "POLICY",
         "FROM",
@@ -157,9 +157,9 @@ mod tests {
         let words = [
             "--instance",
             "fleet",
-            "--type",
+            "--event-type",
             "inactivated",
-            "--type",
+            "--event-type",
             "deleted",
             "--actor",
             "ops",
@@ -170,7 +170,7 @@ mod tests {
         ];
         let request = request(parse(&words).unwrap());
         assert_eq!(request.mqtt_instance_id, "fleet");
-        assert_eq!(request.types, ["CaCertificateInactivated", "CaCertificateDeleted"]);
+        assert_eq!(request.event_types, ["CaCertificateInactivated", "CaCertificateDeleted"]);
         assert_eq!((request.actor.as_str(), request.occurred_until), ("ops", None));
         assert_eq!(request.occurred_from.map(|time| time.seconds), Some(1_772_366_400));
         assert_eq!(request.state(), proto::CaCertificateState::Inactive);
@@ -189,7 +189,7 @@ mod tests {
             position: 12,
             mqtt_instance_id: "fleet".to_owned(),
             sn: "7A0F".to_owned(),
-            r#type: "CaCertificateInactivated".to_owned(),
+            event_type: "CaCertificateInactivated".to_owned(),
             actor: "ops-alice".to_owned(),
             policy_version: "v7".to_owned(),
             source_address: "192.0.2.7".to_owned(),

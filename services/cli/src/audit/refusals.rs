@@ -16,7 +16,7 @@ pub struct Refusals {
     account: Option<String>,
     /// Only this principal.
     #[arg(long)]
-    principal: Option<String>,
+    actor: Option<String>,
     /// Only this code, for example PermissionCheckFailed.
     #[arg(long)]
     code: Option<String>,
@@ -29,7 +29,7 @@ pub(super) async fn run(arguments: Refusals, session: &Session, output: &Output)
     let limit = arguments.limit as usize;
     let mut request = proto::ListRefusalsRequest {
         account_id: arguments.account.unwrap_or_default(),
-        principal: arguments.principal.unwrap_or_default(),
+        actor: arguments.actor.unwrap_or_default(),
         code: arguments.code.unwrap_or_default(),
         page_size: 100,
         page_token: String::new(),
@@ -58,7 +58,7 @@ fn refusal_table(refusals: &[proto::Refusal]) -> String {
             refusal.code.clone(),
             refusal.method.rsplit('/').next().unwrap_or_default().to_owned(),
             refusal.mqtt_instance_id.clone(),
-            refusal.principal.clone(),
+            refusal.actor.clone(),
             refusal.account_id.clone(),
             refusal.source_address.clone(),
             refusal.request_id.clone(),
@@ -71,7 +71,7 @@ fn refusal_table(refusals: &[proto::Refusal]) -> String {
         "CODE",
         "CALL",
         "INSTANCE",
-        "PRINCIPAL",
+        "ACTOR",
         "ACCOUNT",
         "FROM",
         "REQUEST ID",

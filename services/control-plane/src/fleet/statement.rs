@@ -47,9 +47,9 @@ fn parsed<T>(wrong: &mut Violations, field: &'static str, value: Result<T, impl 
 }
 
 fn outcome(wrong: &mut Violations, message: &v1::ReportReceiptRequest) -> Option<Outcome> {
-    let digest = match message.digest.as_str() {
+    let digest = match message.bundle_digest.as_str() {
         "" => None,
-        text => parsed(wrong, "digest", text.parse::<Sha256>()),
+        text => parsed(wrong, "bundle_digest", text.parse::<Sha256>()),
     };
     let applied_at = message.applied_at.as_ref().and_then(|time| {
         let micros = catrust_trust_feed::canonical::micros(time).ok_or("is out of range");
@@ -57,8 +57,8 @@ fn outcome(wrong: &mut Violations, message: &v1::ReportReceiptRequest) -> Option
     });
     match message.outcome() {
         v1::ReceiptOutcome::Applied => {
-            if message.digest.is_empty() {
-                wrong.push(("digest", "is required where the outcome is APPLIED".to_owned()));
+            if message.bundle_digest.is_empty() {
+                wrong.push(("bundle_digest", "is required where the outcome is APPLIED".to_owned()));
             }
             if !message.refusal.is_empty() {
                 wrong.push(("refusal", "must be empty where the outcome is APPLIED".to_owned()));
@@ -97,7 +97,7 @@ mod tests {
             broker_id: "b".to_owned(),
             mqtt_instance_id: "i".to_owned(),
             revision: 3,
-            digest: "0".repeat(64),
+            bundle_digest: "0".repeat(64),
             outcome: v1::ReceiptOutcome::Applied.into(),
             enforcement: v1::Enforcement::Tls.into(),
             sessions_cut: 4,
@@ -108,7 +108,7 @@ mod tests {
 
     fn refused(reason: &str) -> v1::ReportReceiptRequest {
         let outcome = v1::ReceiptOutcome::Refused.into();
-        v1::ReportReceiptRequest { outcome, refusal: reason.to_owned(), digest: String::new(), ..applied() }
+        v1::ReportReceiptRequest { outcome, refusal: reason.to_owned(), bundle_digest: String::new(), ..applied() }
     }
 
     #[test]
@@ -128,8 +128,8 @@ mod tests {
         let cases: [(&str, Edit); 11] = [
             ("broker_id", |m| m.broker_id = "a.b".to_owned()),
             ("mqtt_instance_id", |m| m.mqtt_instance_id.clear()),
-            ("digest", |m| m.digest = "xyz".to_owned()),
-            ("digest", |m| m.digest.clear()),
+            ("bundle_digest", |m| m.bundle_digest = "xyz".to_owned()),
+            ("bundle_digest", |m| m.bundle_digest.clear()),
             ("outcome", |m| m.outcome = 0),
             ("outcome", |m| m.outcome = 77),
             ("enforcement", |m| m.enforcement = 0),

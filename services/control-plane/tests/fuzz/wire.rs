@@ -175,7 +175,7 @@ fn receipts() {
         broker_id: "broker-1".into(),
         mqtt_instance_id: "fleet-a".into(),
         revision: 7,
-        digest: "ab".repeat(32),
+        bundle_digest: "ab".repeat(32),
         ..ReportReceiptRequest::default()
     };
     run(&Corpus::of([serde_json::to_vec(&receipt).unwrap()], WORDS), |input| {

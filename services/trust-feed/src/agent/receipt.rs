@@ -71,7 +71,7 @@ impl Speaker {
             broker_id: self.broker_id.to_string(),
             mqtt_instance_id: self.instance_id.to_string(),
             revision,
-            digest: digest.to_string(),
+            bundle_digest: digest.to_string(),
             outcome: outcome.into(),
             refusal,
             enforcement: enforcement.into(),

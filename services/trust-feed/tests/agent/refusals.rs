@@ -26,7 +26,7 @@ async fn a_forged_and_an_old_bundle_are_refused_with_a_receipt_and_the_agent_goe
     *world.planted.lock().unwrap() = planted(Body::Bundle(forged));
     let receipt = world.receipt(77, proto::ReceiptOutcome::Refused).await;
     assert!(receipt.refusal.contains("signature does not match"), "{}", receipt.refusal);
-    assert_eq!(receipt.digest, world.bundle().bundle_digest, "what is enforced all the same");
+    assert_eq!(receipt.bundle_digest, world.bundle().bundle_digest, "what is enforced all the same");
 
     *world.planted.lock().unwrap() = planted(Body::Bundle(old));
     let receipt = world.receipt(1, proto::ReceiptOutcome::Refused).await;

@@ -42,7 +42,7 @@ async fn a_change_comes_by_nats_and_its_receipt_goes_back_there_with_the_trace()
     });
     let (receipt, headers) = receipt.await.expect("a receipt on NATS");
     assert_eq!(receipt.outcome(), proto::ReceiptOutcome::Applied);
-    assert_eq!(receipt.digest, last.bundle.digest.to_string());
+    assert_eq!(receipt.bundle_digest, last.bundle.digest.to_string());
     assert_eq!((&*receipt.broker_id, receipt.sessions_cut), ("broker-1", 1));
     let trace = headers.get("traceparent").map(async_nats::HeaderValue::as_str);
     assert!(trace.is_some_and(|trace| trace.starts_with("00-")), "{headers:?}");

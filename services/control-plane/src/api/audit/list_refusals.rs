@@ -25,7 +25,7 @@ pub(super) async fn handle(
         true => Some(None),
         false => fields.account_id(&request.account_id).map(Some),
     };
-    let principal = fields.actor("principal", &request.principal);
+    let actor = fields.actor("actor", &request.actor);
     let code = match request.code.len() <= MAX_CODE && request.code.chars().all(char::is_alphanumeric) {
         true => Some(request.code.clone()),
         false => {
@@ -33,7 +33,7 @@ pub(super) async fn handle(
             None
         }
     };
-    let (Some(page_size), Some(account), Some(principal), Some(code)) = (page_size, account, principal, code)
+    let (Some(page_size), Some(account), Some(actor), Some(code)) = (page_size, account, actor, code)
     else {
         return Err(fields.into_error());
     };
@@ -45,7 +45,7 @@ pub(super) async fn handle(
 
     admit(api, call, account.as_ref())?;
     let filter =
-        RefusalFilter { account_id: request.account_id, principal: principal.unwrap_or_default(), code };
+        RefusalFilter { account_id: request.account_id, principal: actor.unwrap_or_default(), code };
     let mut found = api.store.list_refusals(&filter, before, page_size + 1).await?;
     let more = found.len() > page_size as usize;
     found.truncate(page_size as usize);
@@ -79,7 +79,7 @@ fn message(refusal: Refusal) -> v1::Refusal {
         first_at: Some(timestamp(refusal.first_at)),
         last_at: Some(timestamp(refusal.last_at)),
         attempts: refusal.attempts,
-        principal: refusal.principal,
+        actor: refusal.principal,
         account_id: refusal.account_id,
         method: refusal.method,
         code: refusal.code,

@@ -38,7 +38,7 @@ pub(super) async fn handle(
     Ok(v1::ProveEventResponse {
         request_id: call.request_id.to_string(),
         row: Some(log_row(event)),
-        previous_hash: proof.previous_hash.to_string(),
+        previous_event_hash: proof.previous_hash.to_string(),
         inclusion_path: proof.inclusion_path.iter().map(ToString::to_string).collect(),
         checkpoint: proof.checkpoint,
     })
@@ -79,6 +79,6 @@ fn log_row(event: RecordedEvent) -> v1::LogRow {
         request_id: event.request_id.to_string(),
         traceparent: event.traceparent,
         occurred_at: Some(timestamp(event.occurred_at)),
-        hash: event.hash.to_string(),
+        event_hash: event.hash.to_string(),
     }
 }

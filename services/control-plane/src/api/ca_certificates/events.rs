@@ -84,13 +84,14 @@ fn scope(fields: &mut Fields, request: &v1::ListCaCertificateEventsRequest) -> O
 fn types(fields: &mut Fields, request: &v1::ListCaCertificateEventsRequest) -> Option<Vec<EventType>> {
     let state = fields.state(request.state);
     let known = |name: &String| EventType::trust_changes().any(|kind| kind.name() == name);
-    if let Some(unknown) = request.types.iter().find(|name| !known(name)) {
+    if let Some(unknown) = request.event_types.iter().find(|name| !known(name)) {
         let names: Vec<&str> = EventType::trust_changes().map(EventType::name).collect();
-        fields.complain("types", format!("{:?} is none of {}", shortened(unknown), names.join(", ")));
+        fields.complain("event_types", format!("{:?} is none of {}", shortened(unknown), names.join(", ")));
         return None;
     }
-    let wanted =
-        |kind: &EventType| request.types.is_empty() || request.types.iter().any(|name| name == kind.name());
+    let wanted = |kind: &EventType| {
+        request.event_types.is_empty() || request.event_types.iter().any(|name| name == kind.name())
+    };
     let outcome = match state? {
         v1::CaCertificateState::Unspecified => None,
         v1::CaCertificateState::Active => Some(TrustOutcome::Active),

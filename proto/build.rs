@@ -14,6 +14,9 @@ const FILES: [&str; 6] = [
     "catrust/v1/audit_service.proto",
 ];
 
+/// Stands before each client and server.
+const SERVICES: &str = r#"#[cfg(feature = "services")]"#;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in FILES {
         println!("cargo:rerun-if-changed={file}");
@@ -27,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".google.protobuf.Timestamp", "crate::Timestamp")
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_well_known_types(true)
+        .client_mod_attribute("catrust", SERVICES)
+        .server_mod_attribute("catrust", SERVICES)
         .compile_fds(descriptors)?;
 
     pbjson_build::Builder::new().register_descriptors(&encoded)?.build(&[".catrust"])?;

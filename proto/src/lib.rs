@@ -1,8 +1,8 @@
 //! The contract: `catrust/v1/*.proto` and the code generated from it, nothing by hand
 //! but [`Timestamp`].
 //!
-//! [`v1`] holds the messages, their ProtoJSON (`serde`), and the tonic clients
-//! and servers. The comments of the `.proto` files are the documentation.
+//! [`v1`] holds the messages, their ProtoJSON (`serde`), and, with the feature `services`,
+//! the tonic clients and servers. The comments of the `.proto` files are the documentation.
 
 mod timestamp;
 
@@ -16,7 +16,7 @@ pub use timestamp::Timestamp;
     reason = "generated; the .proto files carry the comments, and the generator its own style"
 )]
 pub mod v1 {
-    tonic::include_proto!("catrust.v1");
+    include!(concat!(env!("OUT_DIR"), "/catrust.v1.rs"));
     include!(concat!(env!("OUT_DIR"), "/catrust.v1.serde.rs"));
 }
 

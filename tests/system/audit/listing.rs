@@ -150,7 +150,10 @@ async fn filters_that_mean_nothing_are_refused_by_name(site: &Site) -> anyhow::R
         ("sn", ListCaCertificateEventsRequest { sn: "01".to_owned(), ..valid_account.clone() }),
         ("actor", ListCaCertificateEventsRequest { actor: "a".repeat(1_025), ..valid.clone() }),
         ("actor", ListCaCertificateEventsRequest { actor: "a\n".to_owned(), ..valid.clone() }),
-        ("event_types", ListCaCertificateEventsRequest { event_types: vec!["Inactivated".to_owned()], ..valid.clone() }),
+        (
+            "event_types",
+            ListCaCertificateEventsRequest { event_types: vec!["Inactivated".to_owned()], ..valid.clone() },
+        ),
         ("state", ListCaCertificateEventsRequest { state: 9, ..valid.clone() }),
         ("occurred_from", ListCaCertificateEventsRequest { occurred_from: time(0, 1), ..valid.clone() }),
         (

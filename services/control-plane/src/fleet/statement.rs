@@ -108,7 +108,12 @@ mod tests {
 
     fn refused(reason: &str) -> v1::ReportReceiptRequest {
         let outcome = v1::ReceiptOutcome::Refused.into();
-        v1::ReportReceiptRequest { outcome, refusal: reason.to_owned(), bundle_digest: String::new(), ..applied() }
+        v1::ReportReceiptRequest {
+            outcome,
+            refusal: reason.to_owned(),
+            bundle_digest: String::new(),
+            ..applied()
+        }
     }
 
     #[test]

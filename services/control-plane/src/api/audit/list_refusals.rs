@@ -33,8 +33,7 @@ pub(super) async fn handle(
             None
         }
     };
-    let (Some(page_size), Some(account), Some(actor), Some(code)) = (page_size, account, actor, code)
-    else {
+    let (Some(page_size), Some(account), Some(actor), Some(code)) = (page_size, account, actor, code) else {
         return Err(fields.into_error());
     };
     let list = list_name(&request);
@@ -44,8 +43,7 @@ pub(super) async fn handle(
     };
 
     admit(api, call, account.as_ref())?;
-    let filter =
-        RefusalFilter { account_id: request.account_id, principal: actor.unwrap_or_default(), code };
+    let filter = RefusalFilter { account_id: request.account_id, principal: actor.unwrap_or_default(), code };
     let mut found = api.store.list_refusals(&filter, before, page_size + 1).await?;
     let more = found.len() > page_size as usize;
     found.truncate(page_size as usize);

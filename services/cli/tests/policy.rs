@@ -14,8 +14,8 @@ fn catrust(arguments: &[&str]) -> Output {
     command.args(["--token-file", "/nonexistent"]).args(arguments).output().unwrap()
 }
 
-fn text(octets: &[u8]) -> String {
-    String::from_utf8(octets.to_vec()).unwrap()
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 fn samples() -> String {

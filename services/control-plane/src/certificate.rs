@@ -163,7 +163,7 @@ fn serial_number(ca: &X509Certificate<'_>) -> Result<SerialNumber, ApiError> {
     if octets.first().is_some_and(|first| first & 0x80 != 0) {
         return Err(unusable(CA_FIELD, "has a negative serial number (RFC 5280 §4.1.2.2)"));
     }
-    SerialNumber::from_octets(octets)
+    SerialNumber::from_bytes(octets)
         .map_err(|problem| unusable(CA_FIELD, format!("has a serial number that {problem}")))
 }
 

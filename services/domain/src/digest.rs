@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use sha2::Digest as _;
 
-/// A SHA-256 value: 32 octets, spelled as 64 lower-case hexadecimal digits.
+/// A SHA-256 value: 32 bytes, spelled as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256(pub [u8; 32]);
 
@@ -20,20 +20,20 @@ impl Sha256 {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The 32 octets.
+    /// The 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
     /// Its digits, without an allocation: some ten of them are written for each event. Twice
-    /// as many digits as octets never fail to fit.
+    /// as many digits as bytes never fail to fit.
     fn spell<'a>(&self, digits: &'a mut [u8; 64]) -> Result<&'a str, fmt::Error> {
         hex::encode_to_slice(self.0, digits).map_err(|_| fmt::Error)?;
         std::str::from_utf8(digits).map_err(|_| fmt::Error)
     }
 
-    /// Takes exactly 32 octets.
+    /// Takes exactly 32 bytes.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)

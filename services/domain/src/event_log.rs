@@ -1,8 +1,8 @@
 //! The append-only table of facts: its rows, and the chain that holds them.
 //!
 //! `hash = SHA-256(previous hash ‖ canonical row)`, where the canonical row is the
-//! netstrings (`<length>:<octets>,`) of every column but `hash`, in the order of
-//! the table, absent values as empty ones. One octet changed in any row breaks
+//! netstrings (`<length>:<bytes>,`) of every column but `hash`, in the order of
+//! the table, absent values as empty ones. One byte changed in any row breaks
 //! the chain from that row on.
 
 use std::io::Write as _;
@@ -17,10 +17,10 @@ use crate::serial_number::SerialNumber;
 use crate::timestamp::Timestamp;
 
 /// Appends one netstring to `out`.
-pub fn put_netstring(out: &mut Vec<u8>, octets: &[u8]) {
+pub fn put_netstring(out: &mut Vec<u8>, bytes: &[u8]) {
     // Writing to a Vec cannot fail.
-    let _ = write!(out, "{}:", octets.len());
-    out.extend_from_slice(octets);
+    let _ = write!(out, "{}:", bytes.len());
+    out.extend_from_slice(bytes);
     out.push(b',');
 }
 
@@ -212,8 +212,8 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_sha256()(octets in any::<[u8; 32]>()) -> Sha256 {
-            Sha256(octets)
+        fn any_sha256()(bytes in any::<[u8; 32]>()) -> Sha256 {
+            Sha256(bytes)
         }
     }
 

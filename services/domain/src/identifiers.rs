@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest identifier, in octets.
+/// Longest identifier, in bytes.
 pub const MAX_IDENTIFIER_LENGTH: usize = 64;
 
 /// The text is not an identifier; `Display` says what to do about it.
@@ -18,7 +18,7 @@ pub enum InvalidIdentifier {
     /// Nothing was given.
     #[error("is required")]
     Missing,
-    /// More than [`MAX_IDENTIFIER_LENGTH`] octets.
+    /// More than [`MAX_IDENTIFIER_LENGTH`] bytes.
     #[error("is longer than 64 characters")]
     TooLong,
     /// A character outside the permitted ones.

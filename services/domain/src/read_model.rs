@@ -118,7 +118,7 @@ impl ReadModel {
     }
 
     /// Serial numbers of the other CA certificates with the same public key, ascending
-    /// by the octets of their spelling.
+    /// by the bytes of their spelling.
     #[must_use]
     pub fn same_key_sns(&self, id: &InstanceId, facts: &CertificateFacts) -> Vec<SerialNumber> {
         self.certificates

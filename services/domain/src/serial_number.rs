@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 /// Longest spelling that is accepted, in bytes (the vendor's limit).
 pub const MAX_SPELLING_LENGTH: usize = 128;
 
-/// Serial number of a certificate: upper-case hexadecimal in whole octets without
-/// leading zero octets, as `openssl x509 -serial` prints it. Zero is `00`.
+/// Serial number of a certificate: upper-case hexadecimal in whole bytes without
+/// leading zero bytes, as `openssl x509 -serial` prints it. Zero is `00`.
 ///
 /// Unique only within its issuer (RFC 5280 §4.1.2.2): an alias inside one
 /// instance, never an identity on the enforcing side.
@@ -26,21 +26,21 @@ pub enum InvalidSerialNumber {
     /// More than [`MAX_SPELLING_LENGTH`] bytes.
     #[error("is longer than 128 bytes")]
     TooLong,
-    /// Not hexadecimal, or colons not between octets.
+    /// Not hexadecimal, or colons not between bytes.
     #[error("is not hexadecimal; spell it like `openssl x509 -serial` does, for example 7A0F or 7A:0F")]
     NotHexadecimal,
 }
 
 impl SerialNumber {
-    /// Takes the octets of a certificate's serial number, big endian, not negative.
+    /// Takes the bytes of a certificate's serial number, big endian, not negative.
     ///
     /// # Errors
     /// [`InvalidSerialNumber::TooLong`] where the canonical spelling would exceed
-    /// [`MAX_SPELLING_LENGTH`]; [`InvalidSerialNumber::Missing`] for no octets.
-    pub fn from_octets(octets: &[u8]) -> Result<Self, InvalidSerialNumber> {
-        // DER puts a zero octet before a set high bit: it is not part of the spelling.
-        let significant = octets.iter().position(|octet| *octet != 0);
-        hex::encode(significant.map_or_else(|| &octets[..octets.len().min(1)], |first| &octets[first..]))
+    /// [`MAX_SPELLING_LENGTH`]; [`InvalidSerialNumber::Missing`] for no bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidSerialNumber> {
+        // DER puts a zero byte before a set high bit: it is not part of the spelling.
+        let significant = bytes.iter().position(|byte| *byte != 0);
+        hex::encode(significant.map_or_else(|| &bytes[..bytes.len().min(1)], |first| &bytes[first..]))
             .parse()
     }
 
@@ -78,8 +78,8 @@ fn digits_of(text: &str) -> Option<String> {
     let has_colons = body.contains(':');
     let mut digits = String::with_capacity(body.len());
     for (index, group) in body.split(':').enumerate() {
-        let whole_octet = group.len() == 2 || (index == 0 && group.len() == 1);
-        if group.is_empty() || (has_colons && !whole_octet) {
+        let whole_byte = group.len() == 2 || (index == 0 && group.len() == 1);
+        if group.is_empty() || (has_colons && !whole_byte) {
             return None;
         }
         if !group.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_and_odd_digits_are_whole_octets() {
+    fn zero_and_odd_digits_are_whole_bytes() {
         assert_eq!("0".parse::<SerialNumber>().map(String::from), Ok("00".into()));
         assert_eq!("F".parse::<SerialNumber>().map(String::from), Ok("0F".into()));
         assert_eq!("1:02".parse::<SerialNumber>().map(String::from), Ok("0102".into()));
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn leading_zero_octets_do_not_count() {
-        assert_eq!(SerialNumber::from_octets(&[0, 0x80]).map(String::from), Ok("80".into()));
-        assert_eq!(SerialNumber::from_octets(&[0; 99]).map(String::from), Ok("00".into()));
-        assert_eq!(SerialNumber::from_octets(&[]), Err(InvalidSerialNumber::Missing));
+    fn leading_zero_bytes_do_not_count() {
+        assert_eq!(SerialNumber::from_bytes(&[0, 0x80]).map(String::from), Ok("80".into()));
+        assert_eq!(SerialNumber::from_bytes(&[0; 99]).map(String::from), Ok("00".into()));
+        assert_eq!(SerialNumber::from_bytes(&[]), Err(InvalidSerialNumber::Missing));
         let longest = [vec![0], vec![0xff; 64]].concat();
-        assert_eq!(SerialNumber::from_octets(&longest).map(String::from), Ok("F".repeat(128)));
-        assert_eq!(SerialNumber::from_octets(&[1; 65]), Err(InvalidSerialNumber::TooLong));
+        assert_eq!(SerialNumber::from_bytes(&longest).map(String::from), Ok("F".repeat(128)));
+        assert_eq!(SerialNumber::from_bytes(&[1; 65]), Err(InvalidSerialNumber::TooLong));
     }
 
     proptest! {
@@ -164,13 +164,13 @@ mod tests {
         }
 
         #[test]
-        fn octets_survive_every_spelling(octets in proptest::collection::vec(any::<u8>(), 1..40)) {
-            let serial = SerialNumber::from_octets(&octets).unwrap();
-            let colons = octets.iter().map(|o| format!("{o:02x}")).collect::<Vec<_>>().join(":");
+        fn bytes_survive_every_spelling(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {
+            let serial = SerialNumber::from_bytes(&bytes).unwrap();
+            let colons = bytes.iter().map(|o| format!("{o:02x}")).collect::<Vec<_>>().join(":");
             if colons.len() <= MAX_SPELLING_LENGTH {
                 prop_assert_eq!(colons.parse::<SerialNumber>().unwrap(), serial.clone());
             }
-            prop_assert_eq!(format!("0x00{}", hex::encode(&octets)).parse::<SerialNumber>().unwrap(), serial);
+            prop_assert_eq!(format!("0x00{}", hex::encode(&bytes)).parse::<SerialNumber>().unwrap(), serial);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::digest::Sha256;
 
 /// Words of the state.
 const WORDS: usize = 1024;
-/// Octets of the state as stored.
+/// Bytes of the state as stored.
 pub const SET_HASH_LENGTH: usize = WORDS * 2;
 
 const DIGEST_CONTEXT: &[u8] = b"catrust/bundle-digest/v1\0";
@@ -46,8 +46,8 @@ impl SetHash {
         let mut hasher = blake3::Hasher::new();
         hasher.update(element);
         hasher.finalize_xof().fill(&mut expanded);
-        for (word, octets) in self.0.iter_mut().zip(expanded.as_chunks::<2>().0) {
-            *word = operation(*word, u16::from_le_bytes(*octets));
+        for (word, pair) in self.0.iter_mut().zip(expanded.as_chunks::<2>().0) {
+            *word = operation(*word, u16::from_le_bytes(*pair));
         }
     }
 
@@ -57,15 +57,15 @@ impl SetHash {
         self.0.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
-    /// Reads a stored state; `None` unless it has [`SET_HASH_LENGTH`] octets.
+    /// Reads a stored state; `None` unless it has [`SET_HASH_LENGTH`] bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != SET_HASH_LENGTH {
             return None;
         }
         let mut words = Box::new([0; WORDS]);
-        for (word, octets) in words.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *word = u16::from_le_bytes(*octets);
+        for (word, pair) in words.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *word = u16::from_le_bytes(*pair);
         }
         Some(Self(words))
     }

@@ -24,7 +24,7 @@ impl From<&CaCertificate> for TrustEntry {
     }
 }
 
-/// Canonical octets of an entry: what the bundle digest is made of. Everything
+/// Canonical bytes of an entry: what the bundle digest is made of. Everything
 /// else about a certificate follows from the DER that `sha256` names.
 #[must_use]
 pub fn canonical_entry(sha256: &Sha256, spki_sha256: &Sha256, state: CaState) -> Vec<u8> {

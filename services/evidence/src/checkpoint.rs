@@ -32,7 +32,7 @@ pub struct Checkpoint {
 pub struct SignedCheckpoint {
     /// What it says.
     pub checkpoint: Checkpoint,
-    /// The signed note, octet by octet.
+    /// The signed note, byte for byte.
     pub note: String,
 }
 
@@ -76,7 +76,7 @@ impl Checkpoint {
         }
         let root = lines.next().ok_or(malformed("no root"))?;
         let root = STANDARD.decode(root).map_err(|_| malformed("the root is not base64"))?;
-        let root = Sha256::from_slice(&root).ok_or(malformed("the root is not 32 octets"))?;
+        let root = Sha256::from_slice(&root).ok_or(malformed("the root is not 32 bytes"))?;
         Ok(Self { origin: origin.to_owned(), size: number, root })
     }
 }

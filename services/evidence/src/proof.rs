@@ -23,7 +23,7 @@ pub struct EventProof {
     /// Hash of the row before; 64 zeros for position 1.
     pub previous_hash: Sha256,
     /// Roots from the leaf's sibling upwards, RFC 9162 §2.1.3. The leaf is number
-    /// `position - 1`, its octets are the row's hash, the size is the checkpoint's.
+    /// `position - 1`, its bytes are the row's hash, the size is the checkpoint's.
     pub inclusion_path: Vec<Sha256>,
     /// The checkpoint: a signed note.
     pub checkpoint: String,

@@ -32,7 +32,7 @@ pub struct Row {
     pub event_type: String,
     /// Version of the payload's shape.
     pub schema_version: u16,
-    /// The fact: JSON, octet by octet as stored, hence a string.
+    /// The fact: JSON, byte for byte as stored, hence a string.
     pub payload: String,
     /// Principal that asked for it.
     pub actor: String,

@@ -1,6 +1,6 @@
 //! The Merkle tree of RFC 9162 §2.1, over the hashes of the log's rows.
 //!
-//! Leaf `i` (from 0) is the hash of the row at position `i + 1`, 32 octets. Inner nodes are
+//! Leaf `i` (from 0) is the hash of the row at position `i + 1`, 32 bytes. Inner nodes are
 //! not kept by anybody who only checks; a store keeps those of perfect subtrees, and
 //! [`Span::perfect`] takes whatever range a proof needs apart into such subtrees.
 

@@ -86,13 +86,13 @@ fn an_export_a_proof_and_checkpoints_of_a_real_log_hold() {
 fn every_changed_byte_of_an_export_is_noticed() {
     let keys = TrustKeys::from_pem(&read("key.pem")).unwrap();
     let export = read("export.jsonl").into_bytes();
-    let holds = |octets: &[u8]| -> bool {
-        let Ok(text) = std::str::from_utf8(octets) else { return false };
+    let holds = |bytes: &[u8]| -> bool {
+        let Ok(text) = std::str::from_utf8(bytes) else { return false };
         let mut verifier = ExportVerifier::new(&keys, &[]);
         text.lines().all(|line| verifier.line(line).is_ok()) && verifier.finish().is_ok()
     };
     assert!(holds(&export));
-    let first_row = export.iter().position(|octet| *octet == b'\n').unwrap();
+    let first_row = export.iter().position(|byte| *byte == b'\n').unwrap();
     for index in first_row..export.len() - 1 {
         let mut changed = export.clone();
         changed[index] ^= 1;

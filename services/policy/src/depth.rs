@@ -8,24 +8,24 @@
 /// Most levels of one policy: brackets open at once, operators and dots.
 pub(crate) const DEEPEST: usize = 256;
 
-/// Where a policy goes too deep, as an octet offset.
+/// Where a policy goes too deep, as a byte offset.
 ///
 /// Every operator of a policy counts as one level, as if they all stood in one chain: a
 /// bound that can be counted without parsing.
 pub(crate) fn too_deep(text: &str) -> Option<usize> {
-    let octets = text.as_bytes();
+    let bytes = text.as_bytes();
     let (mut open, mut links) = (0_usize, 0_usize);
     let mut at = 0;
-    while let Some(octet) = octets.get(at) {
-        let rest = &octets[at..];
+    while let Some(byte) = bytes.get(at) {
+        let rest = &bytes[at..];
         let mut length = 1;
-        match octet {
+        match byte {
             b'"' => length = quoted(rest),
             b'/' if rest.starts_with(b"//") => length = line(rest),
             b'(' | b'[' | b'{' => open += 1,
             b')' | b']' | b'}' => open = open.saturating_sub(1),
             b';' => (open, links) = (0, 0),
-            b'|' | b'&' if rest.get(1) == Some(octet) => (links, length) = (links + 1, 2),
+            b'|' | b'&' if rest.get(1) == Some(byte) => (links, length) = (links + 1, 2),
             b'+' | b'-' | b'*' | b'.' | b'!' => links += 1,
             b'e' if rest.starts_with(b"else") => (links, length) = (links + 1, 4),
             _ => {}
@@ -39,10 +39,10 @@ pub(crate) fn too_deep(text: &str) -> Option<usize> {
 }
 
 /// Length of a text in quotes. One that is never closed is no token: the parser stops there.
-fn quoted(octets: &[u8]) -> usize {
+fn quoted(bytes: &[u8]) -> usize {
     let mut at = 1;
     loop {
-        match octets.get(at) {
+        match bytes.get(at) {
             None => return at,
             Some(b'"') => return at + 1,
             Some(b'\\') => at += 2,
@@ -51,8 +51,8 @@ fn quoted(octets: &[u8]) -> usize {
     }
 }
 
-fn line(octets: &[u8]) -> usize {
-    octets.iter().position(|octet| matches!(octet, b'\n' | b'\r')).unwrap_or(octets.len())
+fn line(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::problem::{Problem, Refused, accept};
 
-/// Largest file, in octets.
+/// Largest file, in bytes.
 const LARGEST_FILE: u64 = 256 * 1024;
-/// Most octets of a whole folder: a wrong path must not fill the memory.
+/// Most bytes of a whole folder: a wrong path must not fill the memory.
 const LARGEST_FOLDER: u64 = 64 * 1024 * 1024;
 
 /// How a file is read.
@@ -62,7 +62,7 @@ impl Bundle {
     /// # Errors
     /// [`Refused`] with everything that is no policy file, or cannot be read.
     pub fn read(folder: &Path) -> Result<Self, Refused> {
-        let mut reader = Reader { files: Vec::new(), octets: 0, problems: Vec::new() };
+        let mut reader = Reader { files: Vec::new(), bytes: 0, problems: Vec::new() };
         reader.folder(folder);
         if reader.problems.is_empty() && reader.files.is_empty() {
             let message = format!("{} holds no policy: nobody could call", folder.display());
@@ -95,7 +95,7 @@ impl Bundle {
 fn version(files: &[PolicyFile]) -> String {
     let mut hash = Sha256::new();
     for part in files.iter().flat_map(|file| [&file.path, &file.text]) {
-        // With its length, so that no two bundles run together to the same octets.
+        // With its length, so that no two bundles run together to the same bytes.
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -104,7 +104,7 @@ fn version(files: &[PolicyFile]) -> String {
 
 struct Reader {
     files: Vec<PolicyFile>,
-    octets: u64,
+    bytes: u64,
     problems: Vec<Problem>,
 }
 
@@ -150,15 +150,15 @@ impl Reader {
         if !found.is_file() {
             return Err("is no file".to_owned());
         }
-        self.octets = self.octets.saturating_add(found.len());
-        if found.len() > LARGEST_FILE || self.octets > LARGEST_FOLDER {
+        self.bytes = self.bytes.saturating_add(found.len());
+        if found.len() > LARGEST_FILE || self.bytes > LARGEST_FOLDER {
             return Err(format!(
-                "is too much: a file may have {LARGEST_FILE} octets, all together {LARGEST_FOLDER}"
+                "is too much: a file may have {LARGEST_FILE} bytes, all together {LARGEST_FOLDER}"
             ));
         }
-        let octets = fs::read(file).map_err(unreadable)?;
-        String::from_utf8(octets)
-            .map_err(|error| format!("is not UTF-8 after octet {}", error.utf8_error().valid_up_to()))
+        let bytes = fs::read(file).map_err(unreadable)?;
+        String::from_utf8(bytes)
+            .map_err(|error| format!("is not UTF-8 after byte {}", error.utf8_error().valid_up_to()))
     }
 
     /// Names and paths of what lies in a folder, hidden ones left out, sorted.

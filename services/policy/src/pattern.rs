@@ -3,7 +3,7 @@
 /// Segments of a resource: `acs:mq:REGION:ACCOUNT:INSTANCE`.
 const SEGMENTS: usize = 5;
 
-/// Longest pattern, in octets.
+/// Longest pattern, in bytes.
 const LONGEST: usize = 512;
 
 /// Whether the pattern stands for the whole of `text`. Case matters.
@@ -40,7 +40,7 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
 /// Why it can stand for nobody.
 pub(crate) fn check_principal(pattern: &str) -> Result<(), String> {
     if pattern.is_empty() || pattern.len() > LONGEST || pattern.chars().any(char::is_control) {
-        return Err(format!("{pattern:?} must have 1 to {LONGEST} octets, no control characters among them"));
+        return Err(format!("{pattern:?} must have 1 to {LONGEST} bytes, no control characters among them"));
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(crate) fn accept<T>(value: T, mut problems: Vec<Problem>) -> Result<T, Refus
     Err(Refused(problems))
 }
 
-/// Line of an octet offset, from 1.
+/// Line of a byte offset, from 1.
 pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     let before = &text.as_bytes()[..offset.min(text.len())];
     before.iter().filter(|byte| **byte == b'\n').count() + 1

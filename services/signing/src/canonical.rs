@@ -85,12 +85,12 @@ pub enum KeyRefusal {
 
 /// Keys that somebody believes, at one moment.
 pub trait Keys {
-    /// Checks that the named key made `signature` over `octets`, and is to be believed.
+    /// Checks that the named key made `signature` over `bytes`, and is to be believed.
     ///
     /// # Errors
     /// [`VerifyError::UnknownKey`], [`VerifyError::BadSignature`],
     /// [`VerifyError::UnusableKey`].
-    fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Result<(), VerifyError>;
+    fn check(&self, key_id: &str, bytes: &[u8], signature: &[u8]) -> Result<(), VerifyError>;
 }
 
 /// A message whose signature was checked against keys that are believed. Only
@@ -130,7 +130,7 @@ pub trait Signed: Sized {
     /// Puts a signature in.
     fn set_signature(&mut self, signature: Signature);
 
-    /// The octets that the signature covers.
+    /// The bytes that the signature covers.
     ///
     /// # Errors
     /// [`NotCanonical`] names the field.

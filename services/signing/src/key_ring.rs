@@ -157,13 +157,13 @@ pub struct KeysAt<'a> {
 }
 
 impl Keys for KeysAt<'_> {
-    fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+    fn check(&self, key_id: &str, bytes: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
         let ring = self.ring;
         // The signature first, so that a refusal of the key says who has really signed.
         match &ring.set {
-            _ if ring.pinned.contains(key_id) => ring.pinned.check(key_id, octets, signature)?,
+            _ if ring.pinned.contains(key_id) => ring.pinned.check(key_id, bytes, signature)?,
             Some(set) => {
-                set.check_signature(key_id, octets, signature)?;
+                set.check_signature(key_id, bytes, signature)?;
             }
             None => {}
         }

@@ -209,11 +209,11 @@ impl KeySet {
     pub(crate) fn check_signature(
         &self,
         key_id: &str,
-        octets: &[u8],
+        bytes: &[u8],
         signature: &[u8],
     ) -> Result<&EventKey, VerifyError> {
         let key = self.key(key_id).ok_or_else(|| VerifyError::UnknownKey { key_id: key_id.to_owned() })?;
-        key.public_key.check(key_id, octets, signature)?;
+        key.public_key.check(key_id, bytes, signature)?;
         Ok(key)
     }
 }

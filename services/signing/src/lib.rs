@@ -1,6 +1,6 @@
 //! What is signed, with which key, and who believes it.
 //!
-//! [`canonical`] says which octets of a message a signature covers, [`signing`] what
+//! [`canonical`] says which bytes of a message a signature covers, [`signing`] what
 //! keys are, [`pem`] how they are written down; [`key_set`] is how a root key vouches for
 //! the keys of the feed, and [`key_ring`] what a reader believes at a moment. Servers,
 //! agents and the command line share it, so it knows no network, no runtime and no clock:

@@ -1,7 +1,7 @@
 //! Signed notes (<https://c2sp.org/signed-note>): a text for people, signed, in one file.
 //!
 //! The text ends with a line break; an empty line and one line per signature follow:
-//! `— NAME base64(key id, 4 octets || Ed25519 signature over the text)`. No text of a note
+//! `— NAME base64(key id, 4 bytes || Ed25519 signature over the text)`. No text of a note
 //! is the signing input of a message ([`crate::canonical`]): those begin with a digit and
 //! hold no line break at their end, a note's first line is its origin and never does.
 
@@ -88,7 +88,7 @@ pub fn open<'a>(note: &'a str, keys: &TrustKeys) -> Result<Opened<'a>, NoteError
     Err(NoteError::UnknownKey)
 }
 
-/// `SHA-256(name || 0x0A || type || public key)`, the first four octets.
+/// `SHA-256(name || 0x0A || type || public key)`, the first four bytes.
 fn key_id(name: &str, raw: &[u8; 32]) -> [u8; 4] {
     let hash = Sha256::of(&[name.as_bytes(), b"\n", &[ED25519], raw].concat());
     let [a, b, c, d, ..] = *hash.as_bytes();

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// Octets per line of base64, as RFC 7468 §2 asks of writers.
+/// Bytes per line of base64, as RFC 7468 §2 asks of writers.
 const LINE: usize = 64;
 
 /// Reads the content of every block with `label`; blocks with other labels and

@@ -17,10 +17,10 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 use crate::canonical::{Keys, VerifyError};
 use crate::pem;
 
-/// DER in front of the 32 octet seed of a PKCS#8 version 1 key (RFC 8410 §7).
+/// DER in front of the 32 byte seed of a PKCS#8 version 1 key (RFC 8410 §7).
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
-/// DER in front of the 32 octet key of a SubjectPublicKeyInfo (RFC 8410 §4).
+/// DER in front of the 32 byte key of a SubjectPublicKeyInfo (RFC 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
@@ -55,7 +55,7 @@ fn read(path: &Path) -> Result<String, KeyError> {
     std::fs::read_to_string(path).map_err(|source| KeyError::Unreadable { path: path.to_owned(), source })
 }
 
-/// Name of a key: the first 16 hexadecimal digits of the SHA-256 of its octets.
+/// Name of a key: the first 16 hexadecimal digits of the SHA-256 of its bytes.
 fn key_id(public_key: &[u8]) -> String {
     hex::encode(&Sha256::of(public_key).as_bytes()[..8])
 }
@@ -119,14 +119,14 @@ impl SigningKey {
         *Sha256::of(&signature).as_bytes()
     }
 
-    /// Whether the holder of the public key `raw` made `signature` over `octets`.
-    pub(crate) fn check_raw(raw: &[u8; 32], octets: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, raw).verify(octets, signature).is_ok()
+    /// Whether the holder of the public key `raw` made `signature` over `bytes`.
+    pub(crate) fn check_raw(raw: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, raw).verify(bytes, signature).is_ok()
     }
 
-    /// Signs `octets`; 64 octets come back, always the same for the same input.
-    pub(crate) fn sign(&self, octets: &[u8]) -> Vec<u8> {
-        self.pair.sign(octets).to_vec()
+    /// Signs `bytes`; 64 bytes come back, always the same for the same input.
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.pair.sign(bytes).to_vec()
     }
 }
 
@@ -191,7 +191,7 @@ impl TrustKeys {
         self.keys.contains_key(key_id)
     }
 
-    /// The keys' octets, in the order of [`TrustKeys::key_ids`].
+    /// The keys' bytes, in the order of [`TrustKeys::key_ids`].
     pub(crate) fn raw(&self) -> impl Iterator<Item = &[u8; 32]> {
         self.keys.values()
     }
@@ -209,10 +209,10 @@ impl TrustKeys {
 }
 
 impl Keys for TrustKeys {
-    fn check(&self, key_id: &str, octets: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+    fn check(&self, key_id: &str, bytes: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
         let key =
             self.keys.get(key_id).ok_or_else(|| VerifyError::UnknownKey { key_id: key_id.to_owned() })?;
-        let good = UnparsedPublicKey::new(&ED25519, key).verify(octets, signature).is_ok();
+        let good = UnparsedPublicKey::new(&ED25519, key).verify(bytes, signature).is_ok();
         if good { Ok(()) } else { Err(VerifyError::BadSignature) }
     }
 }

@@ -1,4 +1,4 @@
-//! Golden files: the octets of every event type and version ever written.
+//! Golden files: the bytes of every event type and version ever written.
 //!
 //! A file is never changed or removed. Whoever changes a shape adds a file and a
 //! line of [`ever_written`], and says there what the older files read as from now on.

@@ -114,8 +114,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn octets_are_refused_and_harm_nobody(octets in vec(any::<u8>(), 0..400)) {
-        let text = String::from_utf8_lossy(&octets).into_owned();
+    fn bytes_are_refused_and_harm_nobody(bytes in vec(any::<u8>(), 0..400)) {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         survives("a.cedar", text.clone());
         survives("a.json", text);
     }

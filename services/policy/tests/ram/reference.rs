@@ -73,11 +73,11 @@ fn inside(network: &str, ip: IpAddr) -> bool {
 }
 
 fn bits_of(ip: IpAddr) -> Vec<bool> {
-    let octets = match ip {
+    let bytes = match ip {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(v6.octets().to_vec(), |v4| v4.octets().to_vec()),
     };
-    octets.iter().flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1)).collect()
+    bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1)).collect()
 }
 
 fn moment(text: &str) -> i64 {

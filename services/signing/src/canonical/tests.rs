@@ -122,7 +122,7 @@ fn input(message: &impl Signed) -> String {
     String::from_utf8(message.signing_input().unwrap()).unwrap()
 }
 
-/// These octets are signed: a change of them breaks every agent.
+/// These bytes are signed: a change of them breaks every agent.
 #[test]
 fn signing_inputs_are_what_the_contract_says() {
     let nested = format!("2:7A,2:aa,2:bb,5:CN=é,2:cc,{ENTRY}");

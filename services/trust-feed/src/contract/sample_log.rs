@@ -153,7 +153,7 @@ impl SampleLog {
         let key = Sha256::of(format!("key {number} of {instance} in {}", self.log_id).as_bytes());
         let (der, spki) =
             certificate::made_up(&number.to_be_bytes(), &format!("CA {number}"), key.as_bytes());
-        let sn = SerialNumber::from_octets(&number.to_be_bytes()).expect("a serial number");
+        let sn = SerialNumber::from_bytes(&number.to_be_bytes()).expect("a serial number");
         let facts = CertificateFacts {
             sn: sn.clone(),
             sha256: Sha256::of(&der),

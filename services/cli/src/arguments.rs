@@ -9,22 +9,22 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Exit codes: 0 done, 1 refused (the code on stderr), 2 usage, 3 unreachable.
 #[derive(Debug, Parser)]
 #[command(name = "catrust", version, max_term_width = 100)]
-pub struct Arguments {
+pub(crate) struct CommandLine {
     /// How to reach the server.
     #[command(flatten)]
-    pub connection: Connection,
+    pub(crate) connection: ConnectionArguments,
     /// Tables for people, or ProtoJSON of the reply.
-    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Format::Table)]
-    pub output: Format,
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = OutputFormat::Table)]
+    pub(crate) output: OutputFormat,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Noun,
 }
 
 /// How to reach the server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
-pub struct Connection {
+pub(crate) struct ConnectionArguments {
     /// Server, http://HOST:PORT or https://HOST:PORT.
     #[arg(
         long,
@@ -33,13 +33,13 @@ pub struct Connection {
         default_value = "http://127.0.0.1:50051",
         value_name = "URL"
     )]
-    pub server: String,
+    pub(crate) server: String,
     /// File with the bearer token; the environment's CATRUST_TOKEN otherwise.
     #[arg(long, global = true, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// CAs to check the server's certificate against (PEM); required with https.
     #[arg(long, global = true, env = "CATRUST_TLS_CA_FILE", value_name = "FILE")]
-    pub tls_ca_file: Option<PathBuf>,
+    pub(crate) tls_ca_file: Option<PathBuf>,
     /// Client certificate with its intermediates (PEM), in place of a token.
     #[arg(
         long,
@@ -48,7 +48,7 @@ pub struct Connection {
         value_name = "FILE",
         requires = "tls_key_file"
     )]
-    pub tls_cert_file: Option<PathBuf>,
+    pub(crate) tls_cert_file: Option<PathBuf>,
     /// Key of the client certificate (PEM).
     #[arg(
         long,
@@ -57,25 +57,24 @@ pub struct Connection {
         value_name = "FILE",
         requires = "tls_cert_file"
     )]
-    pub tls_key_file: Option<PathBuf>,
+    pub(crate) tls_key_file: Option<PathBuf>,
     /// Seconds for one call with all its retries, 1 to 600.
     #[arg(long, global = true, default_value_t = 15, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub timeout: u64,
+    pub(crate) timeout: u64,
 }
 
 /// How replies are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum OutputFormat {
     /// Aligned columns, for people.
     Table,
     /// ProtoJSON, for scripts; one object a line from `watch`.
     Json,
 }
 
-/// The nouns.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Noun {
     /// MQTT instances: register, update, list, show.
     #[command(subcommand)]
     Instance(crate::instance::InstanceCommand),
@@ -83,9 +82,9 @@ pub enum Command {
     #[command(subcommand)]
     Ca(crate::ca::CaCommand),
     /// Follow the trust of an instance as brokers do. Signatures are not checked.
-    Watch(crate::watch::WatchCommand),
+    Watch(crate::watch::WatchArguments),
     /// Read the trust bundle of an instance: now, at a revision or as of a time.
-    Bundle(crate::bundle::BundleCommand),
+    Bundle(crate::bundle::BundleArguments),
     /// Brokers: status, propagation.
     #[command(subcommand)]
     Fleet(crate::fleet::FleetCommand),
@@ -110,15 +109,15 @@ mod tests {
 
     #[test]
     fn the_command_line_holds_together() {
-        Arguments::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]
     fn options_may_follow_the_noun_and_the_defaults_are_those_of_the_contract() {
-        let parsed = Arguments::try_parse_from(["catrust", "instance", "list", "-o", "json"]).unwrap();
-        assert_eq!(parsed.output, Format::Json);
+        let parsed = CommandLine::try_parse_from(["catrust", "instance", "list", "-o", "json"]).unwrap();
+        assert_eq!(parsed.output, OutputFormat::Json);
         assert_eq!(parsed.connection.timeout, 15);
-        assert!(matches!(parsed.command, Command::Instance(_)));
+        assert!(matches!(parsed.command, Noun::Instance(_)));
     }
 
     #[test]
@@ -126,7 +125,7 @@ mod tests {
         for wrong in
             [&["catrust"][..], &["catrust", "ca", "revoke"], &["catrust", "-o", "xml", "instance", "list"]]
         {
-            assert_eq!(Arguments::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
+            assert_eq!(CommandLine::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
     }
 }

@@ -7,14 +7,13 @@ use catrust_proto::v1 as proto;
 use clap::Args;
 use proto::get_trust_bundle_request::At;
 
+use crate::api_client::ApiClient;
 use crate::failure::Failure;
-use crate::output::{Output, fields, line, table};
-use crate::session::Session;
+use crate::output::{Printer, fields, line, table};
 use crate::spelling;
 
-/// Arguments of `bundle`.
 #[derive(Debug, Args)]
-pub struct BundleCommand {
+pub(crate) struct BundleArguments {
     /// Instance to read.
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
@@ -31,11 +30,11 @@ pub struct BundleCommand {
 }
 
 /// Reads and prints the bundle.
-pub async fn run(command: BundleCommand, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(command: BundleArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let at = command.revision.map(At::Revision).or_else(|| command.as_of.map(At::AsOf));
     let message = proto::GetTrustBundleRequest { mqtt_instance_id: command.instance, at };
-    let mut client = session.trust();
-    let reply = session.call(message, async |request| client.get_trust_bundle(request).await).await?;
+    let mut client = api.trust();
+    let reply = api.call(message, async |request| client.get_trust_bundle(request).await).await?;
     let bundle = reply.bundle.as_ref();
     if command.pem {
         return line(&bundle.map(trusted_pem).unwrap_or_default());

@@ -6,36 +6,34 @@ use std::path::{Path, PathBuf};
 use catrust_proto::v1 as proto;
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::ca_change::{self, Change, Inactivate};
+use crate::api_client::{ApiClient, new_request_id};
+use crate::ca_change::{self, ChangeArguments, InactivateArguments};
 use crate::failure::Failure;
-use crate::output::{Output, fields, line, table};
-use crate::session::{Session, new_request_id};
+use crate::output::{Printer, fields, line, table};
 use crate::spelling;
 
-/// What to do with CA certificates.
 #[derive(Debug, Subcommand)]
-pub enum CaCommand {
+pub(crate) enum CaCommand {
     /// Get a register code, and the commands that sign it with the CA's key.
     Code(CodeArguments),
     /// Register a CA certificate with proof that you hold its key.
-    Register(Register),
+    Register(RegisterCaArguments),
     /// List CA certificates in the order of registration.
-    List(List),
+    List(ListCasArguments),
     /// Show one CA certificate.
-    Show(Show),
+    Show(ShowCaArguments),
     /// Turn trust off: devices of this CA are refused and cut off.
-    Inactivate(Inactivate),
+    Inactivate(InactivateArguments),
     /// Turn trust on again.
-    Activate(Change),
+    Activate(ChangeArguments),
     /// Forget a CA certificate; its events stay in the log.
-    Delete(Change),
+    Delete(ChangeArguments),
     /// List what happened to one CA certificate, or to all of an instance.
-    History(History),
+    History(HistoryArguments),
 }
 
-/// Arguments of `code`.
 #[derive(Debug, Args)]
-pub struct CodeArguments {
+pub(crate) struct CodeArguments {
     /// Instance that the CA certificate will belong to.
     #[arg(long, env = "CATRUST_INSTANCE")]
     instance: String,
@@ -50,9 +48,8 @@ pub struct CodeArguments {
     bare: bool,
 }
 
-/// Arguments of `register`.
 #[derive(Debug, Args)]
-pub struct Register {
+pub(crate) struct RegisterCaArguments {
     /// Instance that the CA certificate will belong to.
     #[arg(long, env = "CATRUST_INSTANCE")]
     instance: String,
@@ -68,15 +65,14 @@ pub struct Register {
     verification_file: PathBuf,
 }
 
-/// Arguments of `list`.
 #[derive(Debug, Args)]
-pub struct List {
+pub(crate) struct ListCasArguments {
     /// Instance to look in.
     #[arg(long, env = "CATRUST_INSTANCE")]
     instance: String,
     /// Only those in this state.
     #[arg(long, value_enum)]
-    state: Option<State>,
+    state: Option<StateArgument>,
     /// Stop after this many; all of them otherwise.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
@@ -84,25 +80,24 @@ pub struct List {
 
 /// States as the command line spells them.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum State {
+pub(crate) enum StateArgument {
     /// Devices may connect.
     Active,
     /// Devices are refused.
     Inactive,
 }
 
-impl From<State> for proto::CaCertificateState {
-    fn from(state: State) -> Self {
+impl From<StateArgument> for proto::CaCertificateState {
+    fn from(state: StateArgument) -> Self {
         match state {
-            State::Active => Self::Active,
-            State::Inactive => Self::Inactive,
+            StateArgument::Active => Self::Active,
+            StateArgument::Inactive => Self::Inactive,
         }
     }
 }
 
-/// Arguments of `show`.
 #[derive(Debug, Args)]
-pub struct Show {
+pub(crate) struct ShowCaArguments {
     /// Serial number in any common spelling.
     sn: String,
     /// Instance to look in.
@@ -113,9 +108,8 @@ pub struct Show {
     pem: bool,
 }
 
-/// Arguments of `history`.
 #[derive(Debug, Args)]
-pub struct History {
+pub(crate) struct HistoryArguments {
     /// Serial number in any common spelling; every CA certificate otherwise.
     sn: Option<String>,
     /// Instance to look in.
@@ -126,25 +120,24 @@ pub struct History {
     limit: Option<u32>,
 }
 
-/// Carries the command out.
-pub async fn run(command: CaCommand, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(command: CaCommand, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     match command {
-        CaCommand::Code(arguments) => code(arguments, session, output).await,
-        CaCommand::Register(arguments) => register(arguments, session, output).await,
-        CaCommand::List(arguments) => list(arguments, session, output).await,
-        CaCommand::Show(arguments) => show(arguments, session, output).await,
-        CaCommand::Inactivate(arguments) => ca_change::inactivate(arguments, session, output).await,
-        CaCommand::Activate(arguments) => ca_change::activate(arguments, session, output).await,
-        CaCommand::Delete(arguments) => ca_change::delete(arguments, session, output).await,
-        CaCommand::History(arguments) => history(arguments, session, output).await,
+        CaCommand::Code(arguments) => code(arguments, api, output).await,
+        CaCommand::Register(arguments) => register(arguments, api, output).await,
+        CaCommand::List(arguments) => list(arguments, api, output).await,
+        CaCommand::Show(arguments) => show(arguments, api, output).await,
+        CaCommand::Inactivate(arguments) => ca_change::inactivate(arguments, api, output).await,
+        CaCommand::Activate(arguments) => ca_change::activate(arguments, api, output).await,
+        CaCommand::Delete(arguments) => ca_change::delete(arguments, api, output).await,
+        CaCommand::History(arguments) => history(arguments, api, output).await,
     }
 }
 
-async fn code(arguments: CodeArguments, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn code(arguments: CodeArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let message =
         proto::GetRegisterCodeRequest { mqtt_instance_id: arguments.instance, request_id: new_request_id() };
-    let mut client = session.ca_certificates();
-    let reply = session.call(message, async |request| client.get_register_code(request).await).await?;
+    let mut client = api.ca_certificates();
+    let reply = api.call(message, async |request| client.get_register_code(request).await).await?;
     if arguments.bare {
         return line(&reply.register_code);
     }
@@ -182,7 +175,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-async fn register(arguments: Register, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn register(arguments: RegisterCaArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let message = proto::RegisterCaCertificateRequest {
         mqtt_instance_id: arguments.instance,
         ca_name: arguments.name,
@@ -190,8 +183,8 @@ async fn register(arguments: Register, session: &Session, output: &Output) -> Re
         verification_content: read_pem(&arguments.verification_file)?,
         request_id: new_request_id(),
     };
-    let mut client = session.ca_certificates();
-    let reply = session.call(message, async |request| client.register_ca_certificate(request).await).await?;
+    let mut client = api.ca_certificates();
+    let reply = api.call(message, async |request| client.register_ca_certificate(request).await).await?;
     output.reply(&reply, |reply| {
         let mut text = reply.ca_certificate.as_ref().map(certificate_fields).unwrap_or_default();
         text.push_str(&format!("\nregistered at position {}, revision {}", reply.position, reply.revision));
@@ -203,21 +196,21 @@ fn read_pem(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))
 }
 
-async fn show(arguments: Show, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn show(arguments: ShowCaArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let message = proto::GetCaCertificateRequest { mqtt_instance_id: arguments.instance, sn: arguments.sn };
-    let mut client = session.ca_certificates();
-    let reply = session.call(message, async |request| client.get_ca_certificate(request).await).await?;
+    let mut client = api.ca_certificates();
+    let reply = api.call(message, async |request| client.get_ca_certificate(request).await).await?;
     if arguments.pem {
         return line(reply.ca_certificate.as_ref().map_or("", |found| &found.ca_content));
     }
     output.reply(&reply, |reply| reply.ca_certificate.as_ref().map(certificate_fields).unwrap_or_default())
 }
 
-async fn list(arguments: List, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn list(arguments: ListCasArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
     let state = arguments.state.map_or(proto::CaCertificateState::Unspecified, Into::into);
     let mut all = proto::ListCaCertificatesResponse::default();
-    let mut client = session.ca_certificates();
+    let mut client = api.ca_certificates();
     loop {
         let message = proto::ListCaCertificatesRequest {
             mqtt_instance_id: arguments.instance.clone(),
@@ -225,7 +218,7 @@ async fn list(arguments: List, session: &Session, output: &Output) -> Result<(),
             page_token: all.next_page_token,
             state: state.into(),
         };
-        let page = session.call(message, async |request| client.list_ca_certificates(request).await).await?;
+        let page = api.call(message, async |request| client.list_ca_certificates(request).await).await?;
         all.ca_certificates.extend(page.ca_certificates);
         (all.request_id, all.total_size) = (page.request_id, page.total_size);
         all.next_page_token = page.next_page_token;
@@ -239,10 +232,10 @@ async fn list(arguments: List, session: &Session, output: &Output) -> Result<(),
     output.reply(&all, |all| certificate_table(&all.ca_certificates))
 }
 
-async fn history(arguments: History, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn history(arguments: HistoryArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
     let mut all = proto::ListCaCertificateEventsResponse::default();
-    let mut client = session.ca_certificates();
+    let mut client = api.ca_certificates();
     loop {
         let message = proto::ListCaCertificateEventsRequest {
             mqtt_instance_id: arguments.instance.clone(),
@@ -252,7 +245,7 @@ async fn history(arguments: History, session: &Session, output: &Output) -> Resu
             ..Default::default()
         };
         let page =
-            session.call(message, async |request| client.list_ca_certificate_events(request).await).await?;
+            api.call(message, async |request| client.list_ca_certificate_events(request).await).await?;
         all.events.extend(page.events);
         all.request_id = page.request_id;
         all.next_page_token = page.next_page_token;
@@ -266,7 +259,7 @@ async fn history(arguments: History, session: &Session, output: &Output) -> Resu
 }
 
 /// Everything about one CA certificate but its PEM.
-pub fn certificate_fields(certificate: &proto::CaCertificate) -> String {
+pub(crate) fn certificate_fields(certificate: &proto::CaCertificate) -> String {
     fields(&[
         ("sn", certificate.sn.clone()),
         ("name", certificate.ca_name.clone()),

@@ -5,16 +5,16 @@ use std::time::Duration;
 use catrust_proto::v1 as proto;
 use clap::{Args, ValueEnum};
 
+use crate::api_client::{ApiClient, new_request_id};
 use crate::ca::certificate_fields;
 use crate::failure::Failure;
 use crate::fleet::propagation_fields;
-use crate::output::Output;
-use crate::session::{Session, new_request_id};
+use crate::output::Printer;
 use crate::spelling;
 
 /// Arguments that every change takes.
 #[derive(Debug, Args)]
-pub struct Change {
+pub(crate) struct ChangeArguments {
     /// Serial number in any common spelling.
     sn: String,
     /// Instance that the certificate belongs to.
@@ -25,7 +25,7 @@ pub struct Change {
     reason: String,
     /// Wait until the brokers have applied it; it is committed first in any case.
     #[arg(long, value_enum)]
-    wait: Option<WaitFor>,
+    wait: Option<WaitArgument>,
     /// How long to wait for the brokers, 1ms to 60s; a bare number is seconds.
     #[arg(long, value_name = "TIME", default_value = "10s", requires = "wait",
           value_parser = parse_wait)]
@@ -36,20 +36,19 @@ pub struct Change {
     request_id: Option<uuid::Uuid>,
 }
 
-/// Arguments of `inactivate`.
 #[derive(Debug, Args)]
-pub struct Inactivate {
+pub(crate) struct InactivateArguments {
     /// Those of every change.
     #[command(flatten)]
-    change: Change,
+    change: ChangeArguments,
     /// How far the inactivation reaches.
-    #[arg(long, value_enum, default_value_t = Scope::Key)]
-    scope: Scope,
+    #[arg(long, value_enum, default_value_t = ScopeArgument::Key)]
+    scope: ScopeArgument,
 }
 
 /// Which brokers to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WaitFor {
+pub(crate) enum WaitArgument {
     /// Every broker that is not lost.
     All,
     /// More than half of the brokers.
@@ -58,18 +57,18 @@ pub enum WaitFor {
 
 /// How far an inactivation reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Scope {
+pub(crate) enum ScopeArgument {
     /// The key is distrusted on every path, renewed and cross-signed certificates with it.
     Key,
     /// This certificate alone; an active twin with the same key keeps its devices.
     Certificate,
 }
 
-impl Change {
+impl ChangeArguments {
     fn wait(&self) -> Option<proto::Wait> {
         let target = match self.wait? {
-            WaitFor::All => proto::wait::Target::AppliedByAll,
-            WaitFor::Quorum => proto::wait::Target::AppliedByQuorum,
+            WaitArgument::All => proto::wait::Target::AppliedByAll,
+            WaitArgument::Quorum => proto::wait::Target::AppliedByQuorum,
         };
         Some(proto::Wait { target: target.into(), timeout: Some(self.wait_timeout.into()) })
     }
@@ -84,7 +83,6 @@ impl Change {
     }
 }
 
-/// Reads `--wait-timeout`.
 fn parse_wait(text: &str) -> Result<Duration, String> {
     let time = spelling::parse_duration(text)?;
     if (Duration::from_millis(1)..=Duration::from_secs(60)).contains(&time) {
@@ -93,12 +91,15 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
     Err("must be 1ms to 60s".to_owned())
 }
 
-/// Turns trust off.
-pub async fn inactivate(arguments: Inactivate, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn inactivate(
+    arguments: InactivateArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let change = arguments.change;
     let scope = match arguments.scope {
-        Scope::Key => proto::InactivationScope::Key,
-        Scope::Certificate => proto::InactivationScope::Certificate,
+        ScopeArgument::Key => proto::InactivationScope::Key,
+        ScopeArgument::Certificate => proto::InactivationScope::Certificate,
     };
     let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
     let message = proto::InactivateCaCertificateRequest {
@@ -109,9 +110,9 @@ pub async fn inactivate(arguments: Inactivate, session: &Session, output: &Outpu
         wait,
         request_id,
     };
-    let mut client = session.ca_certificates();
+    let mut client = api.ca_certificates();
     let send = async |request| client.inactivate_ca_certificate(request).await;
-    let reply = session.call_and_wait(extra, message, send).await?;
+    let reply = api.call_and_wait(extra, message, send).await?;
     output.reply(&reply, |reply| {
         let certificate = reply.ca_certificate.as_ref();
         let what = outcome(reply.changed, reply.position, reply.revision);
@@ -119,8 +120,11 @@ pub async fn inactivate(arguments: Inactivate, session: &Session, output: &Outpu
     })
 }
 
-/// Turns trust on again.
-pub async fn activate(change: Change, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn activate(
+    change: ChangeArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
     let message = proto::ActivateCaCertificateRequest {
         mqtt_instance_id: change.instance,
@@ -129,9 +133,9 @@ pub async fn activate(change: Change, session: &Session, output: &Output) -> Res
         wait,
         request_id,
     };
-    let mut client = session.ca_certificates();
+    let mut client = api.ca_certificates();
     let send = async |request| client.activate_ca_certificate(request).await;
-    let reply = session.call_and_wait(extra, message, send).await?;
+    let reply = api.call_and_wait(extra, message, send).await?;
     output.reply(&reply, |reply| {
         let certificate = reply.ca_certificate.as_ref();
         let what = outcome(reply.changed, reply.position, reply.revision);
@@ -139,8 +143,11 @@ pub async fn activate(change: Change, session: &Session, output: &Output) -> Res
     })
 }
 
-/// Forgets a CA certificate.
-pub async fn delete(change: Change, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn delete(
+    change: ChangeArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
     let message = proto::DeleteCaCertificateRequest {
         mqtt_instance_id: change.instance,
@@ -149,9 +156,9 @@ pub async fn delete(change: Change, session: &Session, output: &Output) -> Resul
         wait,
         request_id,
     };
-    let mut client = session.ca_certificates();
+    let mut client = api.ca_certificates();
     let send = async |request| client.delete_ca_certificate(request).await;
-    let reply = session.call_and_wait(extra, message, send).await?;
+    let reply = api.call_and_wait(extra, message, send).await?;
     output.reply(&reply, |reply| {
         let what =
             format!("{} deleted at position {}, revision {}", reply.sn, reply.position, reply.revision);
@@ -198,8 +205,8 @@ fn twins(certificate: &proto::CaCertificate) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn change(wait: Option<WaitFor>) -> Change {
-        Change {
+    fn change(wait: Option<WaitArgument>) -> ChangeArguments {
+        ChangeArguments {
             sn: "7A0F".to_owned(),
             instance: "fleet-a".to_owned(),
             reason: String::new(),
@@ -212,7 +219,7 @@ mod tests {
     #[test]
     fn waiting_for_brokers_gives_the_call_more_time() {
         assert_eq!((change(None).wait(), change(None).extra()), (None, Duration::ZERO));
-        let change = change(Some(WaitFor::Quorum));
+        let change = change(Some(WaitArgument::Quorum));
         assert_eq!(change.extra(), Duration::from_secs(30));
         let wait = change.wait().unwrap();
         assert_eq!(wait.target(), proto::wait::Target::AppliedByQuorum);

@@ -12,9 +12,9 @@ const DOMAIN: &str = "catrust";
 
 /// Why the command did not succeed. `Display` is what a person reads on stderr.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The server said no. Repeating the same call gets the same answer.
-    Refused(Box<Refusal>),
+    Refused(Box<ContractError>),
     /// Policies said no, or are not usable; no server was asked.
     Policy(String),
     /// A key or a key set is not to be believed; no server was asked.
@@ -36,7 +36,7 @@ pub enum Failure {
 
 impl Failure {
     /// 1 refused, 2 usage, 3 unreachable; 0 where the reader left.
-    pub fn exit_code(&self) -> u8 {
+    pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::OutputClosed => 0,
             Self::Refused(_) | Self::Policy(_) | Self::Keys(_) | Self::Evidence(_) => 1,
@@ -46,24 +46,24 @@ impl Failure {
     }
 
     /// Tells a refusal by the server from a call that never got an answer.
-    pub fn from_status(status: &Status, server: &str) -> Self {
+    pub(crate) fn from_status(status: &Status, server: &str) -> Self {
         let details = status.get_error_details();
         let answered = details.error_info().is_some_and(|info| info.domain == DOMAIN);
         if !answered && is_transport(status) {
             return Self::Unreachable { server: server.to_owned(), why: chain(status) };
         }
-        Self::Refused(Box::new(Refusal::new(status, &details)))
+        Self::Refused(Box::new(ContractError::new(status, &details)))
     }
 
     /// A file that the command needs cannot be read.
-    pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+    pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         Self::Usage(format!("cannot read {}: {error}", path.display()))
     }
 }
 
 /// Whether the status was made on this side of the wire, or by something in between
 /// that has no server behind it.
-pub fn is_transport(status: &Status) -> bool {
+pub(crate) fn is_transport(status: &Status) -> bool {
     let local = status.source().is_some();
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded => true,
@@ -92,7 +92,7 @@ fn chain(status: &Status) -> String {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Refused(error) => error.fmt(f),
             Self::Policy(message) | Self::Keys(message) | Self::Evidence(message) | Self::Usage(message) => {
                 f.write_str(message)
             }
@@ -107,7 +107,7 @@ impl fmt::Display for Failure {
 
 /// An error of the contract, as the server sent it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct ContractError {
     /// The code of the error table, else gRPC's name for the status.
     code: String,
     message: String,
@@ -117,7 +117,7 @@ pub struct Refusal {
     request_id: Option<String>,
 }
 
-impl Refusal {
+impl ContractError {
     fn new(status: &Status, details: &ErrorDetails) -> Self {
         let metadata = |key: &str| details.error_info().and_then(|info| info.metadata.get(key).cloned());
         let message = match (status.code(), status.message()) {
@@ -139,7 +139,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ContractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = format!("{}: {}", self.code, self.message);
         for (field, description) in &self.fields {

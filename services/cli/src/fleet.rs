@@ -3,32 +3,29 @@
 use catrust_proto::v1 as proto;
 use clap::{Args, Subcommand};
 
+use crate::api_client::ApiClient;
 use crate::failure::Failure;
-use crate::output::{Output, fields, table};
+use crate::output::{Printer, fields, table};
 use crate::propagation_watch;
-use crate::session::Session;
 use crate::spelling;
 
-/// What to ask about the fleet.
 #[derive(Debug, Subcommand)]
-pub enum FleetCommand {
+pub(crate) enum FleetCommand {
     /// List the brokers of an instance.
-    Status(Status),
+    Status(StatusArguments),
     /// Show how far a revision has got.
-    Propagation(Propagation),
+    Propagation(PropagationArguments),
 }
 
-/// Arguments of `status`.
 #[derive(Debug, Args)]
-pub struct Status {
+pub(crate) struct StatusArguments {
     /// Instance to look in.
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
 }
 
-/// Arguments of `propagation`.
 #[derive(Debug, Args)]
-pub struct Propagation {
+pub(crate) struct PropagationArguments {
     /// Instance that the revision belongs to.
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
@@ -40,29 +37,32 @@ pub struct Propagation {
     watch: bool,
 }
 
-/// Carries the command out.
-pub async fn run(command: FleetCommand, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(command: FleetCommand, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     match command {
-        FleetCommand::Status(arguments) => status(arguments, session, output).await,
+        FleetCommand::Status(arguments) => status(arguments, api, output).await,
         FleetCommand::Propagation(arguments) if arguments.watch => {
-            propagation_watch::run(arguments.instance, arguments.revision, session, output).await
+            propagation_watch::run(arguments.instance, arguments.revision, api, output).await
         }
-        FleetCommand::Propagation(arguments) => propagation(arguments, session, output).await,
+        FleetCommand::Propagation(arguments) => propagation(arguments, api, output).await,
     }
 }
 
-async fn status(arguments: Status, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn status(arguments: StatusArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let message = proto::ListBrokersRequest { mqtt_instance_id: arguments.instance };
-    let mut client = session.fleet();
-    let reply = session.call(message, async |request| client.list_brokers(request).await).await?;
+    let mut client = api.fleet();
+    let reply = api.call(message, async |request| client.list_brokers(request).await).await?;
     output.reply(&reply, |reply| broker_table(&reply.brokers))
 }
 
-async fn propagation(arguments: Propagation, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn propagation(
+    arguments: PropagationArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let message =
         proto::GetPropagationRequest { mqtt_instance_id: arguments.instance, revision: arguments.revision };
-    let mut client = session.fleet();
-    let reply = session.call(message, async |request| client.get_propagation(request).await).await?;
+    let mut client = api.fleet();
+    let reply = api.call(message, async |request| client.get_propagation(request).await).await?;
     output.reply(&reply, |reply| reply.propagation.as_ref().map(propagation_fields).unwrap_or_default())
 }
 
@@ -103,7 +103,7 @@ fn last_refusal(broker: &proto::Broker) -> String {
 }
 
 /// Counts, and the names of those that are not done.
-pub fn propagation_fields(propagation: &proto::Propagation) -> String {
+pub(crate) fn propagation_fields(propagation: &proto::Propagation) -> String {
     let named = |count: u32, names: &[String]| match names {
         [] => count.to_string(),
         names => format!("{count} ({})", names.join(", ")),

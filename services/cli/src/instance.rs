@@ -3,27 +3,25 @@
 use catrust_proto::v1 as proto;
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::api_client::{ApiClient, new_request_id};
 use crate::failure::Failure;
-use crate::output::{Output, fields, table};
-use crate::session::{Session, new_request_id};
+use crate::output::{Printer, fields, table};
 use crate::spelling;
 
-/// What to do with instances.
 #[derive(Debug, Subcommand)]
-pub enum InstanceCommand {
+pub(crate) enum InstanceCommand {
     /// Make an instance known. The same values again change nothing.
-    Register(Register),
+    Register(RegisterInstanceArguments),
     /// Change the owner or the edition.
-    Update(Update),
+    Update(UpdateInstanceArguments),
     /// List instances in the order of registration.
-    List(List),
+    List(ListInstancesArguments),
     /// Show one instance.
-    Show(Show),
+    Show(ShowInstanceArguments),
 }
 
-/// Arguments of `register`.
 #[derive(Debug, Args)]
-pub struct Register {
+pub(crate) struct RegisterInstanceArguments {
     /// Name of the fleet: 1 to 64 of A-Z a-z 0-9 _ -.
     instance: String,
     /// Region that it lives in.
@@ -34,13 +32,12 @@ pub struct Register {
     account: String,
     /// Edition; only Platinum may change the states of CA certificates.
     #[arg(long, value_enum)]
-    edition: Edition,
+    edition: EditionArgument,
 }
 
-/// Arguments of `update`.
 #[derive(Debug, Args)]
 #[group(skip)]
-pub struct Update {
+pub(crate) struct UpdateInstanceArguments {
     /// Instance to change.
     instance: String,
     /// New owner.
@@ -48,27 +45,25 @@ pub struct Update {
     account: Option<String>,
     /// New edition.
     #[arg(long, value_enum)]
-    edition: Option<Edition>,
+    edition: Option<EditionArgument>,
 }
 
-/// Arguments of `list`.
 #[derive(Debug, Args)]
-pub struct List {
+pub(crate) struct ListInstancesArguments {
     /// Stop after this many; all of them otherwise.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 }
 
-/// Arguments of `show`.
 #[derive(Debug, Args)]
-pub struct Show {
+pub(crate) struct ShowInstanceArguments {
     /// Instance to show.
     instance: String,
 }
 
 /// Editions as the command line spells them.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Edition {
+pub(crate) enum EditionArgument {
     /// Everything, including inactivation and activation.
     Platinum,
     /// Registration and queries.
@@ -77,27 +72,30 @@ pub enum Edition {
     Standard,
 }
 
-impl From<Edition> for proto::Edition {
-    fn from(edition: Edition) -> Self {
+impl From<EditionArgument> for proto::Edition {
+    fn from(edition: EditionArgument) -> Self {
         match edition {
-            Edition::Platinum => Self::Platinum,
-            Edition::Professional => Self::Professional,
-            Edition::Standard => Self::Standard,
+            EditionArgument::Platinum => Self::Platinum,
+            EditionArgument::Professional => Self::Professional,
+            EditionArgument::Standard => Self::Standard,
         }
     }
 }
 
-/// Carries the command out.
-pub async fn run(command: InstanceCommand, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(command: InstanceCommand, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     match command {
-        InstanceCommand::Register(arguments) => register(arguments, session, output).await,
-        InstanceCommand::Update(arguments) => update(arguments, session, output).await,
-        InstanceCommand::List(arguments) => list(arguments, session, output).await,
-        InstanceCommand::Show(arguments) => show(arguments, session, output).await,
+        InstanceCommand::Register(arguments) => register(arguments, api, output).await,
+        InstanceCommand::Update(arguments) => update(arguments, api, output).await,
+        InstanceCommand::List(arguments) => list(arguments, api, output).await,
+        InstanceCommand::Show(arguments) => show(arguments, api, output).await,
     }
 }
 
-async fn register(arguments: Register, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn register(
+    arguments: RegisterInstanceArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let message = proto::RegisterInstanceRequest {
         mqtt_instance_id: arguments.instance,
         region_id: arguments.region,
@@ -105,12 +103,16 @@ async fn register(arguments: Register, session: &Session, output: &Output) -> Re
         edition: proto::Edition::from(arguments.edition).into(),
         request_id: new_request_id(),
     };
-    let mut client = session.instances();
-    let reply = session.call(message, async |request| client.register_instance(request).await).await?;
+    let mut client = api.instances();
+    let reply = api.call(message, async |request| client.register_instance(request).await).await?;
     output.reply(&reply, |reply| changed_instance(reply.instance.as_ref(), reply.changed, reply.position))
 }
 
-async fn update(arguments: Update, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn update(
+    arguments: UpdateInstanceArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let edition = arguments.edition.map_or(proto::Edition::Unspecified, Into::into);
     let message = proto::UpdateInstanceRequest {
         mqtt_instance_id: arguments.instance,
@@ -118,25 +120,25 @@ async fn update(arguments: Update, session: &Session, output: &Output) -> Result
         edition: edition.into(),
         request_id: new_request_id(),
     };
-    let mut client = session.instances();
-    let reply = session.call(message, async |request| client.update_instance(request).await).await?;
+    let mut client = api.instances();
+    let reply = api.call(message, async |request| client.update_instance(request).await).await?;
     output.reply(&reply, |reply| changed_instance(reply.instance.as_ref(), reply.changed, reply.position))
 }
 
-async fn show(arguments: Show, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn show(arguments: ShowInstanceArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let message = proto::GetInstanceRequest { mqtt_instance_id: arguments.instance };
-    let mut client = session.instances();
-    let reply = session.call(message, async |request| client.get_instance(request).await).await?;
+    let mut client = api.instances();
+    let reply = api.call(message, async |request| client.get_instance(request).await).await?;
     output.reply(&reply, |reply| reply.instance.as_ref().map(instance_fields).unwrap_or_default())
 }
 
-async fn list(arguments: List, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn list(arguments: ListInstancesArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
     let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
     let mut all = proto::ListInstancesResponse::default();
-    let mut client = session.instances();
+    let mut client = api.instances();
     loop {
         let message = proto::ListInstancesRequest { page_size: 100, page_token: all.next_page_token };
-        let page = session.call(message, async |request| client.list_instances(request).await).await?;
+        let page = api.call(message, async |request| client.list_instances(request).await).await?;
         all.instances.extend(page.instances);
         (all.request_id, all.total_size) = (page.request_id, page.total_size);
         all.next_page_token = page.next_page_token;

@@ -1,13 +1,16 @@
 //! `catrust`: the contract from a terminal.
 //!
 //! A file per noun ([`instance`], [`ca`], [`watch`], [`fleet`], [`bundle`], [`audit`]), each with its
-//! arguments, its calls and its tables; [`policy`] and [`keys`] call nobody: the one asks the
-//! policies as a server would, the other makes keys and sets of them; [`nats_key`] makes a login to NATS. [`session`] connects and
-//! retries, [`failure`] maps what went wrong to an exit code, [`output`] prints. Knows the contract
-//! and nothing of the server's inside.
+//! arguments, its calls and its tables. Three nouns call nobody: [`policy`] asks the policies as a
+//! server would, [`keys`] makes keys and sets of them, [`nats_key`] a login to NATS. [`api_client`]
+//! connects and retries, [`stream`] follows what the server streams, [`failure`] maps what went
+//! wrong to an exit code, [`output`] prints. Knows the contract and nothing of the server's inside.
 //!
 //! Exit codes: 0 done, 1 refused (the code on stderr), 2 usage, 3 unreachable.
 
+#![warn(unreachable_pub)]
+
+mod api_client;
 mod arguments;
 mod audit;
 mod bundle;
@@ -21,21 +24,21 @@ mod nats_key;
 mod output;
 mod policy;
 mod propagation_watch;
-mod session;
 mod spelling;
+mod stream;
 mod watch;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::arguments::{Arguments, Command};
+use crate::api_client::ApiClient;
+use crate::arguments::{CommandLine, Noun};
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::session::Session;
+use crate::output::Printer;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = CommandLine::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(arguments)),
@@ -51,27 +54,27 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
-    let output = Output::new(arguments.output);
+async fn run(arguments: CommandLine) -> Result<(), Failure> {
+    let output = Printer::new(arguments.output);
     // Works offline: neither a server nor a token is looked for.
     let command = match arguments.command {
-        Command::Policy(command) => return policy::run(command, &output),
-        Command::Keys(command) => return keys::run(&command, &output),
+        Noun::Policy(command) => return policy::run(command, &output),
+        Noun::Keys(command) => return keys::run(&command, &output),
         // Works offline in part.
-        Command::Audit(command) => return audit::run(command, &arguments.connection, &output).await,
-        Command::NatsKey(arguments) => return nats_key::run(&arguments),
+        Noun::Audit(command) => return audit::run(command, &arguments.connection, &output).await,
+        Noun::NatsKey(arguments) => return nats_key::run(&arguments),
         command => command,
     };
-    let session = Session::open(&arguments.connection)?;
+    let api = ApiClient::open(&arguments.connection)?;
     match command {
-        Command::Instance(command) => instance::run(command, &session, &output).await,
-        Command::Ca(command) => ca::run(command, &session, &output).await,
-        Command::Watch(command) => watch::run(command, &session, &output).await,
-        Command::Bundle(command) => bundle::run(command, &session, &output).await,
-        Command::Fleet(command) => fleet::run(command, &session, &output).await,
-        Command::Audit(command) => audit::run(command, &arguments.connection, &output).await,
-        Command::Policy(command) => policy::run(command, &output),
-        Command::Keys(command) => keys::run(&command, &output),
-        Command::NatsKey(arguments) => nats_key::run(&arguments),
+        Noun::Instance(command) => instance::run(command, &api, &output).await,
+        Noun::Ca(command) => ca::run(command, &api, &output).await,
+        Noun::Watch(command) => watch::run(command, &api, &output).await,
+        Noun::Bundle(command) => bundle::run(command, &api, &output).await,
+        Noun::Fleet(command) => fleet::run(command, &api, &output).await,
+        Noun::Audit(command) => audit::run(command, &arguments.connection, &output).await,
+        Noun::Policy(command) => policy::run(command, &output),
+        Noun::Keys(command) => keys::run(&command, &output),
+        Noun::NatsKey(arguments) => nats_key::run(&arguments),
     }
 }

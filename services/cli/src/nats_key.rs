@@ -8,16 +8,15 @@ use clap::Args;
 
 use crate::failure::Failure;
 
-/// Arguments of `nats-key`.
 #[derive(Debug, Args)]
-pub struct NatsKeyArguments {
+pub(crate) struct NatsKeyArguments {
     /// Where to put the seed, readable by its owner alone; must not exist.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
 /// Writes the seed into the file and prints the public key.
-pub fn run(arguments: &NatsKeyArguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &NatsKeyArguments) -> Result<(), Failure> {
     let file = arguments.file.display();
     let unusable = |error: &dyn std::fmt::Display| Failure::Usage(format!("cannot write {file}: {error}"));
     let key = nkeys::KeyPair::new_user();

@@ -4,39 +4,43 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::arguments::Format;
+use crate::arguments::OutputFormat;
 use crate::failure::Failure;
 use crate::spelling::printable;
 
 /// Where replies go.
 #[derive(Debug)]
-pub struct Output {
-    format: Format,
+pub(crate) struct Printer {
+    format: OutputFormat,
 }
 
-impl Output {
+impl Printer {
     /// Prints in `format` on stdout.
-    pub fn new(format: Format) -> Self {
+    pub(crate) fn new(format: OutputFormat) -> Self {
         Self { format }
     }
 
     /// Prints a reply: as ProtoJSON, or as the text that `table` makes of it.
-    pub fn reply<T: Serialize>(&self, reply: &T, table: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+    pub(crate) fn reply<T: Serialize>(
+        &self,
+        reply: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
         match self.format {
-            Format::Json => line(&json(reply, false)?),
-            Format::Table => line(&table(reply)),
+            OutputFormat::Json => line(&json(reply, false)?),
+            OutputFormat::Table => line(&table(reply)),
         }
     }
 
-    /// As [`Output::reply`], but one line a reply, for streams.
-    pub fn message<T: Serialize>(
+    /// As [`Printer::reply`], but one line a reply, for streams.
+    pub(crate) fn message<T: Serialize>(
         &self,
         message: &T,
         table: impl FnOnce(&T) -> Option<String>,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Json => line(&json(message, true)?),
-            Format::Table => table(message).map_or(Ok(()), |text| line(&text)),
+            OutputFormat::Json => line(&json(message, true)?),
+            OutputFormat::Table => table(message).map_or(Ok(()), |text| line(&text)),
         }
     }
 }
@@ -48,7 +52,7 @@ fn json<T: Serialize>(value: &T, compact: bool) -> Result<String, Failure> {
 
 /// Writes a text and a line break. Flushes, so that `watch | grep` shows each message
 /// when it comes.
-pub fn line(text: &str) -> Result<(), Failure> {
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush()).map_err(|error| {
         match error.kind() {
@@ -59,7 +63,7 @@ pub fn line(text: &str) -> Result<(), Failure> {
 }
 
 /// Columns as wide as their widest cell, two spaces apart, nothing behind the last one.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines: Vec<Vec<String>> = vec![header.iter().map(ToString::to_string).collect()];
     lines.extend(rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()));
     let width = |column: usize| {
@@ -77,7 +81,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Names and values below each other, for one thing.
-pub fn fields(pairs: &[(&str, String)]) -> String {
+pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     pairs.iter().map(|(name, value)| format!("{name:<width$}  {}\n", shown(value))).collect()
 }

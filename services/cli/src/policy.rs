@@ -3,36 +3,33 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use catrust_policy::{AccessRequest, Action, Bundle, Decision, Policies, Refused, Resource};
+use catrust_policy::{AccessRequest, Action, Decision, Policies, PolicyBundle, PolicyProblems, Resource};
 use catrust_proto::Timestamp;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::failure::Failure;
-use crate::output::{Output, fields, table};
+use crate::output::{Printer, fields, table};
 use crate::spelling;
 
-/// What to do with policies.
 #[derive(Debug, Subcommand)]
-pub enum PolicyCommand {
+pub(crate) enum PolicyCommand {
     /// Check every file of a policy folder, as a server does before it takes it.
-    Check(Check),
+    Check(CheckArguments),
     /// Tell whether somebody may do something, and which policies say so. Exits with 0
     /// where it is allowed and with 1 where it is refused.
-    Test(Test),
+    Test(TestArguments),
 }
 
-/// Arguments of `check`.
 #[derive(Debug, Args)]
-pub struct Check {
+pub(crate) struct CheckArguments {
     /// Policy folder: DIR/ACCOUNT/NAME.cedar and DIR/ACCOUNT/NAME.json.
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
-/// Arguments of `test`.
 #[derive(Debug, Args)]
-pub struct Test {
+pub(crate) struct TestArguments {
     /// Policy folder: DIR/ACCOUNT/NAME.cedar and DIR/ACCOUNT/NAME.json.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
@@ -59,66 +56,65 @@ pub struct Test {
     operator: bool,
 }
 
-/// Runs a command.
-pub fn run(command: PolicyCommand, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: PolicyCommand, output: &Printer) -> Result<(), Failure> {
     match command {
         PolicyCommand::Check(command) => check(&command, output),
         PolicyCommand::Test(command) => test(&command, output),
     }
 }
 
-fn compiled(folder: &Path) -> Result<Policies, Refused> {
-    Policies::compile(&Bundle::read(folder)?)
+fn compiled(folder: &Path) -> Result<Policies, PolicyProblems> {
+    Policies::compile(&PolicyBundle::read(folder)?)
 }
 
 #[derive(Serialize)]
-struct Checked {
+struct CheckReport {
     valid: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    accounts: Vec<CheckedAccount>,
-    problems: Vec<Problem>,
+    accounts: Vec<AccountReport>,
+    problems: Vec<FileProblem>,
 }
 
 #[derive(Serialize)]
-struct CheckedAccount {
+struct AccountReport {
     account: String,
     policies: usize,
 }
 
 #[derive(Serialize)]
-struct Problem {
+struct FileProblem {
     file: String,
     line: usize,
     message: String,
 }
 
-fn check(command: &Check, output: &Output) -> Result<(), Failure> {
+fn check(command: &CheckArguments, output: &Printer) -> Result<(), Failure> {
     let compiled = compiled(&command.dir);
-    let mut checked =
-        Checked { valid: compiled.is_ok(), version: None, accounts: Vec::new(), problems: Vec::new() };
+    let mut report =
+        CheckReport { valid: compiled.is_ok(), version: None, accounts: Vec::new(), problems: Vec::new() };
     match &compiled {
         Ok(policies) => {
-            checked.version = Some(policies.version().to_owned());
+            report.version = Some(policies.version().to_owned());
             let accounts = policies.accounts().into_iter();
-            checked.accounts = accounts
-                .map(|(account, policies)| CheckedAccount { account: account.to_owned(), policies })
+            report.accounts = accounts
+                .map(|(account, policies)| AccountReport { account: account.to_owned(), policies })
                 .collect();
         }
         Err(refused) => {
             let problems = refused.0.iter().cloned();
-            checked.problems = problems
-                .map(|found| Problem { file: found.path, line: found.line, message: found.message })
+            report.problems = problems
+                .map(|found| FileProblem { file: found.path, line: found.line, message: found.message })
                 .collect();
         }
     }
-    output.reply(&checked, checked_text)?;
+    output.reply(&report, check_text)?;
     compiled.map(drop).map_err(|refused| unusable(&command.dir, &refused))
 }
 
-fn checked_text(checked: &Checked) -> String {
-    let Some(version) = &checked.version else { return String::new() };
-    let rows: Vec<_> = checked
+fn check_text(report: &CheckReport) -> String {
+    let Some(version) = &report.version else { return String::new() };
+    let rows: Vec<_> = report
         .accounts
         .iter()
         .map(|account| vec![account.account.clone(), account.policies.to_string()])
@@ -126,25 +122,25 @@ fn checked_text(checked: &Checked) -> String {
     format!("{}\n{}", fields(&[("version", version.clone())]), table(&["ACCOUNT", "POLICIES"], &rows))
 }
 
-fn unusable(folder: &Path, refused: &Refused) -> Failure {
+fn unusable(folder: &Path, refused: &PolicyProblems) -> Failure {
     let problems: Vec<String> =
         refused.0.iter().map(|problem| spelling::printable(&problem.to_string(), false)).collect();
     Failure::Policy(format!("the policies in {} cannot be used:\n{}", folder.display(), problems.join("\n")))
 }
 
 #[derive(Serialize)]
-struct Tested {
+struct TestReport {
     allowed: bool,
     version: String,
     account: String,
     principal: String,
     resource: String,
     /// The asked-for action first, then the one that it depends on.
-    decisions: Vec<TestedAction>,
+    decisions: Vec<ActionReport>,
 }
 
 #[derive(Serialize)]
-struct TestedAction {
+struct ActionReport {
     action: &'static str,
     allowed: bool,
     /// `ACCOUNT/FILE:LINE` of those that decided.
@@ -152,7 +148,7 @@ struct TestedAction {
     reason: String,
 }
 
-fn test(command: &Test, output: &Output) -> Result<(), Failure> {
+fn test(command: &TestArguments, output: &Printer) -> Result<(), Failure> {
     // A folder that cannot be used is no answer, and must not look like a refusal.
     let policies = compiled(&command.dir)
         .map_err(|refused| Failure::Usage(unusable(&command.dir, &refused).to_string()))?;
@@ -171,10 +167,10 @@ fn test(command: &Test, output: &Output) -> Result<(), Failure> {
         });
         let reason = decision.to_string();
         let Decision { allowed, policies, .. } = decision;
-        TestedAction { action: action.name(), allowed, policies, reason }
+        ActionReport { action: action.name(), allowed, policies, reason }
     };
     let decisions: Vec<_> = command.action.with_dependent().map(decide).collect();
-    let tested = Tested {
+    let report = TestReport {
         allowed: decisions.iter().all(|decision| decision.allowed),
         version: policies.version().to_owned(),
         account: command.account.clone(),
@@ -182,21 +178,21 @@ fn test(command: &Test, output: &Output) -> Result<(), Failure> {
         resource: command.resource.clone(),
         decisions,
     };
-    output.reply(&tested, |tested| tested_text(tested, resource))?;
-    if tested.allowed {
+    output.reply(&report, |report| test_text(report, resource))?;
+    if report.allowed {
         return Ok(());
     }
     let (principal, action) = (spelling::printable(&command.principal, false), command.action.name());
     Err(Failure::Policy(format!("{principal} may not {action} on {}", command.resource)))
 }
 
-fn tested_text(tested: &Tested, resource: Resource<'_>) -> String {
-    let row = |decision: &TestedAction| {
+fn test_text(report: &TestReport, resource: Resource<'_>) -> String {
+    let row = |decision: &ActionReport| {
         let verdict = if decision.allowed { "ALLOWED" } else { "REFUSED" };
         vec![decision.action.to_owned(), verdict.to_owned(), decision.reason.clone()]
     };
-    let rows: Vec<_> = tested.decisions.iter().map(row).collect();
-    let owner = if resource.account_id == tested.account { "" } else { OTHER_OWNER };
+    let rows: Vec<_> = report.decisions.iter().map(row).collect();
+    let owner = if resource.account_id == report.account { "" } else { OTHER_OWNER };
     format!("{}{owner}", table(&["ACTION", "DECISION", "WHY"], &rows))
 }
 

@@ -1,71 +1,51 @@
 //! `catrust fleet propagation --watch`: a revision on its way, a line a change.
 
-use std::time::Duration;
-
 use catrust_proto::v1 as proto;
-use tonic::Status;
 
+use crate::api_client::ApiClient;
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::session::{Session, worth_repeating};
-
-/// Times in a row that the stream may fail before the command gives up.
-const MAX_FAILURES: u32 = 10;
-/// Pause before it is opened again; a draining replica has another one beside it.
-const PAUSE: Duration = Duration::from_millis(500);
+use crate::output::Printer;
+use crate::stream::{self, Interruption};
 
 /// Follows until no broker in contact is pending, and over lost connections.
-pub async fn run(instance: String, revision: u64, session: &Session, output: &Output) -> Result<(), Failure> {
-    let mut follower = Follower { instance, revision, shown: None, failures: 0 };
-    loop {
-        match follower.follow(session, output).await {
-            Ok(()) => return Ok(()),
-            Err(Interruption::Failure(failure)) => return Err(failure),
-            Err(Interruption::Stream(status)) => {
-                follower.failures += 1;
-                if follower.failures >= MAX_FAILURES || !worth_repeating(&status) {
-                    return Err(session.failure(&status));
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
+pub(crate) async fn run(
+    instance: String,
+    revision: u64,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
+    let mut watch = PropagationWatch { instance, revision, shown: None };
+    stream::follow(api, async |heard| watch.read(heard, api, output).await).await
 }
 
-/// Why the stream was left.
-enum Interruption {
-    /// It broke; it may be opened again.
-    Stream(Status),
-    /// The command cannot go on.
-    Failure(Failure),
-}
-
-struct Follower {
+struct PropagationWatch {
     instance: String,
     /// Stays with the first answer: the current one may be another after a break.
     revision: u64,
     shown: Option<proto::Propagation>,
-    /// Since the last message.
-    failures: u32,
 }
 
-impl Follower {
-    async fn follow(&mut self, session: &Session, output: &Output) -> Result<(), Interruption> {
+impl PropagationWatch {
+    async fn read(
+        &mut self,
+        heard: &mut bool,
+        api: &ApiClient,
+        output: &Printer,
+    ) -> Result<(), Interruption> {
         let request = proto::WatchPropagationRequest {
             mqtt_instance_id: self.instance.clone(),
             revision: self.revision,
         };
-        let mut client = session.fleet();
-        let mut stream = client.watch_propagation(request).await.map_err(Interruption::Stream)?.into_inner();
-        while let Some(message) = stream.message().await.map_err(Interruption::Stream)? {
-            self.failures = 0;
-            self.show(message, output).map_err(Interruption::Failure)?;
+        let mut stream = api.fleet().watch_propagation(request).await?.into_inner();
+        while let Some(message) = stream.message().await? {
+            *heard = true;
+            self.show(message, output)?;
         }
         Ok(())
     }
 
     /// Prints a message, unless it is the one before a break again.
-    fn show(&mut self, message: proto::WatchPropagationResponse, output: &Output) -> Result<(), Failure> {
+    fn show(&mut self, message: proto::WatchPropagationResponse, output: &Printer) -> Result<(), Failure> {
         let Some(propagation) = &message.propagation else { return Ok(()) };
         self.revision = propagation.revision;
         if self.shown.as_ref() == Some(propagation) {
@@ -113,10 +93,10 @@ mod tests {
         let propagation = proto::Propagation { revision: 4, applied: 2, ..Default::default() };
         let message =
             proto::WatchPropagationResponse { propagation: Some(propagation.clone()), ..Default::default() };
-        let mut follower = Follower { instance: "i".to_owned(), revision: 0, shown: None, failures: 0 };
-        let output = Output::new(crate::arguments::Format::Table);
-        follower.show(message.clone(), &output).unwrap();
-        follower.show(message, &output).unwrap();
-        assert_eq!((follower.revision, follower.shown), (4, Some(propagation)));
+        let mut watch = PropagationWatch { instance: "i".to_owned(), revision: 0, shown: None };
+        let output = Printer::new(crate::arguments::OutputFormat::Table);
+        watch.show(message.clone(), &output).unwrap();
+        watch.show(message, &output).unwrap();
+        assert_eq!((watch.revision, watch.shown), (4, Some(propagation)));
     }
 }

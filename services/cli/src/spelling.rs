@@ -6,17 +6,17 @@ use catrust_proto::Timestamp;
 use catrust_proto::v1::{CaCertificateState, Edition, InactivationScope};
 
 /// The last word of an enum's proto name: `ACTIVE`.
-pub fn state(value: CaCertificateState) -> &'static str {
+pub(crate) fn state(value: CaCertificateState) -> &'static str {
     value.as_str_name().trim_start_matches("CA_CERTIFICATE_STATE_")
 }
 
 /// The last word of an enum's proto name: `PLATINUM`.
-pub fn edition(value: Edition) -> &'static str {
+pub(crate) fn edition(value: Edition) -> &'static str {
     value.as_str_name().trim_start_matches("EDITION_")
 }
 
 /// The last word of an enum's proto name: `KEY`; empty where nothing is inactive.
-pub fn scope(value: InactivationScope) -> &'static str {
+pub(crate) fn scope(value: InactivationScope) -> &'static str {
     match value {
         InactivationScope::Unspecified => "",
         stated => stated.as_str_name().trim_start_matches("INACTIVATION_SCOPE_"),
@@ -24,7 +24,7 @@ pub fn scope(value: InactivationScope) -> &'static str {
 }
 
 /// RFC 3339 in UTC: `2026-03-01T12:00:00.000123Z`. A dash where there is no time.
-pub fn time(value: Option<&Timestamp>) -> String {
+pub(crate) fn time(value: Option<&Timestamp>) -> String {
     let json = value.and_then(|time| serde_json::to_value(time).ok());
     let text = json.as_ref().and_then(|json| json.as_str()).unwrap_or("-");
     text.replace("+00:00", "Z")
@@ -34,7 +34,7 @@ pub fn time(value: Option<&Timestamp>) -> String {
 ///
 /// # Errors
 /// A message that says what is expected, for clap.
-pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Timestamp, String> {
     serde_json::from_value(serde_json::Value::from(text))
         .map_err(|_| "write RFC 3339, for example 2026-03-01T12:00:00Z".to_owned())
 }
@@ -43,7 +43,7 @@ pub fn parse_time(text: &str) -> Result<Timestamp, String> {
 ///
 /// # Errors
 /// A message that says what is expected, for clap.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
     let number: u32 = digits.parse().map_err(|_| DURATION.to_owned())?;
     match &text[digits.len()..] {
@@ -58,7 +58,7 @@ const DURATION: &str = "write a whole number and ms, s or m, for example 10s";
 
 /// The text with control characters spelled out: names inside a certificate are the
 /// work of strangers, and must not steer the terminal. `lines` keeps line breaks.
-pub fn printable(text: &str, lines: bool) -> String {
+pub(crate) fn printable(text: &str, lines: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,25 +1,18 @@
 //! `catrust watch`: the feed of an instance, a line a message.
 
-use std::time::Duration;
-
 use catrust_proto::v1 as proto;
 use clap::Args;
 use proto::trust_message::Message;
-use tonic::{Code, Status};
+use tonic::Status;
 
+use crate::api_client::ApiClient;
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::session::{Session, worth_repeating};
+use crate::output::Printer;
 use crate::spelling;
+use crate::stream::{self, Interruption};
 
-/// Times in a row that the feed may fail before the command gives up.
-const MAX_FAILURES: u32 = 10;
-/// Pause before the feed is opened again; a draining replica has another one beside it.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// Arguments of `watch`.
 #[derive(Debug, Args)]
-pub struct WatchCommand {
+pub(crate) struct WatchArguments {
     /// Instance to follow.
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
@@ -38,64 +31,43 @@ pub struct WatchCommand {
 }
 
 /// Follows the feed until it is told to stop, and over lost connections.
-pub async fn run(command: WatchCommand, session: &Session, output: &Output) -> Result<(), Failure> {
-    let mut follower = Follower { seen: command.after_revision, failures: 0, command };
-    loop {
-        match follower.follow(session, output).await {
-            Ok(()) => return Ok(()),
-            Err(Interruption::Failure(failure)) => return Err(failure),
-            Err(Interruption::Feed(status)) => {
-                follower.failures += 1;
-                if follower.failures >= MAX_FAILURES || !worth_repeating(&status) {
-                    return Err(session.failure(&status));
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Why the feed was left.
-enum Interruption {
-    /// The feed ended; it may be opened again.
-    Feed(Status),
-    /// The command cannot go on.
-    Failure(Failure),
+pub(crate) async fn run(command: WatchArguments, api: &ApiClient, output: &Printer) -> Result<(), Failure> {
+    let mut watch = TrustWatch { seen: command.after_revision, command };
+    stream::follow(api, async |heard| watch.read(heard, api, output).await).await
 }
 
 /// Where the reader is.
-struct Follower {
-    command: WatchCommand,
+struct TrustWatch {
+    command: WatchArguments,
     /// Last revision that was shown.
     seen: Option<u64>,
-    /// Since the last message.
-    failures: u32,
 }
 
-impl Follower {
+impl TrustWatch {
     /// Opens the feed and shows it until it ends or the wanted revision is there.
-    async fn follow(&mut self, session: &Session, output: &Output) -> Result<(), Interruption> {
+    async fn read(
+        &mut self,
+        heard: &mut bool,
+        api: &ApiClient,
+        output: &Printer,
+    ) -> Result<(), Interruption> {
         let request = proto::WatchTrustRequest {
             mqtt_instance_id: self.command.instance.clone(),
             broker_id: self.command.broker_id.clone(),
             after_revision: self.seen,
         };
-        let mut client = session.trust();
-        let mut feed = client.watch_trust(request).await.map_err(Interruption::Feed)?.into_inner();
-        loop {
-            let message = feed.message().await.map_err(Interruption::Feed)?;
-            let Some(message) = message else {
-                return Err(Interruption::Feed(Status::new(Code::Unavailable, "the feed ended")));
-            };
-            self.failures = 0;
-            if self.show(&message, output).map_err(Interruption::Failure)? {
+        let mut feed = api.trust().watch_trust(request).await?.into_inner();
+        while let Some(message) = feed.message().await? {
+            *heard = true;
+            if self.show(&message, output)? {
                 return Ok(());
             }
         }
+        Err(Status::unavailable("the feed ended").into())
     }
 
     /// Prints the message; true when the wanted revision is there.
-    fn show(&mut self, message: &proto::TrustMessage, output: &Output) -> Result<bool, Failure> {
+    fn show(&mut self, message: &proto::TrustMessage, output: &Printer) -> Result<bool, Failure> {
         let head = matches!(message.message, Some(Message::Head(_) | Message::KeySet(_)));
         if !head || self.command.heads {
             output.message(message, text)?;
@@ -174,15 +146,15 @@ mod tests {
         proto::TrustMessage { message: Some(Message::Change(change)), request_id: String::new() }
     }
 
-    fn follower(until_revision: Option<u64>) -> Follower {
-        let command = WatchCommand {
+    fn watch(until_revision: Option<u64>) -> TrustWatch {
+        let command = WatchArguments {
             instance: "fleet-a".to_owned(),
             after_revision: None,
             until_revision,
             broker_id: String::new(),
             heads: false,
         };
-        Follower { command, seen: None, failures: 3 }
+        TrustWatch { command, seen: None }
     }
 
     #[test]
@@ -194,22 +166,22 @@ mod tests {
 
     #[test]
     fn the_revision_that_was_shown_last_is_where_a_new_feed_starts() {
-        let output = Output::new(crate::arguments::Format::Table);
-        let mut follower = follower(Some(5));
-        assert!(!follower.show(&change(), &output).unwrap());
-        assert_eq!(follower.seen, Some(4));
-        follower.command.until_revision = Some(4);
-        assert!(follower.show(&change(), &output).unwrap());
+        let output = Printer::new(crate::arguments::OutputFormat::Table);
+        let mut watch = watch(Some(5));
+        assert!(!watch.show(&change(), &output).unwrap());
+        assert_eq!(watch.seen, Some(4));
+        watch.command.until_revision = Some(4);
+        assert!(watch.show(&change(), &output).unwrap());
     }
 
     #[test]
     fn a_head_moves_nothing() {
         let head = proto::Head { revision: 9, ..Default::default() };
         let message = proto::TrustMessage { message: Some(Message::Head(head)), request_id: String::new() };
-        let mut follower = follower(Some(1));
-        let output = Output::new(crate::arguments::Format::Table);
-        assert!(!follower.show(&message, &output).unwrap());
-        assert_eq!(follower.seen, None);
+        let mut watch = watch(Some(1));
+        let output = Printer::new(crate::arguments::OutputFormat::Table);
+        assert!(!watch.show(&message, &output).unwrap());
+        assert_eq!(watch.seen, None);
     }
 
     #[test]

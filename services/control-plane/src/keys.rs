@@ -16,7 +16,7 @@ use catrust_domain::{Timestamp, error_chain};
 use catrust_event_store::Clock;
 use catrust_proto::v1 as proto;
 use catrust_signing::{
-    Adopted, KeyRefusal, KeyRing, KeySet, KeySetError, Present, SigningKey, TrustKeys, VerifyError,
+    Adoption, KeyRefusal, KeyRing, KeySet, KeySetError, Present, SigningKey, TrustKeys, VerifyError,
 };
 use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
@@ -103,18 +103,18 @@ impl ServerKeys {
     ///
     /// # Errors
     /// Why the file is not to be used, and what to do; what was in force stays.
-    pub fn look(&self, now: Timestamp) -> Result<Adopted, String> {
-        let Some(source) = &self.source else { return Ok(Adopted::Known) };
+    pub fn look(&self, now: Timestamp) -> Result<Adoption, String> {
+        let Some(source) = &self.source else { return Ok(Adoption::Known) };
         self.adopt(source.read()?, source, now)
     }
 
-    fn adopt(&self, message: proto::KeySet, source: &Source, now: Timestamp) -> Result<Adopted, String> {
-        let Some(held) = self.set.borrow().clone() else { return Ok(Adopted::Known) };
-        let Some(set) = source.next(message, &held, self.key_id(), now)? else { return Ok(Adopted::Known) };
+    fn adopt(&self, message: proto::KeySet, source: &Source, now: Timestamp) -> Result<Adoption, String> {
+        let Some(held) = self.set.borrow().clone() else { return Ok(Adoption::Known) };
+        let Some(set) = source.next(message, &held, self.key_id(), now)? else { return Ok(Adoption::Known) };
         let (version, keys) = (set.version(), set.keys().count());
         tracing::info!(version, keys, expires_at = %set.expires_at(), "a newer key set is in force");
         self.set.send_replace(Some(set));
-        Ok(Adopted::New)
+        Ok(Adoption::New)
     }
 }
 
@@ -188,7 +188,7 @@ impl Source {
         let mut ring = KeyRing::new(TrustKeys::default(), self.roots.clone());
         // Held because it was verified with the same root keys.
         ring.restore(held.message().clone()).map_err(|error| self.tell(&error))?;
-        if ring.adopt(message, present).map_err(|error| self.tell(&error))? == Adopted::Known {
+        if ring.adopt(message, present).map_err(|error| self.tell(&error))? == Adoption::Known {
             return Ok(None);
         }
         let Some(set) = ring.set().cloned() else { return Ok(None) };

@@ -55,14 +55,14 @@ impl fmt::Debug for Sha256 {
 /// The text is not 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 value is 64 hexadecimal digits")]
-pub struct NotSha256;
+pub struct InvalidSha256;
 
 impl FromStr for Sha256 {
-    type Err = NotSha256;
+    type Err = InvalidSha256;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| NotSha256)?;
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| InvalidSha256)?;
         Ok(Self(bytes))
     }
 }

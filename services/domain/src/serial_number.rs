@@ -40,8 +40,7 @@ impl SerialNumber {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidSerialNumber> {
         // DER puts a zero byte before a set high bit: it is not part of the spelling.
         let significant = bytes.iter().position(|byte| *byte != 0);
-        hex::encode(significant.map_or_else(|| &bytes[..bytes.len().min(1)], |first| &bytes[first..]))
-            .parse()
+        hex::encode(significant.map_or_else(|| &bytes[..bytes.len().min(1)], |first| &bytes[first..])).parse()
     }
 
     /// The canonical spelling.

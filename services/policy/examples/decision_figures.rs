@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::time::Instant;
 
-use catrust_policy::{AccessRequest, Action, Bundle, Policies, PolicyFile, Resource};
+use catrust_policy::{AccessRequest, Action, Policies, PolicyBundle, PolicyFile, Resource};
 use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityUid, PolicySet, Request, RestrictedExpression,
 };
@@ -87,7 +87,7 @@ fn main() {
         [("a.cedar", cedar(account)), ("b.json", ram(account))]
             .map(|(file, text)| PolicyFile::new(name, file, text))
     });
-    let bundle = Bundle::new(files.flatten().collect());
+    let bundle = PolicyBundle::new(files.flatten().collect());
     let started = Instant::now();
     let policies = Policies::compile(&bundle).unwrap_or_else(|refused| panic!("{refused}"));
     println!("compile {ACCOUNTS} accounts of {POLICIES} policies: {} ms", started.elapsed().as_millis());

@@ -11,7 +11,7 @@ use cedar_policy::{
 use chrono::{DateTime, SecondsFormat};
 
 use crate::dependence::Dependence;
-use crate::schema::{self, Kind};
+use crate::schema::{self, EntityKind};
 use crate::{AccessRequest, Decision, pattern};
 
 /// What the callers of one account may do.
@@ -29,8 +29,8 @@ impl AccountPolicies {
         let mut account = Self::default();
         for policy in set.policies() {
             account.dependence = account.dependence | Dependence::of(policy);
-            account.principal_patterns.note(policy, Kind::PrincipalPattern);
-            account.resource_patterns.note(policy, Kind::ResourcePattern);
+            account.principal_patterns.note(policy, EntityKind::PrincipalPattern);
+            account.resource_patterns.note(policy, EntityKind::ResourcePattern);
         }
         Self { set, ..account }
     }
@@ -48,10 +48,10 @@ impl AccountPolicies {
     pub(crate) fn decide(&self, request: &AccessRequest<'_>, source_ip: Option<IpAddr>) -> Decision {
         let arn = request.resource.to_string();
         let asked = self.entities(request, &arn).and_then(|entities| {
-            let principal = Kind::Principal.entity(request.principal);
+            let principal = EntityKind::Principal.entity(request.principal);
             let action = schema::action(request.action);
             let context = self.context(request, source_ip)?;
-            let asked = Request::new(principal, action, Kind::Instance.entity(&arn), context, None);
+            let asked = Request::new(principal, action, EntityKind::Instance.entity(&arn), context, None);
             Ok((asked.map_err(|error| error.to_string())?, entities))
         });
         let (asked, entities) = match asked {
@@ -74,13 +74,13 @@ impl AccountPolicies {
             Entity::new(uid, attributes, parents).map_err(|error| error.to_string())
         };
         let principal = entity(
-            Kind::Principal.entity(request.principal),
+            EntityKind::Principal.entity(request.principal),
             HashMap::from([text("name", request.principal), text("account", request.account_id)]),
             self.principal_patterns.that_match(request.principal),
         )?;
         let resource = request.resource;
         let instance = entity(
-            Kind::Instance.entity(arn),
+            EntityKind::Instance.entity(arn),
             HashMap::from([
                 text("arn", arn),
                 text("region", resource.region_id),
@@ -121,7 +121,7 @@ pub(crate) fn spelled(time_ms: i64) -> Result<String, String> {
 struct Patterns(Vec<(String, EntityUid)>);
 
 impl Patterns {
-    fn note(&mut self, policy: &Policy, kind: Kind) {
+    fn note(&mut self, policy: &Policy, kind: EntityKind) {
         for uid in policy.entity_literals() {
             if uid.type_name().basename() == kind.name() && !self.0.iter().any(|(_, known)| *known == uid) {
                 self.0.push((uid.id().unescaped().to_owned(), uid));

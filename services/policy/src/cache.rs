@@ -16,10 +16,10 @@ use crate::{AccessRequest, Action, Decision};
 const CAPACITY: usize = 16_384;
 
 #[derive(Debug)]
-pub(crate) struct DecisionCache(Cache<Key, Arc<Decision>>);
+pub(crate) struct DecisionCache(Cache<CacheKey, Arc<Decision>>);
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Key {
+struct CacheKey {
     principal: Box<str>,
     account_id: Box<str>,
     operator: bool,
@@ -28,7 +28,7 @@ struct Key {
     source_ip: Option<IpAddr>,
 }
 
-/// A key that borrows. It MUST have the fields of [`Key`] in the same order: the two
+/// A key that borrows. It MUST have the fields of [`CacheKey`] in the same order: the two
 /// have to hash alike.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct KeyRef<'a> {
@@ -56,7 +56,7 @@ impl<'a> KeyRef<'a> {
     }
 }
 
-impl From<KeyRef<'_>> for Key {
+impl From<KeyRef<'_>> for CacheKey {
     fn from(key: KeyRef<'_>) -> Self {
         let KeyRef { principal, account_id, operator, action, resource, source_ip } = key;
         let resource = resource.map(Box::from);
@@ -71,8 +71,8 @@ impl From<KeyRef<'_>> for Key {
     }
 }
 
-impl Equivalent<Key> for KeyRef<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
+impl Equivalent<CacheKey> for KeyRef<'_> {
+    fn equivalent(&self, key: &CacheKey) -> bool {
         self.action == key.action
             && self.operator == key.operator
             && self.source_ip == key.source_ip
@@ -95,7 +95,7 @@ impl DecisionCache {
             return known;
         }
         let decision = Arc::new(decide());
-        self.0.insert(Key::from(key), Arc::clone(&decision));
+        self.0.insert(CacheKey::from(key), Arc::clone(&decision));
         decision
     }
 

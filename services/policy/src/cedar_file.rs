@@ -10,7 +10,7 @@ use miette::Diagnostic;
 use crate::depth::{DEEPEST, too_deep};
 use crate::folder::{Language, PolicyFile};
 use crate::problem::{Problem, line_of};
-use crate::schema::Kind;
+use crate::schema::EntityKind;
 use crate::{Action, pattern};
 
 /// Reads the policies of a file, each under the id `ACCOUNT/FILE:LINE`, with its `@id`
@@ -68,8 +68,8 @@ fn check_patterns(file: &PolicyFile, policy: &Policy, problems: &mut Vec<Problem
     for uid in policy.entity_literals() {
         let text = uid.id().unescaped();
         let checked = match uid.type_name().basename() {
-            name if name == Kind::PrincipalPattern.name() => pattern::check_principal(text),
-            name if name == Kind::ResourcePattern.name() => pattern::check_resource(text),
+            name if name == EntityKind::PrincipalPattern.name() => pattern::check_principal(text),
+            name if name == EntityKind::ResourcePattern.name() => pattern::check_resource(text),
             _ => Ok(()),
         };
         if let Err(message) = checked {
@@ -137,11 +137,11 @@ fn said(diagnostic: &dyn Diagnostic) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Bundle, Policies, PolicyFile};
+    use crate::{Policies, PolicyBundle, PolicyFile};
 
-    fn compile(text: &str) -> Result<Policies, crate::Refused> {
+    fn compile(text: &str) -> Result<Policies, crate::PolicyProblems> {
         let file = PolicyFile::new("1", "a.cedar", text.to_owned()).unwrap();
-        Policies::compile(&Bundle::new(vec![file]))
+        Policies::compile(&PolicyBundle::new(vec![file]))
     }
 
     #[track_caller]
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn every_problem_of_every_file_is_listed() {
         let file = |name, text: &str| PolicyFile::new("1", name, text.to_owned()).unwrap();
-        let bundle = Bundle::new(vec![
+        let bundle = PolicyBundle::new(vec![
             file(
                 "a.cedar",
                 "permit(principal, action, resource) when { 1 };\npermit(principal, action, resource) when { 2 };",

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::problem::{Problem, Refused, accept};
+use crate::problem::{PolicyProblems, Problem, accept};
 
 /// Largest file, in bytes.
 const LARGEST_FILE: u64 = 256 * 1024;
@@ -51,18 +51,18 @@ impl PolicyFile {
 
 /// Every file of a folder, and the version that they make together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bundle {
+pub struct PolicyBundle {
     files: Vec<PolicyFile>,
     version: String,
 }
 
-impl Bundle {
+impl PolicyBundle {
     /// Reads a folder. What it holds is not looked at yet: see [`Policies::compile`](crate::Policies::compile).
     ///
     /// # Errors
-    /// [`Refused`] with everything that is no policy file, or cannot be read.
-    pub fn read(folder: &Path) -> Result<Self, Refused> {
-        let mut reader = Reader { files: Vec::new(), bytes: 0, problems: Vec::new() };
+    /// [`PolicyProblems`] with everything that is no policy file, or cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, PolicyProblems> {
+        let mut reader = FolderReader { files: Vec::new(), bytes: 0, problems: Vec::new() };
         reader.folder(folder);
         if reader.problems.is_empty() && reader.files.is_empty() {
             let message = format!("{} holds no policy: nobody could call", folder.display());
@@ -102,13 +102,13 @@ fn version(files: &[PolicyFile]) -> String {
     format!("policies-{}", &hex::encode(hash.finalize())[..16])
 }
 
-struct Reader {
+struct FolderReader {
     files: Vec<PolicyFile>,
     bytes: u64,
     problems: Vec<Problem>,
 }
 
-impl Reader {
+impl FolderReader {
     fn refuse(&mut self, path: &str, message: impl Into<String>) {
         self.problems.push(Problem::new(path, 0, message));
     }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn the_version_is_that_of_names_and_contents() {
         let version =
-            |files: &[(&str, &str)]| Bundle::read(folder(files).path()).unwrap().version().to_owned();
+            |files: &[(&str, &str)]| PolicyBundle::read(folder(files).path()).unwrap().version().to_owned();
         let base = version(&[("1/a.cedar", "x"), ("2/b.json", "y")]);
         assert!(base.starts_with("policies-") && base.len() == 25, "{base}");
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
             ("1/large.cedar", &"x".repeat(300 * 1024)),
         ]);
         fs::write(folder.path().join("1/latin.cedar"), b"// \xe9").unwrap();
-        let refused = Bundle::read(folder.path()).unwrap_err();
+        let refused = PolicyBundle::read(folder.path()).unwrap_err();
         let paths: Vec<_> = refused.0.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(
             paths,
@@ -249,9 +249,9 @@ mod tests {
     #[test]
     fn a_folder_that_is_empty_or_gone_is_refused() {
         let empty = tempfile::tempdir().unwrap();
-        let error = Bundle::read(empty.path()).unwrap_err().to_string();
+        let error = PolicyBundle::read(empty.path()).unwrap_err().to_string();
         assert!(error.contains("holds no policy"), "{error}");
-        let error = Bundle::read(&empty.path().join("gone")).unwrap_err().to_string();
+        let error = PolicyBundle::read(&empty.path().join("gone")).unwrap_err().to_string();
         assert!(error.contains("gone cannot be listed"), "{error}");
     }
 }

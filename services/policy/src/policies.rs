@@ -7,8 +7,8 @@ use cedar_policy::{PolicySet, ValidationMode, Validator};
 
 use crate::account::AccountPolicies;
 use crate::cache::{DecisionCache, KeyRef};
-use crate::folder::{Bundle, Language, PolicyFile};
-use crate::problem::{Problem, Refused, accept};
+use crate::folder::{Language, PolicyBundle, PolicyFile};
+use crate::problem::{PolicyProblems, Problem, accept};
 use crate::{AccessRequest, Decision, cedar_file, ram, schema};
 
 /// What everybody may do, as one bundle says it. Immutable: a reload makes another one.
@@ -23,10 +23,10 @@ impl Policies {
     /// Reads, compiles and validates every file.
     ///
     /// # Errors
-    /// [`Refused`] with every problem that was found, by file and line.
-    pub fn compile(bundle: &Bundle) -> Result<Self, Refused> {
-        let schema =
-            schema::parsed().map_err(|error| Refused(vec![Problem::new("schema.cedarschema", 0, error)]))?;
+    /// [`PolicyProblems`] with every problem that was found, by file and line.
+    pub fn compile(bundle: &PolicyBundle) -> Result<Self, PolicyProblems> {
+        let schema = schema::parsed()
+            .map_err(|error| PolicyProblems(vec![Problem::new("schema.cedarschema", 0, error)]))?;
         let validator = Validator::new(schema);
         let mut accounts = HashMap::new();
         let mut problems = Vec::new();
@@ -119,7 +119,7 @@ mod tests {
             let (account, name) = path.split_once('/').unwrap();
             PolicyFile::new(account, name, (*text).to_owned()).unwrap()
         });
-        Policies::compile(&Bundle::new(files.collect())).unwrap_or_else(|refused| panic!("{refused}"))
+        Policies::compile(&PolicyBundle::new(files.collect())).unwrap_or_else(|refused| panic!("{refused}"))
     }
 
     fn asked(principal: &'static str, action: Action) -> AccessRequest<'static> {

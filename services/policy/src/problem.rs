@@ -41,17 +41,17 @@ impl fmt::Display for Problem {
 /// none. Not one policy of the folder is in force because of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-pub struct Refused(pub Vec<Problem>);
+pub struct PolicyProblems(pub Vec<Problem>);
 
 /// Gives `value` where nothing is wrong.
-pub(crate) fn accept<T>(value: T, mut problems: Vec<Problem>) -> Result<T, Refused> {
+pub(crate) fn accept<T>(value: T, mut problems: Vec<Problem>) -> Result<T, PolicyProblems> {
     if problems.is_empty() {
         return Ok(value);
     }
     problems.sort();
     // Cedar says the same of a policy for each action that it is about.
     problems.dedup();
-    Err(Refused(problems))
+    Err(PolicyProblems(problems))
 }
 
 /// Line of a byte offset, from 1.

@@ -16,7 +16,7 @@ pub(crate) fn parsed() -> Result<Schema, String> {
 
 /// An entity type of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EntityKind {
     Principal,
     PrincipalPattern,
     Instance,
@@ -24,7 +24,7 @@ pub(crate) enum Kind {
     Action,
 }
 
-impl Kind {
+impl EntityKind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Principal => "Principal",
@@ -42,13 +42,13 @@ impl Kind {
 }
 
 static TYPES: LazyLock<[EntityTypeName; 5]> = LazyLock::new(|| {
-    use Kind::{Action, Instance, Principal, PrincipalPattern, ResourcePattern};
+    use EntityKind::{Action, Instance, Principal, PrincipalPattern, ResourcePattern};
     [Principal, PrincipalPattern, Instance, ResourcePattern, Action]
         .map(|kind| kind.name().parse().expect("a plain identifier names a type"))
 });
 
 static ACTIONS: LazyLock<[EntityUid; Action::ALL.len()]> =
-    LazyLock::new(|| Action::ALL.map(|action| Kind::Action.entity(action.name())));
+    LazyLock::new(|| Action::ALL.map(|action| EntityKind::Action.entity(action.name())));
 
 /// The action as Cedar knows it.
 pub(crate) fn action(action: Action) -> EntityUid {

@@ -17,7 +17,7 @@ use crate::signing::TrustKeys;
 
 /// Whether a key set that is in order changes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adopted {
+pub enum Adoption {
     /// It is in force from now on: keep it over restarts.
     New,
     /// It is the one in force.
@@ -67,7 +67,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`KeySetError`]; the set in force stays.
-    pub fn adopt(&mut self, message: proto::KeySet, present: Present) -> Result<Adopted, KeySetError> {
+    pub fn adopt(&mut self, message: proto::KeySet, present: Present) -> Result<Adoption, KeySetError> {
         let set = KeySet::verified(message, &self.roots)?;
         if let Some(held) = &self.set {
             if set.version() < held.version() {
@@ -78,14 +78,14 @@ impl KeyRing {
                 let same = proto::KeySet { signature: None, ..set.message().clone() }
                     == proto::KeySet { signature: None, ..held.message().clone() };
                 let forked = KeySetError::Forked { version: held.version() };
-                return if same { Ok(Adopted::Known) } else { Err(forked) };
+                return if same { Ok(Adoption::Known) } else { Err(forked) };
             }
         }
         if set.check(present).is_err() {
             return Err(KeySetError::Expired { expires_at: set.expires_at() });
         }
         self.set = Some(Arc::new(set));
-        Ok(Adopted::New)
+        Ok(Adoption::New)
     }
 
     /// Takes a key set that was in force before a restart. One that has expired meanwhile

@@ -16,6 +16,6 @@ pub mod signing;
 pub use catrust_domain::{Timestamp, error_chain};
 
 pub use canonical::{KeyRefusal, Keys, NotCanonical, Signed, SigningInput, Verified, VerifyError, timestamp};
-pub use key_ring::{Adopted, KeyRing, KeysAt};
+pub use key_ring::{Adoption, KeyRing, KeysAt};
 pub use key_set::{EventKey, KeySet, KeySetError, Present};
 pub use signing::{KeyError, SigningKey, TrustKeys};

@@ -37,7 +37,7 @@ pub enum NoteError {
 
 /// A note whose signature holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened<'a> {
+pub struct OpenNote<'a> {
     /// The text, with the line break at its end.
     pub text: &'a str,
     /// Under which name it was signed.
@@ -63,7 +63,7 @@ pub fn sign(text: &str, name: &str, key: &SigningKey) -> Result<String, NoteErro
 ///
 /// # Errors
 /// [`NoteError`].
-pub fn open<'a>(note: &'a str, keys: &TrustKeys) -> Result<Opened<'a>, NoteError> {
+pub fn open<'a>(note: &'a str, keys: &TrustKeys) -> Result<OpenNote<'a>, NoteError> {
     let (text, signatures) =
         note.rsplit_once("\n\n").ok_or(NoteError::Malformed("no empty line before the signatures"))?;
     let text = &note[..=text.len()];
@@ -82,7 +82,7 @@ pub fn open<'a>(note: &'a str, keys: &TrustKeys) -> Result<Opened<'a>, NoteError
         };
         if let Some(raw) = keys.raw().find(|raw| key_id(name, raw) == *id) {
             let holds = SigningKey::check_raw(raw, text.as_bytes(), signature);
-            return if holds { Ok(Opened { text, name }) } else { Err(NoteError::BadSignature) };
+            return if holds { Ok(OpenNote { text, name }) } else { Err(NoteError::BadSignature) };
         }
     }
     Err(NoteError::UnknownKey)

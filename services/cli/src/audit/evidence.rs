@@ -15,46 +15,43 @@ use clap::Args;
 use proto::prove_event_request::Event;
 use serde_json::json;
 
+use crate::api_client::ApiClient;
 use crate::failure::Failure;
-use crate::output::{Output, fields};
-use crate::session::Session;
+use crate::output::{Printer, fields};
 use crate::spelling::printable;
 
 /// Public keys that are believed.
 #[derive(Debug, Args)]
-pub struct Keys {
+pub(crate) struct TrustKeyArguments {
     /// Public key (PEM) of the servers; several by giving it again.
     #[arg(long, value_name = "FILE", required = true)]
     trust_key: Vec<PathBuf>,
 }
 
-/// Arguments of `verify-export`.
 #[derive(Debug, Args)]
-pub struct VerifyExport {
+pub(crate) struct VerifyExportArguments {
     /// The export (JSON lines); - for standard input.
     #[arg(value_name = "FILE")]
     export: PathBuf,
     #[command(flatten)]
-    keys: Keys,
+    keys: TrustKeyArguments,
     /// Checkpoints that were kept before: the export has to go on from each of them.
     #[arg(long, value_name = "FILE")]
     checkpoints: Option<PathBuf>,
 }
 
-/// Arguments of `verify-proof`.
 #[derive(Debug, Args)]
-pub struct VerifyProof {
+pub(crate) struct VerifyProofArguments {
     /// The proof (JSON); - for standard input.
     #[arg(value_name = "FILE")]
     proof: PathBuf,
     #[command(flatten)]
-    keys: Keys,
+    keys: TrustKeyArguments,
 }
 
-/// Arguments of `prove`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("from").required(true).multiple(true).args(["instance", "export"]))]
-pub struct Prove {
+pub(crate) struct ProveArguments {
     /// The event: its position, or its id (a UUID).
     event: String,
     /// Ask the server: instance that the event belongs to.
@@ -68,15 +65,15 @@ pub struct Prove {
     trust_key: Vec<PathBuf>,
 }
 
-impl Prove {
+impl ProveArguments {
     /// Whether no server is to be asked.
-    pub fn is_offline(&self) -> bool {
+    pub(crate) fn is_offline(&self) -> bool {
         self.export.is_some()
     }
 }
 
 /// Checks an export from its first line to its last.
-pub fn verify_export(arguments: &VerifyExport, output: &Output) -> Result<(), Failure> {
+pub(crate) fn verify_export(arguments: &VerifyExportArguments, output: &Printer) -> Result<(), Failure> {
     let keys = load(&arguments.keys.trust_key)?;
     let earlier = match &arguments.checkpoints {
         Some(path) => read_checkpoints(path, &keys)?,
@@ -107,8 +104,7 @@ fn export_text(report: &ExportReport) -> String {
     format!("{head}\nverified: positions, hash chain, versions, revisions, digests, tree and signature agree")
 }
 
-/// Checks a proof.
-pub fn verify_proof(arguments: &VerifyProof, output: &Output) -> Result<(), Failure> {
+pub(crate) fn verify_proof(arguments: &VerifyProofArguments, output: &Printer) -> Result<(), Failure> {
     let keys = load(&arguments.keys.trust_key)?;
     let text = read_text(&arguments.proof)?;
     let proof: EventProof = serde_json::from_str(&text)
@@ -145,20 +141,20 @@ fn proof_text(verified: &VerifiedProof) -> String {
 }
 
 /// Gets a proof from the server and prints it, as JSON whatever the format.
-pub async fn prove(arguments: &Prove, session: &Session) -> Result<(), Failure> {
+pub(crate) async fn prove(arguments: &ProveArguments, api: &ApiClient) -> Result<(), Failure> {
     let event = match arguments.event.parse() {
         Ok(position) => Event::Position(position),
         Err(_) => Event::EventId(arguments.event.clone()),
     };
     let mqtt_instance_id = arguments.instance.clone().unwrap_or_default();
     let message = proto::ProveEventRequest { mqtt_instance_id, event: Some(event) };
-    let mut client = session.audit();
-    let reply = session.call(message, async |request| client.prove_event(request).await).await?;
+    let mut client = api.audit();
+    let reply = api.call(message, async |request| client.prove_event(request).await).await?;
     print_proof(&from_reply(reply)?)
 }
 
 /// Makes a proof from an export and prints it, as JSON whatever the format.
-pub fn prove_from_export(arguments: &Prove) -> Result<(), Failure> {
+pub(crate) fn prove_from_export(arguments: &ProveArguments) -> Result<(), Failure> {
     let path = arguments.export.as_deref().unwrap_or(Path::new("-"));
     let keys = load(&arguments.trust_key)?;
     let (mut hashes, mut wanted, mut footer) = (Vec::new(), None, String::new());
@@ -186,7 +182,7 @@ pub fn prove_from_export(arguments: &Prove) -> Result<(), Failure> {
 }
 
 fn print_proof(proof: &EventProof) -> Result<(), Failure> {
-    Output::new(crate::arguments::Format::Json).reply(proof, |_| String::new())
+    Printer::new(crate::arguments::OutputFormat::Json).reply(proof, |_| String::new())
 }
 
 /// The server's words as the file has them. Nothing is believed here: who reads the file checks.

@@ -4,16 +4,15 @@ use catrust_proto::Timestamp;
 use catrust_proto::v1 as proto;
 use clap::{Args, ValueEnum};
 
-use crate::ca::State;
+use crate::api_client::ApiClient;
+use crate::ca::StateArgument;
 use crate::failure::Failure;
-use crate::output::{Output, table};
-use crate::session::Session;
+use crate::output::{Printer, table};
 use crate::spelling;
 
-/// Arguments of `list`.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("scope").required(true).multiple(true).args(["instance", "account"]))]
-pub struct List {
+pub(crate) struct ListEventsArguments {
     /// Instance to look in.
     #[arg(long, env = "CATRUST_INSTANCE")]
     instance: Option<String>,
@@ -31,7 +30,7 @@ pub struct List {
     event_types: Vec<EventType>,
     /// Only events that left the certificate in this state.
     #[arg(long, value_enum)]
-    state: Option<State>,
+    state: Option<StateArgument>,
     /// Only what happened at this time or later (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = spelling::parse_time)]
     since: Option<Timestamp>,
@@ -68,15 +67,19 @@ impl EventType {
     }
 }
 
-pub(super) async fn run(arguments: List, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(super) async fn run(
+    arguments: ListEventsArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let limit = arguments.limit.map_or(usize::MAX, |limit| limit as usize);
     let mut request = request(arguments);
     let mut all = proto::ListCaCertificateEventsResponse::default();
-    let mut client = session.ca_certificates();
+    let mut client = api.ca_certificates();
     loop {
         let message = request.clone();
         let page =
-            session.call(message, async |request| client.list_ca_certificate_events(request).await).await?;
+            api.call(message, async |request| client.list_ca_certificate_events(request).await).await?;
         all.events.extend(page.events);
         all.request_id = page.request_id;
         request.page_token = page.next_page_token;
@@ -88,7 +91,7 @@ pub(super) async fn run(arguments: List, session: &Session, output: &Output) -> 
     output.reply(&all, |all| event_table(&all.events))
 }
 
-fn request(arguments: List) -> proto::ListCaCertificateEventsRequest {
+fn request(arguments: ListEventsArguments) -> proto::ListCaCertificateEventsRequest {
     let state = arguments.state.map_or(proto::CaCertificateState::Unspecified, Into::into);
     // The environment names an instance for every command; an account goes before it.
     let instance = arguments.instance.filter(|_| arguments.account.is_none());
@@ -145,10 +148,10 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        list: List,
+        list: ListEventsArguments,
     }
 
-    fn parse(words: &[&str]) -> Result<List, clap::Error> {
+    fn parse(words: &[&str]) -> Result<ListEventsArguments, clap::Error> {
         Line::try_parse_from([&["list"], words].concat()).map(|line| line.list)
     }
 

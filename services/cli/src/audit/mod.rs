@@ -6,28 +6,30 @@ mod refusals;
 
 use clap::Subcommand;
 
-use crate::arguments::Connection;
+use crate::api_client::ApiClient;
+use crate::arguments::ConnectionArguments;
 use crate::failure::Failure;
-use crate::output::Output;
-use crate::session::Session;
+use crate::output::Printer;
 
-/// What to do with the audit trail.
 #[derive(Debug, Subcommand)]
-pub enum AuditCommand {
+pub(crate) enum AuditCommand {
     /// List what happened to the CA certificates of an instance, or of an account.
-    List(list::List),
+    List(list::ListEventsArguments),
     /// List calls that were refused, the newest first.
-    Refusals(refusals::Refusals),
+    Refusals(refusals::RefusalsArguments),
     /// Get the proof that an event is in the log, as JSON.
-    Prove(evidence::Prove),
+    Prove(evidence::ProveArguments),
     /// Check a proof. Offline: no server is asked.
-    VerifyProof(evidence::VerifyProof),
+    VerifyProof(evidence::VerifyProofArguments),
     /// Check an export of the log (`catrust-server export`). Offline: no server is asked.
-    VerifyExport(evidence::VerifyExport),
+    VerifyExport(evidence::VerifyExportArguments),
 }
 
-/// Carries the command out.
-pub async fn run(command: AuditCommand, connection: &Connection, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(
+    command: AuditCommand,
+    connection: &ConnectionArguments,
+    output: &Printer,
+) -> Result<(), Failure> {
     let command = match command {
         AuditCommand::VerifyProof(arguments) => return evidence::verify_proof(&arguments, output),
         AuditCommand::VerifyExport(arguments) => return evidence::verify_export(&arguments, output),
@@ -36,11 +38,11 @@ pub async fn run(command: AuditCommand, connection: &Connection, output: &Output
         }
         command => command,
     };
-    let session = Session::open(connection)?;
+    let api = ApiClient::open(connection)?;
     match command {
-        AuditCommand::List(arguments) => list::run(arguments, &session, output).await,
-        AuditCommand::Refusals(arguments) => refusals::run(arguments, &session, output).await,
-        AuditCommand::Prove(arguments) => evidence::prove(&arguments, &session).await,
+        AuditCommand::List(arguments) => list::run(arguments, &api, output).await,
+        AuditCommand::Refusals(arguments) => refusals::run(arguments, &api, output).await,
+        AuditCommand::Prove(arguments) => evidence::prove(&arguments, &api).await,
         AuditCommand::VerifyProof(_) | AuditCommand::VerifyExport(_) => Ok(()),
     }
 }

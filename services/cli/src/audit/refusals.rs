@@ -3,14 +3,13 @@
 use catrust_proto::v1 as proto;
 use clap::Args;
 
+use crate::api_client::ApiClient;
 use crate::failure::Failure;
-use crate::output::{Output, table};
-use crate::session::Session;
+use crate::output::{Printer, table};
 use crate::spelling;
 
-/// Arguments of `refusals`.
 #[derive(Debug, Args)]
-pub struct Refusals {
+pub(crate) struct RefusalsArguments {
     /// Account whose callers were refused; everybody, for operators, otherwise.
     #[arg(long)]
     account: Option<String>,
@@ -25,7 +24,11 @@ pub struct Refusals {
     limit: u32,
 }
 
-pub(super) async fn run(arguments: Refusals, session: &Session, output: &Output) -> Result<(), Failure> {
+pub(super) async fn run(
+    arguments: RefusalsArguments,
+    api: &ApiClient,
+    output: &Printer,
+) -> Result<(), Failure> {
     let limit = arguments.limit as usize;
     let mut request = proto::ListRefusalsRequest {
         account_id: arguments.account.unwrap_or_default(),
@@ -35,10 +38,10 @@ pub(super) async fn run(arguments: Refusals, session: &Session, output: &Output)
         page_token: String::new(),
     };
     let mut all = proto::ListRefusalsResponse::default();
-    let mut client = session.audit();
+    let mut client = api.audit();
     loop {
         let message = request.clone();
-        let page = session.call(message, async |request| client.list_refusals(request).await).await?;
+        let page = api.call(message, async |request| client.list_refusals(request).await).await?;
         all.refusals.extend(page.refusals);
         all.request_id = page.request_id;
         request.page_token = page.next_page_token;

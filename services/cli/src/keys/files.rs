@@ -12,10 +12,7 @@ use catrust_signing::{KeyError, SigningKey, Timestamp, TrustKeys};
 use crate::failure::Failure;
 
 /// Writes a file that must not be there yet, with `mode`, and onto the disk.
-///
-/// # Errors
-/// The file is there, or cannot be written.
-pub fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+pub(crate) fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(|error| match error
             .kind()
@@ -30,10 +27,7 @@ pub fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
 }
 
 /// Puts a file in the place of the one before, whole or not at all.
-///
-/// # Errors
-/// It cannot be written.
-pub fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+pub(crate) fn replace(path: &Path, text: &str) -> Result<(), Failure> {
     let beside = beside(path, ".new");
     let write = || -> std::io::Result<()> {
         let mut file =
@@ -46,25 +40,18 @@ pub fn replace(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// The path with something after its name.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Reads a text.
-///
-/// # Errors
-/// [`Failure::Usage`].
-pub fn read(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))
 }
 
 /// Reads a key set; `None` where there is no file. Nothing about it is checked.
-///
-/// # Errors
-/// [`Failure::Usage`].
-pub fn read_set(path: &Path) -> Result<Option<proto::KeySet>, Failure> {
+pub(crate) fn read_set(path: &Path) -> Result<Option<proto::KeySet>, Failure> {
     match fs::read_to_string(path) {
         Ok(text) => serde_json::from_str(&text)
             .map(Some)
@@ -75,18 +62,12 @@ pub fn read_set(path: &Path) -> Result<Option<proto::KeySet>, Failure> {
 }
 
 /// Reads a private key.
-///
-/// # Errors
-/// [`Failure::Usage`].
-pub fn private_key(path: &Path) -> Result<SigningKey, Failure> {
+pub(crate) fn private_key(path: &Path) -> Result<SigningKey, Failure> {
     SigningKey::load(path).map_err(|error| unusable(path, &error))
 }
 
 /// Reads public keys from several files.
-///
-/// # Errors
-/// [`Failure::Usage`].
-pub fn public_keys(paths: &[PathBuf]) -> Result<TrustKeys, Failure> {
+pub(crate) fn public_keys(paths: &[PathBuf]) -> Result<TrustKeys, Failure> {
     let mut all = TrustKeys::default();
     for path in paths {
         all.extend(TrustKeys::load([path]).map_err(|error| unusable(path, &error))?);
@@ -106,7 +87,7 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// The wall clock; before 1970 is 1970.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }

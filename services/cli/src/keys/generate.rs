@@ -8,11 +8,10 @@ use serde::Serialize;
 
 use super::files::write_new;
 use crate::failure::Failure;
-use crate::output::{Output, fields};
+use crate::output::{Printer, fields};
 
-/// Arguments of `generate`.
 #[derive(Debug, Args)]
-pub struct Generate {
+pub(crate) struct GenerateArguments {
     /// File for the private key; made, readable by its owner alone, and never overwritten.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -22,13 +21,13 @@ pub struct Generate {
 }
 
 #[derive(Serialize)]
-struct Generated {
+struct KeyFiles {
     key_id: String,
     private_key_file: String,
     public_key_file: String,
 }
 
-pub fn run(command: &Generate, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: &GenerateArguments, output: &Printer) -> Result<(), Failure> {
     let public = command.public.clone().unwrap_or_else(|| command.out.with_extension("pub.pem"));
     if public == command.out {
         return Err(Failure::Usage("the two keys need a file each".to_owned()));
@@ -38,12 +37,12 @@ pub fn run(command: &Generate, output: &Output) -> Result<(), Failure> {
     // The public one first: it is worth nothing alone, and the other is there only with it.
     write_new(&public, &key.public_key_pem(), 0o644)?;
     write_new(&command.out, &pem, 0o600).inspect_err(|_| drop(std::fs::remove_file(&public)))?;
-    let generated = Generated {
+    let files = KeyFiles {
         key_id: key.key_id().to_owned(),
         private_key_file: command.out.display().to_string(),
         public_key_file: public.display().to_string(),
     };
-    output.reply(&generated, |made| {
+    output.reply(&files, |made| {
         fields(&[
             ("key id", made.key_id.clone()),
             ("private key", made.private_key_file.clone()),

@@ -9,24 +9,22 @@ mod vouch;
 use clap::Subcommand;
 
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::Printer;
 
-/// What to do with keys.
 #[derive(Debug, Subcommand)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     /// Make an Ed25519 key: a root key, or one that signs the feed.
-    Generate(generate::Generate),
+    Generate(generate::GenerateArguments),
     /// Make the next key set: with other keys, or renewed as it is.
-    Vouch(vouch::Vouch),
+    Vouch(vouch::VouchArguments),
     /// Show a key set, or the name of a key.
-    Show(show::Show),
+    Show(show::ShowKeysArguments),
     /// Check a key set as an agent does, and a server's key against it. Exits with 1 where
     /// it would be refused.
-    Verify(show::Verify),
+    Verify(show::VerifyKeysArguments),
 }
 
-/// Runs a command.
-pub fn run(command: &KeysCommand, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: &KeysCommand, output: &Printer) -> Result<(), Failure> {
     match command {
         KeysCommand::Generate(command) => generate::run(command, output),
         KeysCommand::Vouch(command) => vouch::run(command, output),

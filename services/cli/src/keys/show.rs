@@ -11,20 +11,18 @@ use serde::Serialize;
 
 use super::files::{self, now};
 use crate::failure::Failure;
-use crate::output::{Output, fields, table};
+use crate::output::{Printer, fields, table};
 use crate::spelling;
 
-/// Arguments of `show`.
 #[derive(Debug, Args)]
-pub struct Show {
+pub(crate) struct ShowKeysArguments {
     /// Key set (JSON), or a private or public key (PEM).
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
 
-/// Arguments of `verify`.
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(crate) struct VerifyKeysArguments {
     /// Key set (JSON).
     #[arg(value_name = "FILE")]
     set: PathBuf,
@@ -40,15 +38,15 @@ pub struct Verify {
 }
 
 #[derive(Serialize)]
-struct ShownKeys {
+struct KeyNames {
     key_ids: Vec<String>,
     kind: &'static str,
 }
 
-pub fn run(command: &Show, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: &ShowKeysArguments, output: &Printer) -> Result<(), Failure> {
     if !files::read(&command.file)?.trim_start().starts_with('{') {
         let (kind, key_ids) = named(&command.file)?;
-        return output.reply(&ShownKeys { key_ids, kind }, |shown| {
+        return output.reply(&KeyNames { key_ids, kind }, |shown| {
             shown
                 .key_ids
                 .iter()
@@ -73,7 +71,7 @@ fn named(path: &Path) -> Result<(&'static str, Vec<String>), Failure> {
 }
 
 #[derive(Serialize)]
-struct Verified {
+struct VerifyReport {
     version: u64,
     /// The key that was asked about, where one was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +79,7 @@ struct Verified {
     expires_at: String,
 }
 
-pub fn verify(command: &Verify, output: &Output) -> Result<(), Failure> {
+pub(crate) fn verify(command: &VerifyKeysArguments, output: &Printer) -> Result<(), Failure> {
     let roots = files::public_keys(&command.root_key)?;
     let message = files::read_set(&command.set)?;
     let message =
@@ -101,8 +99,8 @@ pub fn verify(command: &Verify, output: &Output) -> Result<(), Failure> {
         }
         None => None,
     };
-    let verified = Verified { version: set.version(), key_id, expires_at: set.expires_at().to_string() };
-    output.reply(&verified, |_| text(&set, at))
+    let report = VerifyReport { version: set.version(), key_id, expires_at: set.expires_at().to_string() };
+    output.reply(&report, |_| text(&set, at))
 }
 
 fn refused(path: &Path, error: &dyn Error) -> Failure {
@@ -110,12 +108,12 @@ fn refused(path: &Path, error: &dyn Error) -> Failure {
 }
 
 /// The error with its causes.
-pub fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     spelling::printable(&error_chain(error), false)
 }
 
 /// A key set for people.
-pub fn text(set: &KeySet, at: Timestamp) -> String {
+pub(crate) fn text(set: &KeySet, at: Timestamp) -> String {
     let present = Present::exactly(at);
     let expired = if set.check(present).is_err() { "  (expired)" } else { "" };
     let root = set.message().signature.as_ref().map_or("-", |signature| &*signature.key_id);

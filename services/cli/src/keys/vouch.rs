@@ -10,14 +10,13 @@ use clap::Args;
 use super::files::{self, now};
 use super::show;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::Printer;
 use crate::spelling;
 
 const DAY: i64 = 86_400;
 
-/// Arguments of `vouch`.
 #[derive(Debug, Args)]
-pub struct Vouch {
+pub(crate) struct VouchArguments {
     /// Private root key (PEM).
     #[arg(long, value_name = "FILE")]
     root_key: PathBuf,
@@ -58,7 +57,7 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=3_650)
 }
 
-pub fn run(command: &Vouch, output: &Output) -> Result<(), Failure> {
+pub(crate) fn run(command: &VouchArguments, output: &Printer) -> Result<(), Failure> {
     let root = files::private_key(&command.root_key)?;
     let before = match files::read_set(&command.set)? {
         Some(message) => Some(verified(command, &root, message)?),
@@ -73,13 +72,13 @@ pub fn run(command: &Vouch, output: &Output) -> Result<(), Failure> {
     output.reply(set.message(), |_| show::text(&set, now()))
 }
 
-fn verified(command: &Vouch, root: &SigningKey, message: proto::KeySet) -> Result<KeySet, Failure> {
+fn verified(command: &VouchArguments, root: &SigningKey, message: proto::KeySet) -> Result<KeySet, Failure> {
     KeySet::verified(message, &TrustKeys::from(root))
         .map_err(|error| Failure::Usage(format!("{}: {}", command.set.display(), show::chain(&error))))
 }
 
 /// The set that follows `before`, not signed.
-fn next(command: &Vouch, before: Option<&KeySet>, now: Timestamp) -> Result<proto::KeySet, Failure> {
+fn next(command: &VouchArguments, before: Option<&KeySet>, now: Timestamp) -> Result<proto::KeySet, Failure> {
     let usage = |text: String| Err(Failure::Usage(text));
     let following = before.map_or(1, |set| set.version() + 1);
     let version = command.version.unwrap_or(following);
@@ -121,7 +120,7 @@ fn next(command: &Vouch, before: Option<&KeySet>, now: Timestamp) -> Result<prot
     })
 }
 
-fn added(command: &Vouch, now: Timestamp) -> Result<Vec<proto::EventKey>, Failure> {
+fn added(command: &VouchArguments, now: Timestamp) -> Result<Vec<proto::EventKey>, Failure> {
     let not_before = match &command.not_before {
         Some(time) => exact("--not-before", time)?,
         None => now,

@@ -94,13 +94,13 @@ impl Authorizer for PolicyFolder {
 #[cfg(test)]
 mod tests {
     use catrust_domain::Timestamp;
-    use catrust_policy::{Bundle, PolicyFile};
+    use catrust_policy::{PolicyBundle, PolicyFile};
 
     use super::*;
 
     fn compiled(text: &str) -> Policies {
         let file = PolicyFile::new("1", "a.cedar", text.to_owned()).unwrap();
-        Policies::compile(&Bundle::new(vec![file])).unwrap()
+        Policies::compile(&PolicyBundle::new(vec![file])).unwrap()
     }
 
     fn folder(text: &str) -> PolicyFolder {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use catrust_policy::{Bundle, Policies};
+use catrust_policy::{Policies, PolicyBundle};
 
 use super::error::Problems;
 use super::identities::Identities;
@@ -79,7 +79,9 @@ impl Problems {
 
     /// Adds every problem of the policy folder, by file and line.
     fn policies(&mut self, folder: &Path) {
-        let Err(refused) = Bundle::read(folder).and_then(|bundle| Policies::compile(&bundle)) else { return };
+        let Err(refused) = PolicyBundle::read(folder).and_then(|bundle| Policies::compile(&bundle)) else {
+            return;
+        };
         for problem in refused.0 {
             let place = match problem.place() {
                 place if place.is_empty() => "auth.policy_dir".to_owned(),

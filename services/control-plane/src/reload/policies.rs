@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use catrust_policy::{Bundle, Policies, Refused};
+use catrust_policy::{Policies, PolicyBundle, PolicyProblems};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use tokio::task::spawn_blocking;
@@ -52,7 +52,7 @@ impl Reload for PolicyFiles {
 
     async fn read(self: Arc<Self>) -> anyhow::Result<Content> {
         let path = self.0.path().to_owned();
-        let bundle = spawn_blocking(move || Bundle::read(&path)).await?.map_err(bounded)?;
+        let bundle = spawn_blocking(move || PolicyBundle::read(&path)).await?.map_err(bounded)?;
         let version = bundle.version().to_owned();
         let adopt = move || {
             let policies = Policies::compile(&bundle).map_err(bounded)?;
@@ -73,7 +73,7 @@ impl Reload for PolicyFiles {
 }
 
 /// The first problems: a folder may have any number of them.
-fn bounded(mut refused: Refused) -> anyhow::Error {
+fn bounded(mut refused: PolicyProblems) -> anyhow::Error {
     let problems = refused.0.len();
     refused.0.truncate(LOGGED_PROBLEMS);
     if problems > LOGGED_PROBLEMS {
@@ -122,7 +122,7 @@ mod tests {
         reloader.look(false).await.unwrap();
         let after = folder.version();
         assert_ne!(after, before);
-        assert_eq!(after.as_deref(), Some(Bundle::read(directory.path()).unwrap().version()));
+        assert_eq!(after.as_deref(), Some(PolicyBundle::read(directory.path()).unwrap().version()));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Policies: in Cedar, and RAM documents.
 
-use catrust_policy::{AccessRequest, Action, Bundle, Policies, PolicyFile, Resource};
+use catrust_policy::{AccessRequest, Action, Policies, PolicyBundle, PolicyFile, Resource};
 
 use crate::runner::{Corpus, run};
 
@@ -76,7 +76,7 @@ fn check(name: &str, samples: Vec<String>, words: &[&'static str]) {
     run(&Corpus::of(samples, words), |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
         let file = PolicyFile::new("1234567890", name, text.to_owned()).expect("the ending is known");
-        match Policies::compile(&Bundle::new(vec![file])) {
+        match Policies::compile(&PolicyBundle::new(vec![file])) {
             Err(refused) => assert!(!refused.to_string().is_empty()),
             Ok(policies) => {
                 compiled += 1;

@@ -8,15 +8,15 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::condition;
-use super::document::{Document, Effect, Statement};
+use super::document::{Effect, RamDocument, RamStatement};
 use crate::folder::PolicyFile;
 use crate::problem::{Problem, line_of};
-use crate::schema::Kind;
+use crate::schema::EntityKind;
 use crate::{Action, pattern};
 
 /// Reads the policies of a document, each under the id `ACCOUNT/FILE:LINE (statement N)`.
 pub(crate) fn compile(file: &PolicyFile, problems: &mut Vec<Problem>) -> Vec<Policy> {
-    let document: Document<'_> = match serde_json::from_str(&file.text) {
+    let document: RamDocument<'_> = match serde_json::from_str(&file.text) {
         Ok(document) => document,
         Err(error) => {
             problems.push(Problem::new(&file.path, error.line(), without_position(&error)));
@@ -36,7 +36,7 @@ pub(crate) fn compile(file: &PolicyFile, problems: &mut Vec<Problem>) -> Vec<Pol
             refuse(format!("Principal: {problem}"));
         }
     }
-    let principals = fits("principal", "name", Kind::PrincipalPattern, &document.principal.0);
+    let principals = fits("principal", "name", EntityKind::PrincipalPattern, &document.principal.0);
     let mut policies = Vec::with_capacity(document.statement.len());
     for (index, statement) in document.statement.iter().enumerate() {
         // Both point into the same text.
@@ -61,7 +61,7 @@ pub(crate) fn compile(file: &PolicyFile, problems: &mut Vec<Problem>) -> Vec<Pol
 
 /// Problems come with their line within the statement, from 0.
 fn compile_statement(text: &RawValue, principals: Option<&Value>) -> Result<Value, Vec<(usize, String)>> {
-    let statement: Statement = serde_json::from_str(text.get())
+    let statement: RamStatement = serde_json::from_str(text.get())
         .map_err(|error| vec![(error.line().saturating_sub(1), without_position(&error))])?;
     let mut problems = Vec::new();
     let actions = actions(&statement.action.0).unwrap_or_else(|found| {
@@ -79,7 +79,7 @@ fn compile_statement(text: &RawValue, principals: Option<&Value>) -> Result<Valu
     if !problems.is_empty() {
         return Err(problems.into_iter().map(|problem| (0, problem)).collect());
     }
-    let resources = fits("resource", "arn", Kind::ResourcePattern, &statement.resource.0);
+    let resources = fits("resource", "arn", EntityKind::ResourcePattern, &statement.resource.0);
     let bodies = principals.cloned().into_iter().chain(resources).chain(conditions);
     let effect = match statement.effect {
         Effect::Allow => "permit",
@@ -107,11 +107,11 @@ fn actions(patterns: &[String]) -> Result<Vec<Value>, Vec<String>> {
     }
     let meant =
         Action::ALL.into_iter().filter(|action| patterns.iter().any(|pattern| stands_for(pattern, *action)));
-    Ok(meant.map(|action| json!({"type": Kind::Action.name(), "id": action.name()})).collect())
+    Ok(meant.map(|action| json!({"type": EntityKind::Action.name(), "id": action.name()})).collect())
 }
 
 /// That an attribute of a variable fits one of the patterns; nothing where all fit.
-fn fits(variable: &str, attribute: &str, patterns: Kind, texts: &[String]) -> Option<Value> {
+fn fits(variable: &str, attribute: &str, patterns: EntityKind, texts: &[String]) -> Option<Value> {
     if texts.iter().any(|text| text == "*") {
         return None;
     }

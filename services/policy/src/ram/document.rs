@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 /// A document. Statements are read one by one, so that each error has its statement.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "PascalCase")]
-pub(super) struct Document<'a> {
+pub(super) struct RamDocument<'a> {
     pub version: String,
     pub principal: Texts,
     #[serde(borrow)]
@@ -19,7 +19,7 @@ pub(super) struct Document<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "PascalCase")]
-pub(super) struct Statement {
+pub(super) struct RamStatement {
     pub effect: Effect,
     pub action: Texts,
     pub resource: Texts,

@@ -1,10 +1,10 @@
 //! What a document says, and what is refused of it.
 
-use crate::{AccessRequest, Action, Bundle, Policies, PolicyFile, Refused, Resource};
+use crate::{AccessRequest, Action, Policies, PolicyBundle, PolicyFile, PolicyProblems, Resource};
 
-fn compile(text: &str) -> Result<Policies, Refused> {
+fn compile(text: &str) -> Result<Policies, PolicyProblems> {
     let file = PolicyFile::new("1", "a.json", text.to_owned()).unwrap();
-    Policies::compile(&Bundle::new(vec![file]))
+    Policies::compile(&PolicyBundle::new(vec![file]))
 }
 
 /// A document of one statement, allowing what `elements` say.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use catrust_policy::{AccessRequest, Action, Bundle, Policies, PolicyFile, Resource};
+use catrust_policy::{AccessRequest, Action, Policies, PolicyBundle, PolicyFile, Resource};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
@@ -18,7 +18,7 @@ fn compiled(documents: &[Value]) -> Policies {
         let text = serde_json::to_string_pretty(document).unwrap();
         PolicyFile::new("1", &format!("{index}.json"), text).unwrap()
     });
-    Policies::compile(&Bundle::new(files.collect()))
+    Policies::compile(&PolicyBundle::new(files.collect()))
         .unwrap_or_else(|refused| panic!("{refused}\n{documents:#?}"))
 }
 

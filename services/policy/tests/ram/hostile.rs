@@ -1,13 +1,13 @@
 //! Whatever lies in a policy file, reading it ends with policies or with problems.
 
-use catrust_policy::{AccessRequest, Action, Bundle, Policies, PolicyFile, Resource};
+use catrust_policy::{AccessRequest, Action, Policies, PolicyBundle, PolicyFile, Resource};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 /// Compiles and, where that succeeds, asks.
 fn survives(name: &str, text: String) -> bool {
-    let bundle = Bundle::new(vec![PolicyFile::new("1", name, text).unwrap()]);
+    let bundle = PolicyBundle::new(vec![PolicyFile::new("1", name, text).unwrap()]);
     let Ok(policies) = Policies::compile(&bundle).inspect_err(|refused| assert!(!refused.0.is_empty()))
     else {
         return false;
@@ -173,7 +173,7 @@ fn endless_chains_and_nests_are_refused_before_they_fill_the_stack() {
 fn the_deepest_policies_that_are_taken_can_be_evaluated() {
     for (part, last) in [("false||", "true"), ("true&&", "true"), ("if false then true else ", "true")] {
         let text = format!("permit(principal, action, resource) when {{ {}{last} }};", part.repeat(250));
-        let bundle = Bundle::new(vec![PolicyFile::new("1", "a.cedar", text).unwrap()]);
+        let bundle = PolicyBundle::new(vec![PolicyFile::new("1", "a.cedar", text).unwrap()]);
         let policies = Policies::compile(&bundle).unwrap_or_else(|refused| panic!("{part}: {refused}"));
         let request = AccessRequest {
             principal: "p",

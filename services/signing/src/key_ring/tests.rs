@@ -161,7 +161,7 @@ fn a_rotation_believes_both_keys_while_they_overlap_and_then_the_new_one() {
     assert_eq!(rig.judge(&rig.old, now(50)), Ok(()));
     assert!(rig.unknown(&rig.new));
     let both = vec![named(&rig.old, 0, 100), named(&rig.new, 40, 500)];
-    assert_eq!(rig.ring.adopt(rig.set(2, both), now(50)), Ok(Adopted::New));
+    assert_eq!(rig.ring.adopt(rig.set(2, both), now(50)), Ok(Adoption::New));
     assert_eq!((rig.judge(&rig.old, now(50)), rig.judge(&rig.new, now(50))), (Ok(()), Ok(())));
     let not_after = at(100);
     assert_eq!(rig.judge(&rig.old, now(101)), Err(KeyRefusal::Expired { not_after }));
@@ -176,13 +176,13 @@ fn versions_never_fall_and_one_version_has_one_content() {
     let mut rig = Rig::new();
     let keys = || vec![named(&rig.old, 0, 100)];
     let (second, third) = (rig.set(2, keys()), rig.set(3, keys()));
-    assert_eq!(rig.ring.adopt(second.clone(), now(1)), Ok(Adopted::New));
-    assert_eq!(rig.ring.adopt(second.clone(), now(1)), Ok(Adopted::Known));
+    assert_eq!(rig.ring.adopt(second.clone(), now(1)), Ok(Adoption::New));
+    assert_eq!(rig.ring.adopt(second.clone(), now(1)), Ok(Adoption::Known));
     // Known it stays, however late it comes again.
-    assert_eq!(rig.ring.adopt(second.clone(), now(5_000)), Ok(Adopted::Known));
+    assert_eq!(rig.ring.adopt(second.clone(), now(5_000)), Ok(Adoption::Known));
     let forked = rig.set(2, vec![named(&rig.new, 0, 100)]);
     assert_eq!(rig.ring.adopt(forked, now(1)), Err(KeySetError::Forked { version: 2 }));
-    assert_eq!(rig.ring.adopt(third.clone(), now(1)), Ok(Adopted::New));
+    assert_eq!(rig.ring.adopt(third.clone(), now(1)), Ok(Adoption::New));
     let rollback = KeySetError::Rollback { version: 3, offered: 2 };
     assert_eq!(rig.ring.adopt(second, now(1)), Err(rollback));
     assert_eq!(rig.ring.set().map(|set| set.message().clone()), Some(third));

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use catrust_proto::v1 as proto;
-use catrust_signing::{Adopted, KeyRefusal, KeyRing, KeySetError, Present, Signed, VerifyError};
+use catrust_signing::{Adoption, KeyRefusal, KeyRing, KeySetError, Present, Signed, VerifyError};
 
 use super::{Core, KEY_SET_GRACE, Now, Output, Record, Refusal};
 use crate::agent::enforcer::Freshness;
@@ -59,8 +59,8 @@ impl Core {
             return;
         }
         match self.keys.adopt(message.clone(), self.clock.present(now)) {
-            Ok(Adopted::Known) => {}
-            Ok(Adopted::New) => {
+            Ok(Adoption::Known) => {}
+            Ok(Adoption::New) => {
                 let revision = self.revision().unwrap_or(0);
                 let record = Record::KeySet(Box::new(message));
                 self.outputs.push_back(Output::Persist { revision, record });

@@ -16,7 +16,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
-use crate::arguments::Connection;
+use crate::arguments::ConnectionArguments;
 use crate::failure::{Failure, is_transport};
 
 /// Replies larger than this are refused: a bundle of 10,000 certificates fits.
@@ -27,19 +27,19 @@ const PAUSES: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1_600)];
 
 /// The channel with the token in each call.
-pub type Wire = InterceptedService<Channel, Bearer>;
+pub(crate) type Wire = InterceptedService<Channel, BearerToken>;
 
 /// A server to call. Connects with the first call.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct ApiClient {
     wire: Wire,
     server: String,
     timeout: Duration,
 }
 
-impl Session {
+impl ApiClient {
     /// Reads the token and the TLS files. Must be called inside a runtime.
-    pub fn open(connection: &Connection) -> Result<Self, Failure> {
+    pub(crate) fn open(connection: &ConnectionArguments) -> Result<Self, Failure> {
         let token = read_token(connection.token_file.as_deref())?;
         let timeout = Duration::from_secs(connection.timeout);
         let endpoint = endpoint(connection, timeout)?;
@@ -47,32 +47,27 @@ impl Session {
             eprintln!("catrust: warning: the token crosses the network readable; use https:// where you can");
         }
         let channel = endpoint.connect_lazy();
-        let wire = InterceptedService::new(channel, Bearer(token));
+        let wire = InterceptedService::new(channel, BearerToken(token));
         Ok(Self { wire, server: connection.server.clone(), timeout })
     }
 
-    /// A client of InstanceService.
-    pub fn instances(&self) -> InstanceServiceClient<Wire> {
+    pub(crate) fn instances(&self) -> InstanceServiceClient<Wire> {
         InstanceServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    /// A client of CaCertificateService.
-    pub fn ca_certificates(&self) -> CaCertificateServiceClient<Wire> {
+    pub(crate) fn ca_certificates(&self) -> CaCertificateServiceClient<Wire> {
         CaCertificateServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    /// A client of AuditService.
-    pub fn audit(&self) -> AuditServiceClient<Wire> {
+    pub(crate) fn audit(&self) -> AuditServiceClient<Wire> {
         AuditServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    /// A client of TrustService.
-    pub fn trust(&self) -> TrustServiceClient<Wire> {
+    pub(crate) fn trust(&self) -> TrustServiceClient<Wire> {
         TrustServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    /// A client of FleetService.
-    pub fn fleet(&self) -> FleetServiceClient<Wire> {
+    pub(crate) fn fleet(&self) -> FleetServiceClient<Wire> {
         FleetServiceClient::new(self.wire.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
@@ -80,7 +75,7 @@ impl Session {
     ///
     /// Every repetition carries the same message: a mutating one MUST have its
     /// `request_id` set, so that the server knows it again and one call has one effect.
-    pub async fn call<M: Clone, R>(
+    pub(crate) async fn call<M: Clone, R>(
         &self,
         message: M,
         send: impl AsyncFnMut(Request<M>) -> Result<Response<R>, Status>,
@@ -88,8 +83,8 @@ impl Session {
         self.call_within(self.timeout, message, send).await
     }
 
-    /// As [`Session::call`], with `extra` time for a server that waits for the brokers.
-    pub async fn call_and_wait<M: Clone, R>(
+    /// As [`ApiClient::call`], with `extra` time for a server that waits for the brokers.
+    pub(crate) async fn call_and_wait<M: Clone, R>(
         &self,
         extra: Duration,
         message: M,
@@ -126,7 +121,7 @@ impl Session {
     }
 
     /// Says what a status of this server means.
-    pub fn failure(&self, status: &Status) -> Failure {
+    pub(crate) fn failure(&self, status: &Status) -> Failure {
         Failure::from_status(status, &self.server)
     }
 
@@ -138,7 +133,7 @@ impl Session {
 
 /// Whether the same call may be answered next time. A deadline that has passed here has
 /// passed for the repetition too.
-pub fn worth_repeating(status: &Status) -> bool {
+pub(crate) fn worth_repeating(status: &Status) -> bool {
     status.code() == Code::Unavailable || (is_transport(status) && status.code() != Code::DeadlineExceeded)
 }
 
@@ -148,9 +143,9 @@ fn requested_pause(status: &Status) -> Option<Duration> {
 
 /// Puts the token into each call.
 #[derive(Debug, Clone)]
-pub struct Bearer(Option<MetadataValue<Ascii>>);
+pub(crate) struct BearerToken(Option<MetadataValue<Ascii>>);
 
-impl Interceptor for Bearer {
+impl Interceptor for BearerToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(value) = &self.0 {
             request.metadata_mut().insert("authorization", value.clone());
@@ -180,7 +175,7 @@ fn bearer(token: &str) -> Result<MetadataValue<Ascii>, Failure> {
     Ok(value)
 }
 
-fn endpoint(connection: &Connection, timeout: Duration) -> Result<Endpoint, Failure> {
+fn endpoint(connection: &ConnectionArguments, timeout: Duration) -> Result<Endpoint, Failure> {
     let server = &connection.server;
     let usage = |error: tonic::transport::Error| Failure::Usage(format!("--server {server}: {error}"));
     let secure = match server.split_once("://") {
@@ -218,7 +213,7 @@ fn readable_on_the_way(endpoint: &Endpoint) -> bool {
     uri.scheme_str() != Some("https") && !loopback
 }
 
-fn tls(ca_file: &PathBuf, connection: &Connection) -> Result<ClientTlsConfig, Failure> {
+fn tls(ca_file: &PathBuf, connection: &ConnectionArguments) -> Result<ClientTlsConfig, Failure> {
     let read = |path: &PathBuf| std::fs::read(path).map_err(|error| Failure::unreadable(path, &error));
     let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca_file)?));
     if let (Some(cert), Some(key)) = (&connection.tls_cert_file, &connection.tls_key_file) {
@@ -228,7 +223,7 @@ fn tls(ca_file: &PathBuf, connection: &Connection) -> Result<ClientTlsConfig, Fa
 }
 
 /// A new `request_id`, made once for a command and kept through its repetitions.
-pub fn new_request_id() -> String {
+pub(crate) fn new_request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
@@ -236,8 +231,8 @@ pub fn new_request_id() -> String {
 mod tests {
     use super::*;
 
-    fn connection(server: &str) -> Connection {
-        Connection {
+    fn connection(server: &str) -> ConnectionArguments {
+        ConnectionArguments {
             server: server.to_owned(),
             token_file: None,
             tls_ca_file: None,
@@ -248,9 +243,9 @@ mod tests {
     }
 
     async fn attempts(timeout: Duration, mut answer: impl FnMut(usize) -> Status) -> (usize, Failure) {
-        let session = Session::open(&connection("http://127.0.0.1:1")).unwrap();
+        let api = ApiClient::open(&connection("http://127.0.0.1:1")).unwrap();
         let mut count = 0;
-        let outcome = session.call_within(timeout, (), async |_: Request<()>| {
+        let outcome = api.call_within(timeout, (), async |_: Request<()>| {
             count += 1;
             Err::<Response<()>, _>(answer(count))
         });
@@ -293,8 +288,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_never_answers_is_given_up_at_the_deadline() {
-        let session = Session::open(&connection("http://127.0.0.1:1")).unwrap();
-        let call = session.call_within(Duration::from_secs(2), (), async |_: Request<()>| {
+        let api = ApiClient::open(&connection("http://127.0.0.1:1")).unwrap();
+        let call = api.call_within(Duration::from_secs(2), (), async |_: Request<()>| {
             std::future::pending::<Result<Response<()>, Status>>().await
         });
         let failure = call.await.unwrap_err();
@@ -313,7 +308,7 @@ mod tests {
             (tls_without_https, "so write https://"),
         ];
         for (connection, expected) in cases {
-            let failure = Session::open(&connection).unwrap_err();
+            let failure = ApiClient::open(&connection).unwrap_err();
             assert_eq!(failure.exit_code(), 2);
             assert!(failure.to_string().contains(expected), "{failure}");
         }

@@ -52,13 +52,14 @@ use crate::limiter::gossip::Gossip;
 use crate::limiter::instruments::LimiterInstruments;
 use crate::limiter::{self, UserLimiter};
 use crate::listener::connections;
+use crate::middleware::Around;
 use crate::middleware::deadline::DeadlineLayer;
 use crate::middleware::identity::IdentityLayer;
 use crate::middleware::in_flight::InFlightLayer;
 use crate::middleware::load_shed::LoadShedLayer;
 use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::refusals::RefusalLayer;
-use crate::middleware::request_body::RequestBodyLayer;
+use crate::middleware::request_body;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
@@ -207,19 +208,19 @@ pub async fn assemble(
         RefusalLog::new(Arc::clone(&parts.store), kept, meter, stages.stopping.clone());
     tasks.spawn("recorder of refusals", ok(recording));
     let per_service = ServiceBuilder::new()
-        .layer(RefusalLayer { log: refusals, clock: Arc::clone(&parts.clock) })
-        .layer(IdentityLayer::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.clock), meter))
-        .layer(LoadShedLayer::new(config.grpc.max_concurrent_requests))
-        .layer(RateLimitLayer::new(limiter, meter))
-        .layer(RequestBodyLayer);
+        .layer(Around(RefusalLayer { log: refusals, clock: Arc::clone(&parts.clock) }))
+        .layer(Around(IdentityLayer::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.clock), meter)))
+        .layer(Around(LoadShedLayer::new(config.grpc.max_concurrent_requests)))
+        .layer(Around(RateLimitLayer::new(limiter, meter)))
+        .map_request(request_body::bounded);
     let limit = config.grpc.max_message_bytes;
     let calls = TaskTracker::new();
     let router =
         server_builder(config)
-            .layer(InFlightLayer(calls.clone()))
-            .layer(RequestIdLayer)
-            .layer(TraceContextLayer::new(meter, &DESCRIPTORS)?)
-            .layer(DeadlineLayer { default: Duration::from_millis(config.grpc.default_deadline_ms) })
+            .layer(Around(InFlightLayer(calls.clone())))
+            .layer(Around(RequestIdLayer))
+            .layer(Around(TraceContextLayer::new(meter, &DESCRIPTORS)?))
+            .layer(Around(DeadlineLayer { default: Duration::from_millis(config.grpc.default_deadline_ms) }))
             .add_service(health)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)

@@ -8,18 +8,16 @@
 //! handler that is asked to wait moves the default by the [`DefaultDeadline`].
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
-use tower::{Layer, Service};
-use uuid::Uuid;
+use tower::Service;
 
-use super::BoxFuture;
 use super::request_id::RequestId;
+use super::{Middleware, Reply};
 use crate::error::{ApiError, to_status};
 
 /// When the caller stops waiting; absent where it did not say.
@@ -48,35 +46,11 @@ pub struct DeadlineLayer {
     pub default: Duration,
 }
 
-/// Service of [`DeadlineLayer`].
-#[derive(Clone, Debug)]
-pub struct DeadlineService<S> {
-    inner: S,
-    default: Duration,
-}
-
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = DeadlineService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        DeadlineService { inner, default: self.default }
-    }
-}
-
-impl<S> Service<Request<Body>> for DeadlineService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+impl Middleware for DeadlineLayer {
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
         let asked = grpc_timeout(request.headers());
         // A deadline beyond what the clock can hold is no deadline.
         let deadline = asked.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -87,10 +61,10 @@ where
             Some(deadline) => drop(request.extensions_mut().insert(Deadline(deadline))),
             None => drop(request.extensions_mut().insert(DefaultDeadline(Arc::clone(&limit)))),
         }
-        let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
+        let id = RequestId::of(&request);
         // The future resolves when the response head is there: for a server stream
         // that is its start, so that the limit does not end streams.
-        let reply = self.inner.call(request);
+        let reply = inner.call(request);
         Box::pin(async move {
             let mut limits = limit.subscribe();
             tokio::pin!(reply);

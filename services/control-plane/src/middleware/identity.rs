@@ -11,7 +11,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::task::{Context, Poll};
 
 use catrust_domain::Timestamp;
 use catrust_event_store::Clock;
@@ -19,11 +18,10 @@ use http::{Request, Response, header::AUTHORIZATION};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use tonic::body::Body;
-use tower::{Layer, Service};
-use uuid::Uuid;
+use tower::Service;
 
-use super::BoxFuture;
 use super::request_id::RequestId;
+use super::{Middleware, Reply, answer};
 use crate::access::{Authenticator, Credentials, Identity, Unidentified};
 use crate::error::{ApiError, to_status};
 use crate::listener::Peer;
@@ -53,43 +51,19 @@ impl IdentityLayer {
     }
 }
 
-/// Service of [`IdentityLayer`].
-#[derive(Clone)]
-pub struct IdentityService<S> {
-    inner: S,
-    layer: IdentityLayer,
-}
-
 /// Network address of the caller; absent where the transport does not tell.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceAddress(pub SocketAddr);
 
-impl<S> Layer<S> for IdentityLayer {
-    type Service = IdentityService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        IdentityService { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for IdentityService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+impl Middleware for IdentityLayer {
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
         let peer = request.extensions().get::<Peer>().cloned();
         let source = peer.as_ref().map(|peer| peer.address);
-        let now = (self.layer.clock)();
-        match self.layer.identify(&request, peer.as_ref(), now) {
+        let now = (self.clock)();
+        match self.identify(&request, peer.as_ref(), now) {
             Ok(identity) => {
                 if let Some(facts) = request.extensions().get::<Arc<CallFacts>>() {
                     // Set once: there is one identity layer.
@@ -99,11 +73,11 @@ where
                 if let Some(source) = source {
                     request.extensions_mut().insert(SourceAddress(source));
                 }
-                Box::pin(self.inner.call(request))
+                Box::pin(inner.call(request))
             }
             Err(problem) => {
-                let response = self.layer.refuse(&request, source, &problem, now);
-                Box::pin(async move { Ok(response) })
+                let response = self.refuse(&request, source, &problem, now);
+                answer(response)
             }
         }
     }
@@ -128,7 +102,7 @@ impl IdentityLayer {
         problem: &Unidentified,
         now: Timestamp,
     ) -> Response<Body> {
-        let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
+        let id = RequestId::of(request);
         self.refused.add(1, &[KeyValue::new("kind", problem.kind)]);
         if self.log.allows(now) {
             let source = source.map(tracing::field::display);

@@ -12,45 +12,21 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::Service;
 
-use super::BoxFuture;
+use super::{Middleware, Reply};
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Debug)]
 pub struct InFlightLayer(pub TaskTracker);
 
-/// Service of [`InFlightLayer`].
-#[derive(Clone, Debug)]
-pub struct InFlightService<S> {
-    inner: S,
-    calls: TaskTracker,
-}
-
-impl<S> Layer<S> for InFlightLayer {
-    type Service = InFlightService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        InFlightService { inner, calls: self.0.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for InFlightService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = self.calls.token();
-        let reply = self.inner.call(request);
+impl Middleware for InFlightLayer {
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
+        let call = self.0.token();
+        let reply = inner.call(request);
         Box::pin(async move {
             let reply = reply.await?;
             Ok(reply.map(|body| Body::new(Tracked { body, _call: call })))

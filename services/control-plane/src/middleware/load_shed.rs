@@ -6,16 +6,14 @@
 //! opens calls and lets them hang must not stop the others.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
-use tower::{Layer, Service};
-use uuid::Uuid;
+use tower::Service;
 
-use super::BoxFuture;
 use super::request_id::RequestId;
+use super::{Middleware, Reply, answer};
 use crate::access::Identity;
 use crate::error::{ApiError, to_status};
 use crate::per_user::{PerUser, Share};
@@ -56,52 +54,22 @@ impl LoadShedLayer {
     }
 }
 
-/// Service of [`LoadShedLayer`].
-#[derive(Clone, Debug)]
-pub struct LoadShedService<S> {
-    inner: S,
-    places: LoadShedLayer,
-}
-
-impl<S> Layer<S> for LoadShedLayer {
-    type Service = LoadShedService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        LoadShedService { inner, places: self.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for LoadShedService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+impl Middleware for LoadShedLayer {
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
         let user = request.extensions().get::<Identity>().map(|identity| &identity.principal);
-        let Some(place) = self.places.take(user, request.uri().path() == SHED_LAST) else {
-            let response = refuse(&request);
-            return Box::pin(async move { Ok(response) });
+        let Some(place) = self.take(user, request.uri().path() == SHED_LAST) else {
+            return answer(to_status(&ApiError::Overloaded, RequestId::of(&request)).into_http());
         };
-        let reply = self.inner.call(request);
+        let reply = inner.call(request);
         Box::pin(async move {
             let reply = reply.await;
             drop(place);
             reply
         })
     }
-}
-
-fn refuse(request: &Request<Body>) -> Response<Body> {
-    let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
-    to_status(&ApiError::Overloaded, id).into_http()
 }
 
 #[cfg(test)]

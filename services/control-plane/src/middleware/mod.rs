@@ -16,6 +16,7 @@
 //! timeout, load shedding and limits are not used, because they sit outside the
 //! layers of `Server::layer` and would answer without a request id.
 
+mod around;
 pub mod deadline;
 pub mod identity;
 pub mod in_flight;
@@ -26,8 +27,5 @@ pub mod request_body;
 pub mod request_id;
 pub mod trace_context;
 
-use std::future::Future;
-use std::pin::Pin;
-
-/// What a layer's service returns: boxed, since each layer may answer by itself.
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+use around::answer;
+pub use around::{Around, Middleware, Reply};

@@ -16,16 +16,14 @@
 //! The rule and the buckets are in [`crate::limiter`].
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::{HeaderName, HeaderValue, Request, Response};
 use opentelemetry::metrics::{Counter, Meter};
 use tonic::body::Body;
-use tower::{Layer, Service};
-use uuid::Uuid;
+use tower::Service;
 
-use super::BoxFuture;
 use super::request_id::RequestId;
+use super::{Middleware, Reply, answer};
 use crate::access::Identity;
 use crate::error::{ApiError, to_status};
 use crate::limiter::{Quota, UserLimiter};
@@ -58,57 +56,31 @@ impl RateLimitLayer {
     }
 }
 
-/// Service of [`RateLimitLayer`].
-#[derive(Clone)]
-pub struct RateLimitService<S> {
-    inner: S,
-    layer: RateLimitLayer,
-}
-
-impl<S> Layer<S> for RateLimitLayer {
-    type Service = RateLimitService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RateLimitService { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for RateLimitService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let id = request.extensions().get::<RequestId>().map_or(Uuid::nil(), |id| id.0);
+impl Middleware for RateLimitLayer {
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
+        let id = RequestId::of(&request);
         let Some(identity) = request.extensions().get::<Identity>() else {
             let error = ApiError::Internal("the rate limit sits outside the identity layer".to_owned());
-            let response = to_status(&error, id).into_http();
-            return Box::pin(async move { Ok(response) });
+            return answer(to_status(&error, id).into_http());
         };
-        self.layer.checks.add(1, &[]);
-        let limiter = &self.layer.limiter;
+        self.checks.add(1, &[]);
+        let limiter = &self.limiter;
         match limiter.check(&identity.principal, limiter.now()) {
             Ok(quota) => {
-                let reply = self.inner.call(request);
+                let reply = inner.call(request);
                 Box::pin(async move { Ok(tell(reply.await?, &quota)) })
             }
             Err(quota) => {
-                self.layer.refused.add(1, &[]);
+                self.refused.add(1, &[]);
                 let error = ApiError::RateLimited {
                     retry_after: quota.next,
                     per_second: quota.per_second,
                     user: identity.principal.to_string(),
                 };
-                let response = tell(to_status(&error, id).into_http(), &quota);
-                Box::pin(async move { Ok(response) })
+                answer(tell(to_status(&error, id).into_http(), &quota))
             }
         }
     }

@@ -6,16 +6,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use catrust_event_store::{Clock, Refusal};
 use http::{Request, Response, Uri};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-use tower::{Layer, Service};
+use tower::Service;
 
-use super::BoxFuture;
+use super::{Middleware, Reply};
 use crate::listener::Peer;
 use crate::refusals::{CallFacts, RefusalLog};
 
@@ -32,41 +31,17 @@ pub struct RefusalLayer {
     pub clock: Clock,
 }
 
-/// Service of [`RefusalLayer`].
-#[derive(Clone)]
-pub struct RefusalService<S> {
-    inner: S,
-    layer: RefusalLayer,
-}
-
-impl<S> Layer<S> for RefusalLayer {
-    type Service = RefusalService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RefusalService { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for RefusalService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+impl Middleware for RefusalLayer {
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
         let facts = Arc::new(CallFacts::default());
         request.extensions_mut().insert(Arc::clone(&facts));
         let source = request.extensions().get::<Peer>().map(|peer| peer.address);
         let called = request.uri().clone();
-        let layer = self.layer.clone();
-        let reply = self.inner.call(request);
+        let layer = self.clone();
+        let reply = inner.call(request);
         Box::pin(async move {
             let reply = reply.await?;
             // Absent in every reply that is none: nothing else is done for those.

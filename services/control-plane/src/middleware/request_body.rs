@@ -13,39 +13,14 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
-use tower::{Layer, Service};
 
 /// How long a request's message may take to arrive.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Adds the layer described in the module's documentation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RequestBodyLayer;
-
-/// Service of [`RequestBodyLayer`].
-#[derive(Clone, Debug)]
-pub struct RequestBodyService<S>(S);
-
-impl<S> Layer<S> for RequestBodyLayer {
-    type Service = RequestBodyService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RequestBodyService(inner)
-    }
-}
-
-impl<S: Service<Request<Body>>> Service<Request<Body>> for RequestBodyService<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request.map(|body| Body::new(Timed { body, late: None })))
-    }
+/// The request, whose message has so long to arrive.
+#[must_use]
+pub fn bounded(request: Request<Body>) -> Request<Body> {
+    request.map(|body| Body::new(Timed { body, late: None }))
 }
 
 /// A body that is an error once it is late. The clock starts at the first wait, so

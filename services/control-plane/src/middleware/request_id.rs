@@ -8,15 +8,13 @@
 //! This is the outermost layer. An error that tonic made itself arrives here
 //! without details; it is completed, so that every error has `ErrorInfo`.
 
-use std::task::{Context, Poll};
-
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::body::Body;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::Service;
 use uuid::Uuid;
 
-use super::BoxFuture;
+use super::{Middleware, Reply};
 use crate::error::complete_bare_status;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,39 +23,26 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub Uuid);
 
+impl RequestId {
+    /// Name of the request; nil outside of the layer.
+    #[must_use]
+    pub fn of<T>(request: &Request<T>) -> Uuid {
+        request.extensions().get::<Self>().map_or(Uuid::nil(), |id| id.0)
+    }
+}
+
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestIdLayer;
 
-/// Service of [`RequestIdLayer`].
-#[derive(Clone, Debug)]
-pub struct RequestIdService<S>(S);
-
-impl<S> Layer<S> for RequestIdLayer {
-    type Service = RequestIdService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        RequestIdService(inner)
-    }
-}
-
-impl<S> Service<Request<Body>> for RequestIdService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+impl Middleware for RequestIdLayer {
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
         let id = from_caller(request.headers()).unwrap_or_else(Uuid::new_v4);
         request.extensions_mut().insert(RequestId(id));
-        let reply = self.0.call(request);
+        let reply = inner.call(request);
         Box::pin(async move { reply.await.map(|response| name(complete(response, id), id)) })
     }
 }

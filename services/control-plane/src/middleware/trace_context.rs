@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::{Request, Response};
@@ -20,12 +19,12 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::Status;
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::Service;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::BoxFuture;
 use super::request_id::RequestId;
+use super::{Middleware, Reply};
 use crate::telemetry::duration_histogram;
 
 /// W3C `traceparent` to record with what the call does; empty where there is none.
@@ -65,43 +64,19 @@ impl TraceContextLayer {
     }
 }
 
-/// Service of [`TraceContextLayer`].
-#[derive(Clone, Debug)]
-pub struct TraceContextService<S> {
-    inner: S,
-    layer: TraceContextLayer,
-}
-
-impl<S> Layer<S> for TraceContextLayer {
-    type Service = TraceContextService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        TraceContextService { inner, layer: self.clone() }
-    }
-}
-
-impl<S> Service<Request<Body>> for TraceContextService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = BoxFuture<Result<S::Response, S::Error>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+impl Middleware for TraceContextLayer {
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
+    {
         let path = request.uri().path().trim_start_matches('/');
-        let method = self.layer.methods.get(path).map_or(OTHER, String::as_str).to_owned();
+        let method = self.methods.get(path).map_or(OTHER, String::as_str).to_owned();
         let span = server_span(&request, &method);
         let parent = TraceParent(trace_parent(&request, &span));
         request.extensions_mut().insert(parent);
-        let call_duration = self.layer.call_duration.clone();
+        let call_duration = self.call_duration.clone();
         let started = Instant::now();
-        let reply = self.inner.call(request);
+        let reply = inner.call(request);
         Box::pin(
             async move {
                 let response = reply.await?;

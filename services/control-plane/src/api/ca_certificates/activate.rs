@@ -3,6 +3,7 @@
 use catrust_domain::Command;
 use catrust_proto::v1;
 
+use super::state_change::StateChange;
 use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
@@ -13,21 +14,14 @@ pub(super) async fn handle(
     mut request: v1::ActivateCaCertificateRequest,
 ) -> Result<v1::ActivateCaCertificateResponse, ApiError> {
     let mut fields = Fields::default();
-    let id = fields.instance_id(&request.mqtt_instance_id);
-    let sn = fields.sn(&request.sn);
-    let reason = fields.reason(request.reason.clone());
-    // Like the key itself no part of what is asked for: a repetition may wait longer.
-    let wait = fields.wait(request.wait.take().as_ref());
-    let key = fields.request_id(&std::mem::take(&mut request.request_id));
-    let (Some(id), Some(sn), Some(reason), Some(wait), Some(key)) = (id, sn, reason, wait, key) else {
-        return Err(fields.into_error());
-    };
-    call.identify_by(key, "ActivateCaCertificate", &request);
+    let (wait, key) = (request.wait.take(), std::mem::take(&mut request.request_id));
+    let texts = (&*request.mqtt_instance_id, &*request.sn, &*request.reason);
+    let change = StateChange::parse(&mut fields, texts, wait.as_ref(), &key);
+    let Some(change) = change else { return Err(fields.into_error()) };
+    call.identify_by(change.key, "ActivateCaCertificate", &request);
 
-    let policy_version = api.admit(call, &id, Action::ActiveCaCertificate).await?;
-    let command = Command::ActivateCaCertificate { sn, reason };
-    let reply = api.submit(call, id.clone(), command, &policy_version).await?;
-    let propagation = api.wait(call, &id, reply.revision, wait).await;
+    let command = |sn, reason| Command::ActivateCaCertificate { sn, reason };
+    let (reply, propagation) = change.commit(api, call, Action::ActiveCaCertificate, command).await?;
     let certificate = convert::reply_certificate(&reply.body)?;
     Ok(v1::ActivateCaCertificateResponse {
         request_id: call.request_id.to_string(),

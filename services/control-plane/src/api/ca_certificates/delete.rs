@@ -3,6 +3,7 @@
 use catrust_domain::{Command, ReplyBody};
 use catrust_proto::v1;
 
+use super::state_change::StateChange;
 use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
@@ -13,30 +14,21 @@ pub(super) async fn handle(
     mut request: v1::DeleteCaCertificateRequest,
 ) -> Result<v1::DeleteCaCertificateResponse, ApiError> {
     let mut fields = Fields::default();
-    let id = fields.instance_id(&request.mqtt_instance_id);
-    let sn = fields.sn(&request.sn);
-    let reason = fields.reason(request.reason.clone());
-    // Like the key itself no part of what is asked for: a repetition may wait longer.
-    let wait = fields.wait(request.wait.take().as_ref());
-    let key = fields.request_id(&std::mem::take(&mut request.request_id));
-    let (Some(id), Some(sn), Some(reason), Some(wait), Some(key)) = (id, sn, reason, wait, key) else {
-        return Err(fields.into_error());
-    };
-    call.identify_by(key, "DeleteCaCertificate", &request);
+    let (wait, key) = (request.wait.take(), std::mem::take(&mut request.request_id));
+    let texts = (&*request.mqtt_instance_id, &*request.sn, &*request.reason);
+    let change = StateChange::parse(&mut fields, texts, wait.as_ref(), &key);
+    let Some(change) = change else { return Err(fields.into_error()) };
+    call.identify_by(change.key, "DeleteCaCertificate", &request);
 
-    let policy_version = api.admit(call, &id, Action::DeleteCaCertificate).await?;
     let with_will = api.rules.cut_with_will;
-    let command = Command::DeleteCaCertificate { sn, with_will, reason };
-    let reply = api.submit(call, id.clone(), command, &policy_version).await?;
-    let propagation = api.wait(call, &id, reply.revision, wait).await;
-    match reply.body {
-        ReplyBody::Deleted { sn } => Ok(v1::DeleteCaCertificateResponse {
-            request_id: call.request_id.to_string(),
-            sn: sn.to_string(),
-            position: reply.position,
-            revision: reply.revision,
-            propagation,
-        }),
-        _ => Err(convert::unexpected_reply()),
-    }
+    let command = |sn, reason| Command::DeleteCaCertificate { sn, with_will, reason };
+    let (reply, propagation) = change.commit(api, call, Action::DeleteCaCertificate, command).await?;
+    let ReplyBody::Deleted { sn } = reply.body else { return Err(convert::unexpected_reply()) };
+    Ok(v1::DeleteCaCertificateResponse {
+        request_id: call.request_id.to_string(),
+        sn: sn.to_string(),
+        position: reply.position,
+        revision: reply.revision,
+        propagation,
+    })
 }

@@ -3,6 +3,7 @@
 use catrust_domain::Command;
 use catrust_proto::v1;
 
+use super::state_change::StateChange;
 use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
@@ -13,25 +14,16 @@ pub(super) async fn handle(
     mut request: v1::InactivateCaCertificateRequest,
 ) -> Result<v1::InactivateCaCertificateResponse, ApiError> {
     let mut fields = Fields::default();
-    let id = fields.instance_id(&request.mqtt_instance_id);
-    let sn = fields.sn(&request.sn);
-    let reason = fields.reason(request.reason.clone());
+    let (wait, key) = (request.wait.take(), std::mem::take(&mut request.request_id));
+    let texts = (&*request.mqtt_instance_id, &*request.sn, &*request.reason);
+    let change = StateChange::parse(&mut fields, texts, wait.as_ref(), &key);
     let scope = fields.scope(request.scope);
-    // Like the key itself no part of what is asked for: a repetition may wait longer.
-    let wait = fields.wait(request.wait.take().as_ref());
-    let key = fields.request_id(&std::mem::take(&mut request.request_id));
-    let (Some(id), Some(sn), Some(reason), Some(scope), Some(wait), Some(key)) =
-        (id, sn, reason, scope, wait, key)
-    else {
-        return Err(fields.into_error());
-    };
-    call.identify_by(key, "InactivateCaCertificate", &request);
+    let (Some(change), Some(scope)) = (change, scope) else { return Err(fields.into_error()) };
+    call.identify_by(change.key, "InactivateCaCertificate", &request);
 
-    let policy_version = api.admit(call, &id, Action::UnregisterCaCertificate).await?;
     let with_will = api.rules.cut_with_will;
-    let command = Command::InactivateCaCertificate { sn, scope, with_will, reason };
-    let reply = api.submit(call, id.clone(), command, &policy_version).await?;
-    let propagation = api.wait(call, &id, reply.revision, wait).await;
+    let command = |sn, reason| Command::InactivateCaCertificate { sn, scope, with_will, reason };
+    let (reply, propagation) = change.commit(api, call, Action::UnregisterCaCertificate, command).await?;
     let certificate = convert::reply_certificate(&reply.body)?;
     Ok(v1::InactivateCaCertificateResponse {
         request_id: call.request_id.to_string(),

@@ -8,6 +8,7 @@ mod get_register_code;
 mod inactivate;
 mod list;
 mod register;
+mod state_change;
 
 use std::sync::Arc;
 

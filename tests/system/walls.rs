@@ -70,12 +70,25 @@ const WALLS: &[Wall] = &[
         rooms: &["catrust-domain", "catrust-proto", "catrust-signing"],
         not: &[DATABASE],
     },
+    // One capability each, and no path to the API.
+    Wall {
+        room: "catrust-access",
+        rooms: &["catrust-domain", "catrust-policy"],
+        not: &[DATABASE, CONTRACT, &["tonic*", "axum*", "async-nats"]],
+    },
+    Wall {
+        room: "catrust-limiter",
+        rooms: &["catrust-domain", "catrust-proto", "catrust-signing", "catrust-trust-feed"],
+        not: &[DATABASE],
+    },
     Wall {
         room: "catrust-control-plane",
         rooms: &[
+            "catrust-access",
             "catrust-domain",
             "catrust-event-store",
             "catrust-evidence",
+            "catrust-limiter",
             "catrust-policy",
             "catrust-proto",
             "catrust-signing",

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use catrust_control_plane::access::jwt::{KeySet, Tokens};
+use catrust_access::jwt::{KeySet, Tokens};
 use catrust_control_plane::config::JwtConfig;
 use catrust_domain::{Sha256, Timestamp};
 use ring::rand::SystemRandom;
@@ -62,7 +62,7 @@ fn main() {
         audience: Some("catrust".to_owned()),
         ..JwtConfig::default()
     };
-    let tokens = Tokens::new(&config);
+    let tokens = Tokens::new(config.rules());
     let keys = KeySet::parse(set.to_string().as_bytes()).expect("a key set");
     tokens.replace(keys, Timestamp::from_micros(NOW * 1_000_000));
 

@@ -26,7 +26,6 @@ use tonic::transport::Server;
 use tower::ServiceBuilder;
 use uuid::Uuid;
 
-use crate::access::{Authenticator, Authorizer};
 use crate::api::audit::Audit;
 use crate::api::ca_certificates::CaCertificates;
 use crate::api::fleet::Fleet;
@@ -47,10 +46,6 @@ use crate::follower::Follower;
 use crate::keys::ServerKeys;
 use crate::keys::expiry::KeyExpiry;
 use crate::lifecycle::{Stages, Tasks};
-use crate::limiter::exchange::Exchange;
-use crate::limiter::gossip::Gossip;
-use crate::limiter::instruments::LimiterInstruments;
-use crate::limiter::{self, UserLimiter};
 use crate::listener::connections;
 use crate::middleware::Around;
 use crate::middleware::deadline::DeadlineLayer;
@@ -69,6 +64,11 @@ use crate::refusals::{Kept, RefusalLog};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
 use crate::tls::ServerTls;
+use catrust_access::{Authenticator, Authorizer};
+use catrust_limiter::exchange::Exchange;
+use catrust_limiter::gossip::Gossip;
+use catrust_limiter::instruments::LimiterInstruments;
+use catrust_limiter::{self as limiter, UserLimiter};
 
 /// Time between two heads of an instance.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);

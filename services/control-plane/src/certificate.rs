@@ -5,7 +5,6 @@
 //! its arguments; the time is one of them.
 
 mod algorithm;
-mod distinguished_name;
 
 use catrust_domain::{CertificateFacts, SerialNumber, Sha256, Timestamp};
 use x509_parser::certificate::X509Certificate;
@@ -16,7 +15,7 @@ use x509_parser::x509::AttributeTypeAndValue;
 
 use crate::error::ApiError;
 
-pub use distinguished_name::rfc4514;
+use catrust_access::distinguished_name::rfc4514;
 
 /// Longest PEM text that is accepted, in bytes.
 pub const MAX_PEM_LENGTH: usize = 64 * 1024;

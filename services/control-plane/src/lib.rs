@@ -6,7 +6,6 @@
 //! NATS). What brokers say that they did comes in by [`fleet`]. [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
 //! subcommands.
 
-pub mod access;
 pub mod admin;
 pub mod api;
 pub mod appender;
@@ -22,7 +21,6 @@ pub mod fleet;
 pub mod follower;
 pub mod keys;
 pub mod lifecycle;
-pub mod limiter;
 pub mod listener;
 pub mod middleware;
 pub mod per_user;

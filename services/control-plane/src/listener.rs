@@ -21,8 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-use crate::access::client_certificate::ClientCertificate;
 use crate::tls::{Secured, ServerTls, ShownPlace};
+use catrust_access::client_certificate::ClientCertificate;
 
 /// How long a connection may be silent at its start.
 const FIRST_OCTET: Duration = Duration::from_secs(10);

@@ -24,8 +24,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::client_certificate::ClientCertificate;
 use crate::reload::{Content, Reload, read_files};
+use catrust_access::client_certificate::ClientCertificate;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -11,13 +11,13 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::access::Identity;
 use crate::error::{ApiError, to_status};
 use crate::middleware::deadline::{Deadline, DefaultDeadline};
 use crate::middleware::identity::SourceAddress;
 use crate::middleware::request_id::RequestId;
 use crate::middleware::trace_context::TraceParent;
 use crate::refusals::CallFacts;
+use catrust_access::Identity;
 
 /// What is kept of a deadline so that the reply still gets out.
 const TIME_TO_REPLY: Duration = Duration::from_millis(20);

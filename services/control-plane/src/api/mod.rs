@@ -29,7 +29,6 @@ use opentelemetry::metrics::UpDownCounter;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::access::{Action, Authorizer, Circumstances, Resource};
 use crate::appender::Appender;
 use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
@@ -37,6 +36,7 @@ use crate::evidence::Evidence;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::keys::ServerKeys;
 use crate::per_user::{PerUser, Share};
+use catrust_access::{Action, Authorizer, Circumstances, Resource};
 
 pub(crate) use call::Call;
 pub(crate) use fields::{Fields, WaitFor};

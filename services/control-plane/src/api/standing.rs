@@ -12,8 +12,8 @@ use catrust_event_store::Clock;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Api, Call};
-use crate::access::{Action, Identity};
 use crate::error::ApiError;
+use catrust_access::{Action, Identity};
 
 /// Longest sleep before the clock is looked at again: it may be set meanwhile.
 const LOOK: Duration = Duration::from_secs(30);

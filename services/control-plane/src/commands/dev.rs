@@ -17,12 +17,12 @@ use uuid::Uuid;
 use super::database::DEV_DATABASE;
 use super::serve::run_server;
 use super::{DevArguments, load};
-use crate::access::development::{DEVELOPMENT_ACCOUNT, Development};
 use crate::api::Api;
 use crate::assemble::{Assembled, Parts, system_clock};
 use crate::config::{Config, LogFormat};
 use crate::keys::ServerKeys;
 use crate::telemetry::Telemetry;
+use catrust_access::development::{DEVELOPMENT_ACCOUNT, Development};
 
 /// The instance that is there from the start.
 const DEMO_INSTANCE: &str = "demo";

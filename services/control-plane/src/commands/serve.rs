@@ -10,11 +10,6 @@ use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
 use opentelemetry::metrics::Meter;
 
 use super::{ServeArguments, load};
-use crate::access::Authorizer;
-use crate::access::jwt::Tokens;
-use crate::access::known_callers::KnownCallers;
-use crate::access::policy_folder::PolicyFolder;
-use crate::access::static_identities::EntryGrants;
 use crate::assemble::{Assembled, Parts, assemble, system_clock};
 use crate::config::{AuthConfig, Config};
 use crate::keys::ServerKeys;
@@ -25,6 +20,11 @@ use crate::reload::issuer::IssuerKeys;
 use crate::reload::policies::PolicyFiles;
 use crate::telemetry::Telemetry;
 use crate::tls::ServerTls;
+use catrust_access::Authorizer;
+use catrust_access::jwt::Tokens;
+use catrust_access::known_callers::KnownCallers;
+use catrust_access::policy_folder::PolicyFolder;
+use catrust_access::static_identities::EntryGrants;
 
 pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     let config = load(arguments.config.as_deref())?;
@@ -110,7 +110,7 @@ async fn callers(
     meter: &Meter,
     reloaders: &mut Vec<Reloader>,
 ) -> anyhow::Result<Arc<KnownCallers>> {
-    let tokens = config.jwt.enabled().then(|| Arc::new(Tokens::new(&config.jwt)));
+    let tokens = config.jwt.enabled().then(|| Arc::new(Tokens::new(config.jwt.rules())));
     if let Some(tokens) = tokens.clone() {
         let issuer = Arc::new(IssuerKeys::new(&config.jwt, tokens, clock)?);
         let started = Reloader::start(issuer, meter).await;

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use catrust_access::PermissionSource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
-use super::identities::PermissionSource;
 use super::jwt::JwtConfig;
 
 /// How callers show who they are: a bearer token whose hash is in `token_file`, a client

@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use catrust_access::secret_toml::hidden_text;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::secret::{REDACTED, Secret, hidden_text};
+use super::secret::{REDACTED, Secret};
 
 /// A database, by its URL. `Display`, `Debug` and `Serialize` hide the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -163,11 +164,11 @@ impl JsonSchema for DatabaseUrl {
 /// Everything but unreserved characters (RFC 3986 §2.3) as `%XX`.
 fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for octet in text.bytes() {
-        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
-            out.push(char::from(octet));
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{octet:02X}"));
+            out.push_str(&format!("%{byte:02X}"));
         }
     }
     out

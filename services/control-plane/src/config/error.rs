@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use catrust_access::secret_toml::SyntaxError;
+
 /// The settings cannot be used. `Display` is meant for a person at a terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -19,18 +21,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// A file is not TOML.
-    #[error("{}:{line}:{column}: {message}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Column in characters, from 1.
-        column: usize,
-        /// What the parser expected.
-        message: String,
-    },
+    /// The file is not TOML.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
     /// Settings are unknown, of the wrong type, out of range or do not fit together.
     /// All that were found, never an empty list.
     #[error("{}", list(.0))]
@@ -97,30 +90,9 @@ impl Problems {
     }
 }
 
-/// Line and column of an octet offset, both from 1.
-pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
-    (line, column)
-}
-
-/// Names where TOML cannot be parsed, without quoting the text: it may be a secret.
-pub(crate) fn syntax_error(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
-    let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
-    ConfigError::Syntax { path: path.to_owned(), line, column, message: error.message().to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn positions_count_from_one_and_in_characters() {
-        assert_eq!(line_and_column("abc", 0), (1, 1));
-        assert_eq!(line_and_column("a\nöx", 4), (2, 2));
-        assert_eq!(line_and_column("a\n", 99), (2, 1));
-    }
 
     #[test]
     fn every_problem_is_listed_on_its_own_line() {

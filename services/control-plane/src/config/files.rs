@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use catrust_access::Identities;
+use catrust_access::jwt::KeySet;
 use catrust_policy::{Policies, PolicyBundle};
 
 use super::error::Problems;
-use super::identities::Identities;
 use super::{Config, ConfigError};
-use crate::access::jwt::KeySet;
 use crate::tls::{ServerTls, TlsFiles};
 
 impl Config {

@@ -1,7 +1,9 @@
 //! `[auth.jwt]`: callers who bring a token of an issuer.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use catrust_access::jwt::{JwtAlgorithm, TokenRules};
 use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -61,38 +63,6 @@ pub struct JwtConfig {
     pub require_binding: bool,
 }
 
-/// A signature algorithm of RFC 7518 §3.1 or RFC 8037 §3.1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum JwtAlgorithm {
-    /// ECDSA on P-256 with SHA-256.
-    #[serde(rename = "ES256")]
-    Es256,
-    /// ECDSA on P-384 with SHA-384.
-    #[serde(rename = "ES384")]
-    Es384,
-    /// Ed25519.
-    #[serde(rename = "EdDSA")]
-    EdDsa,
-    /// RSA PKCS#1 v1.5 with SHA-256.
-    #[serde(rename = "RS256")]
-    Rs256,
-    /// RSA PKCS#1 v1.5 with SHA-384.
-    #[serde(rename = "RS384")]
-    Rs384,
-    /// RSA PKCS#1 v1.5 with SHA-512.
-    #[serde(rename = "RS512")]
-    Rs512,
-    /// RSA PSS with SHA-256.
-    #[serde(rename = "PS256")]
-    Ps256,
-    /// RSA PSS with SHA-384.
-    #[serde(rename = "PS384")]
-    Ps384,
-    /// RSA PSS with SHA-512.
-    #[serde(rename = "PS512")]
-    Ps512,
-}
-
 impl Default for JwtConfig {
     fn default() -> Self {
         use JwtAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256};
@@ -117,6 +87,24 @@ impl Default for JwtConfig {
 }
 
 impl JwtConfig {
+    /// What tokens must say. The settings MUST have been validated.
+    #[must_use]
+    pub fn rules(&self) -> TokenRules {
+        TokenRules {
+            issuer: self.issuer.clone().unwrap_or_default(),
+            audience: self.audience.clone().unwrap_or_default(),
+            algorithms: self.algorithms.clone(),
+            user_claim: self.user_claim.clone(),
+            account_claim: self.account_claim.clone(),
+            operator_claim: self.operator_claim.clone(),
+            instance_claim: self.instance_claim.clone(),
+            broker_claim: self.broker_claim.clone(),
+            require_binding: self.require_binding,
+            max_age: Duration::from_secs(self.max_age_seconds),
+            clock_skew: Duration::from_secs(self.clock_skew_seconds),
+        }
+    }
+
     /// Whether tokens of an issuer are accepted.
     #[must_use]
     pub const fn enabled(&self) -> bool {

@@ -19,12 +19,10 @@ mod error;
 mod files;
 mod fleet;
 mod grpc;
-pub mod identities;
 mod jwt;
 mod lifecycle;
 mod limits;
 mod nats;
-mod pattern;
 mod rate_limit;
 mod secret;
 mod signing;
@@ -43,18 +41,18 @@ use serde::{Deserialize, Serialize};
 pub use admin::AdminConfig;
 pub use audit::AuditConfig;
 pub use auth::AuthConfig;
+pub use catrust_access::jwt::JwtAlgorithm;
+pub use catrust_access::{Identities, PermissionSource};
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 pub use error::{ConfigError, Problem};
 pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
-pub use identities::{Credential, Identities, Identity, PermissionSource};
+pub use jwt::JwtConfig;
 pub(crate) use jwt::key_set_address;
-pub use jwt::{JwtAlgorithm, JwtConfig};
 pub use lifecycle::LifecycleConfig;
 pub use limits::LimitsConfig;
 pub use nats::{NatsConfig, NatsUrl};
-pub use pattern::Pattern;
 pub use rate_limit::RateLimitConfig;
 pub use secret::{REDACTED, Secret};
 pub use signing::SigningConfig;
@@ -81,7 +79,7 @@ pub struct Config {
     pub rate_limit: RateLimitConfig,
     /// Bounds of the event log's content and of the appender.
     pub limits: LimitsConfig,
-    /// How long silent brokers are borne.
+    /// When silent brokers are lost, and when forgotten.
     pub fleet: FleetConfig,
     /// Who may call.
     pub auth: AuthConfig,

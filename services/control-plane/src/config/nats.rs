@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use catrust_access::secret_toml::hidden_text;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
-use super::secret::hidden_text;
 
 /// The NATS servers and how to log in there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::path::Path;
 
+use catrust_access::secret_toml::hidden_text;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::ConfigError;
 
@@ -86,54 +87,6 @@ impl JsonSchema for Secret {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         String::json_schema(generator)
     }
-}
-
-/// Deserializes a text whose value must not appear in any error: serde's own
-/// message for a wrong type quotes what it found.
-pub(crate) fn hidden_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    struct Hidden;
-
-    impl<'de> de::Visitor<'de> for Hidden {
-        type Value = String;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text in quotes")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
-            Ok(text.to_owned())
-        }
-
-        fn visit_bool<E: de::Error>(self, _: bool) -> Result<String, E> {
-            Err(not_quoted())
-        }
-
-        fn visit_i64<E: de::Error>(self, _: i64) -> Result<String, E> {
-            Err(not_quoted())
-        }
-
-        fn visit_i128<E: de::Error>(self, _: i128) -> Result<String, E> {
-            Err(not_quoted())
-        }
-
-        fn visit_u64<E: de::Error>(self, _: u64) -> Result<String, E> {
-            Err(not_quoted())
-        }
-
-        fn visit_u128<E: de::Error>(self, _: u128) -> Result<String, E> {
-            Err(not_quoted())
-        }
-
-        fn visit_f64<E: de::Error>(self, _: f64) -> Result<String, E> {
-            Err(not_quoted())
-        }
-    }
-
-    deserializer.deserialize_any(Hidden)
-}
-
-fn not_quoted<E: de::Error>() -> E {
-    E::custom("must be a text in quotes")
 }
 
 #[cfg(test)]

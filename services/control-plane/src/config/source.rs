@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
+use catrust_access::secret_toml::SyntaxError;
 use figment::value::{Dict, Map, Num, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::error::{ConfigError, Problem, Problems, syntax_error};
+use super::error::{ConfigError, Problem, Problems};
 
 /// Prefix of the variables that are settings.
 const PREFIX: &str = "CATRUST_";
@@ -54,7 +55,7 @@ pub(crate) fn gather(
 
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, source))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| syntax_error(path, &text, &error))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| SyntaxError::new(path, &text, &error))?;
     let values = Value::serialize(table).map_err(|error| explain(error, None))?;
     let values = values.into_dict().unwrap_or_default();
     Ok(Layer { name: path.display().to_string(), values })

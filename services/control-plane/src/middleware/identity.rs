@@ -22,10 +22,10 @@ use tower::Service;
 
 use super::request_id::RequestId;
 use super::{Middleware, Reply, answer};
-use crate::access::{Authenticator, Credentials, Identity, Unidentified};
 use crate::error::{ApiError, to_status};
 use crate::listener::Peer;
 use crate::refusals::CallFacts;
+use catrust_access::{Authenticator, Credentials, Identity, Unidentified};
 
 /// Most refusals that are logged in one second.
 const LOGGED_PER_SECOND: u32 = 20;

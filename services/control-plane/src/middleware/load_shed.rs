@@ -14,9 +14,9 @@ use tower::Service;
 
 use super::request_id::RequestId;
 use super::{Middleware, Reply, answer};
-use crate::access::Identity;
 use crate::error::{ApiError, to_status};
 use crate::per_user::{PerUser, Share};
+use catrust_access::Identity;
 
 const SHED_LAST: &str = "/catrust.v1.CaCertificateService/InactivateCaCertificate";
 

@@ -13,7 +13,7 @@
 //! rounded up: the exact wait of a refused call is in its `RetryInfo`. Without the other
 //! replicas `q` and `catrust-burst` are this replica's share.
 //!
-//! The rule and the buckets are in [`crate::limiter`].
+//! The rule and the buckets are in [`catrust_limiter`].
 
 use std::sync::Arc;
 
@@ -24,9 +24,9 @@ use tower::Service;
 
 use super::request_id::RequestId;
 use super::{Middleware, Reply, answer};
-use crate::access::Identity;
 use crate::error::{ApiError, to_status};
-use crate::limiter::{Quota, UserLimiter};
+use catrust_access::Identity;
+use catrust_limiter::{Quota, UserLimiter};
 
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::gathering::Gathering;
-use crate::access::Identity;
+use catrust_access::Identity;
 
 /// Refusals that wait to be looked at.
 const QUEUE: usize = 4_096;

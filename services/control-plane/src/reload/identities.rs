@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 
 use super::{Content, Reload, read_files};
-use crate::access::known_callers::KnownCallers;
-use crate::config::PermissionSource;
+use catrust_access::PermissionSource;
+use catrust_access::known_callers::KnownCallers;
 
 /// The file, and who is known by it.
 #[derive(Debug)]

@@ -18,8 +18,8 @@ use opentelemetry::metrics::Meter;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Content, FILE_INTERVAL, Reload, ReloadInstruments};
-use crate::access::jwt::{Endpoint, KeySet, Tokens};
 use crate::config::{JwtConfig, key_set_address};
+use catrust_access::jwt::{Endpoint, KeySet, Tokens};
 
 /// Shortest time between two looks at an address.
 const PAUSE: Duration = Duration::from_secs(10);

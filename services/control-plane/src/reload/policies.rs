@@ -9,7 +9,7 @@ use opentelemetry::metrics::Meter;
 use tokio::task::spawn_blocking;
 
 use super::{Content, Reload, ReloadInstruments};
-use crate::access::policy_folder::PolicyFolder;
+use catrust_access::policy_folder::PolicyFolder;
 
 /// Most problems that are logged one by one.
 const LOGGED_PROBLEMS: usize = 20;

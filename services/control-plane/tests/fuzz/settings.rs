@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use catrust_control_plane::config::{Config, Identities, PermissionSource};
+use catrust_access::{Identities, PermissionSource};
+use catrust_control_plane::config::Config;
 
 use crate::runner::{Corpus, run};
 

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use catrust_control_plane::access::jwt::{KeySet, Tokens};
+use catrust_access::jwt::{KeySet, Tokens};
 use catrust_control_plane::config::JwtConfig;
 use catrust_domain::{Sha256, Timestamp};
 use ring::rand::SystemRandom;
@@ -61,7 +61,7 @@ impl Issuer {
             operator_claim: Some("operator".to_owned()),
             ..JwtConfig::default()
         };
-        let tokens = Tokens::new(&config);
+        let tokens = Tokens::new(config.rules());
         tokens.replace(KeySet::parse(self.key_set().as_bytes()).unwrap(), NOW);
         tokens
     }

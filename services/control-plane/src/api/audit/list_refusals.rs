@@ -6,9 +6,9 @@ use catrust_proto::v1;
 use catrust_trust_feed::message::timestamp;
 use prost::Message as _;
 
-use crate::access::{Action, Resource};
 use crate::api::{Api, Call, Fields, paging};
 use crate::error::ApiError;
+use catrust_access::{Action, Resource};
 
 const ACTION: Action = Action::ListRefusals;
 /// Longest code to look for, in bytes.

@@ -6,9 +6,9 @@ use catrust_proto::v1::prove_event_request::Event;
 use catrust_trust_feed::message::timestamp;
 use uuid::Uuid;
 
-use crate::access::Action;
 use crate::api::{Api, Call, Fields};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 /// Which event.
 enum Wanted {

@@ -8,9 +8,9 @@ use catrust_event_store::{SearchScope, TrustChangeSearch};
 use catrust_proto::v1;
 use prost::Message as _;
 
-use crate::access::{Action, Resource};
 use crate::api::{Api, Call, Fields, convert, paging};
 use crate::error::ApiError;
+use catrust_access::{Action, Resource};
 
 const ACTION: Action = Action::ListCaCertificateEvents;
 

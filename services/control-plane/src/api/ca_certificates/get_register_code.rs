@@ -4,9 +4,9 @@ use catrust_domain::{Command, ReplyBody};
 use catrust_proto::v1;
 use uuid::Uuid;
 
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

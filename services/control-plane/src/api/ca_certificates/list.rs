@@ -3,9 +3,9 @@
 use catrust_event_store::StateFilter;
 use catrust_proto::v1;
 
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert, paging};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

@@ -6,10 +6,10 @@ use catrust_domain::{Command, Rejection};
 use catrust_proto::v1;
 
 use super::get_register_code::is_register_code;
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::certificate::prove_possession;
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

@@ -4,9 +4,9 @@ use catrust_domain::{Command, InstanceId, Reply, SerialNumber};
 use catrust_proto::v1;
 use uuid::Uuid;
 
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, WaitFor};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 /// The parsed fields of a request that changes a state.
 pub(super) struct StateChange {

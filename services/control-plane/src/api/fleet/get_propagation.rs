@@ -2,9 +2,9 @@
 
 use catrust_proto::v1;
 
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::access::Action;
 use crate::api::standing::Standing;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::{ApiError, to_status};
 use crate::fleet::view::Changes;
 use crate::per_user::Share;
+use catrust_access::Action;
 
 /// The messages of one stream.
 pub type PropagationStream = Pin<Box<dyn Stream<Item = Result<v1::WatchPropagationResponse, Status>> + Send>>;

@@ -4,10 +4,10 @@ use catrust_domain::Rejection;
 use catrust_proto::v1;
 
 use super::check_owner;
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::directory::InstanceSummary;
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

@@ -3,9 +3,9 @@
 use catrust_proto::v1;
 
 use super::check_operator;
-use crate::access::{Action, Resource};
 use crate::api::{Api, Call, Fields, convert, paging};
 use crate::error::ApiError;
+use catrust_access::{Action, Resource};
 
 const LIST: &str = "instances";
 

@@ -17,8 +17,8 @@ use tonic::{Request, Response, Status};
 
 use super::call::answer;
 use super::{Api, Call};
-use crate::access::Action;
 use crate::error::ApiError;
+use catrust_access::Action;
 
 /// The service, over what every handler needs.
 #[derive(Clone)]

@@ -5,9 +5,9 @@ use catrust_domain::event::InstanceRegistered;
 use catrust_proto::v1;
 
 use super::check_operator;
-use crate::access::{Action, Resource};
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
+use catrust_access::{Action, Resource};
 
 pub(super) async fn handle(
     api: &Api,

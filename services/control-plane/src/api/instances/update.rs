@@ -4,9 +4,9 @@ use catrust_domain::Command;
 use catrust_proto::v1;
 
 use super::check_operator;
-use crate::access::Action;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

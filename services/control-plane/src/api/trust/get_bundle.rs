@@ -6,9 +6,9 @@ use catrust_proto::v1;
 use catrust_proto::v1::get_trust_bundle_request::At;
 
 use super::signed_bundle;
-use crate::access::Action;
 use crate::api::{Api, Call, Fields};
 use crate::error::ApiError;
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

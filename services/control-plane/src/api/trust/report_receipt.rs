@@ -2,10 +2,10 @@
 
 use catrust_proto::v1;
 
-use crate::access::Action;
 use crate::api::{Api, Call};
 use crate::error::ApiError;
 use crate::fleet::{ReceiptVia, statement};
+use catrust_access::Action;
 
 pub(super) async fn handle(
     api: &Api,

@@ -26,11 +26,11 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::signed_bundle;
-use crate::access::Action;
 use crate::api::standing::Standing;
 use crate::api::{Api, Call, Fields};
 use crate::error::{ApiError, to_status};
 use crate::per_user::Share;
+use catrust_access::Action;
 
 /// Messages between the watcher and the connection.
 const BUFFER: usize = 16;

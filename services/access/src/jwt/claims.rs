@@ -2,6 +2,7 @@
 //! (RFC 7519 §4.1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,26 +10,38 @@ use catrust_domain::{AccountId, Sha256, Timestamp};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::{json, micros};
-use crate::access::BrokerBinding;
-use crate::config::JwtConfig;
+use super::{JwtAlgorithm, json, micros};
+use crate::BrokerBinding;
 
 /// Latest `exp` and `nbf` that are taken at their word: the year 9999. Later ones are no
 /// times.
 const MAX_SECONDS: f64 = 253_402_300_799.0;
 
-/// What tokens must say.
-#[derive(Debug)]
-pub(super) struct Rules {
-    issuer: String,
-    audience: String,
-    user_claim: String,
-    account_claim: String,
-    operator_claim: Option<String>,
-    instance_claim: String,
-    broker_claim: String,
+/// What tokens must say, and how long they and the keys count.
+#[derive(Clone, Debug)]
+pub struct TokenRules {
+    /// `iss`, compared byte by byte.
+    pub issuer: String,
+    /// What must be among `aud`.
+    pub audience: String,
+    /// The algorithms that are accepted.
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// Claim that names the principal.
+    pub user_claim: String,
+    /// Claim that names the account.
+    pub account_claim: String,
+    /// Claim that makes an operator where it is `true`.
+    pub operator_claim: Option<String>,
+    /// Claim with the instance of a broker's token.
+    pub instance_claim: String,
+    /// Claim with the broker id of a broker's token.
+    pub broker_claim: String,
+    /// Whether tokens must be bound to a client certificate (RFC 8705 §3).
     pub require_binding: bool,
-    pub skew_micros: i64,
+    /// How long a key set counts that could not be read again.
+    pub max_age: Duration,
+    /// How much more kindly `exp` and `nbf` are taken.
+    pub clock_skew: Duration,
 }
 
 /// What a token of the issuer says about its bearer.
@@ -75,24 +88,13 @@ fn shifted(time: Timestamp, micros: i64) -> Timestamp {
     Timestamp::from_micros(time.micros().saturating_add(micros))
 }
 
-impl Rules {
-    /// The rules of the settings. They MUST have been validated.
-    pub fn of(config: &JwtConfig) -> Self {
-        Self {
-            issuer: config.issuer.clone().unwrap_or_default(),
-            audience: config.audience.clone().unwrap_or_default(),
-            user_claim: config.user_claim.clone(),
-            account_claim: config.account_claim.clone(),
-            operator_claim: config.operator_claim.clone(),
-            instance_claim: config.instance_claim.clone(),
-            broker_claim: config.broker_claim.clone(),
-            require_binding: config.require_binding,
-            skew_micros: micros(config.clock_skew_seconds),
-        }
-    }
-
+impl TokenRules {
     /// Reads the claims of a token whose signature holds. The time is not looked at.
-    pub fn read(&self, payload: &[u8], withdrawn: Arc<CancellationToken>) -> Result<Verified, &'static str> {
+    pub(super) fn read(
+        &self,
+        payload: &[u8],
+        withdrawn: Arc<CancellationToken>,
+    ) -> Result<Verified, &'static str> {
         let claims =
             json::object(payload).map_err(|_| "its claims are no JSON object, or one stands twice")?;
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
@@ -123,7 +125,7 @@ impl Rules {
             withdrawn,
             expires_at,
             not_before,
-            skew_micros: self.skew_micros,
+            skew_micros: micros(self.clock_skew),
         })
     }
 

@@ -65,17 +65,25 @@ fn without(name: &str) -> Value {
     claims
 }
 
-fn config() -> JwtConfig {
-    JwtConfig {
-        issuer: Some("https://issuer".to_owned()),
-        audience: Some("catrust".to_owned()),
-        clock_skew_seconds: 5,
-        ..JwtConfig::default()
+fn rules() -> TokenRules {
+    use JwtAlgorithm::{EdDsa, Es256, Es384, Ps256, Rs256};
+    TokenRules {
+        issuer: "https://issuer".to_owned(),
+        audience: "catrust".to_owned(),
+        algorithms: vec![Es256, Es384, EdDsa, Rs256, Ps256],
+        user_claim: "sub".to_owned(),
+        account_claim: "account_id".to_owned(),
+        operator_claim: None,
+        instance_claim: "mqtt_instance_id".to_owned(),
+        broker_claim: "broker_id".to_owned(),
+        require_binding: false,
+        max_age: Duration::from_secs(86_400),
+        clock_skew: Duration::from_secs(5),
     }
 }
 
-fn tokens(config: &JwtConfig, signer: &Signer) -> Tokens {
-    let tokens = Tokens::new(config);
+fn tokens(rules: &TokenRules, signer: &Signer) -> Tokens {
+    let tokens = Tokens::new(rules.clone());
     tokens.replace(signer.key_set("k"), at(NOW));
     tokens
 }
@@ -86,9 +94,9 @@ fn verify(tokens: &Tokens, token: &str, second: i64) -> Result<Arc<Verified>, &'
 
 #[test]
 fn a_good_token_says_who_its_bearer_is() {
-    let (config, signer) =
-        (JwtConfig { operator_claim: Some("catrust_operator".into()), ..config() }, Signer::new());
-    let tokens = tokens(&config, &signer);
+    let (rules, signer) =
+        (TokenRules { operator_claim: Some("catrust_operator".into()), ..rules() }, Signer::new());
+    let tokens = tokens(&rules, &signer);
     let verified = verify(&tokens, &signer.token(&claims()), NOW).unwrap();
     assert_eq!(
         (&*verified.principal, verified.account_id.as_str(), verified.operator),
@@ -112,7 +120,7 @@ fn a_good_token_says_who_its_bearer_is() {
 #[test]
 fn a_token_that_does_not_say_what_it_must_is_refused() {
     let signer = Signer::new();
-    let tokens = tokens(&config(), &signer);
+    let tokens = tokens(&rules(), &signer);
     let cases = [
         (with("iss", json!("https://issuer/")), "iss"),
         (without("iss"), "iss"),
@@ -151,7 +159,7 @@ fn a_token_that_does_not_say_what_it_must_is_refused() {
 #[test]
 fn header_key_and_signature_must_fit() {
     let signer = Signer::new();
-    let tokens = tokens(&config(), &signer);
+    let tokens = tokens(&rules(), &signer);
     let claims = claims().to_string();
     let cases = [
         (json!({"alg": "none", "kid": "k"}), "algorithms"),
@@ -177,7 +185,7 @@ fn header_key_and_signature_must_fit() {
 #[test]
 fn a_token_with_any_one_character_changed_is_refused() {
     let signer = Signer::new();
-    let tokens = tokens(&config(), &signer);
+    let tokens = tokens(&rules(), &signer);
     let good = signer.token(&claims());
     verify(&tokens, &good, NOW).unwrap();
     for (at, had) in good.char_indices() {
@@ -197,7 +205,7 @@ proptest::proptest! {
     #[test]
     fn what_was_never_meant_as_a_token_is_refused(header in ".*", claims in ".*", text in "\\PC*") {
         let signer = Signer::new();
-        let tokens = tokens(&config(), &signer);
+        let tokens = tokens(&rules(), &signer);
         let signed = format!("{}.{}", base64url(&header), base64url(&claims));
         let signed = format!("{signed}.{}", base64url(signer.0.sign(signed.as_bytes())));
         let good = json!({"alg": "EdDSA", "kid": "k"});
@@ -211,7 +219,7 @@ proptest::proptest! {
 #[test]
 fn a_token_counts_from_nbf_to_exp_and_the_skew_beyond() {
     let signer = Signer::new();
-    let tokens = tokens(&config(), &signer);
+    let tokens = tokens(&rules(), &signer);
     let token = signer.token(&with("nbf", json!(NOW + 10)));
     for _ in 0..2 {
         assert_eq!(verify(&tokens, &token, NOW + 4).unwrap_err(), "it is not valid yet");
@@ -229,7 +237,7 @@ fn a_token_counts_from_nbf_to_exp_and_the_skew_beyond() {
 #[test]
 fn with_a_withdrawn_key_goes_what_it_verified() {
     let (old, new) = (Signer::new(), Signer::new());
-    let tokens = tokens(&config(), &old);
+    let tokens = tokens(&rules(), &old);
     let token = old.token(&claims());
     assert!(verify(&tokens, &token, NOW).is_ok());
     tokens.replace(new.key_set("k"), at(NOW));
@@ -244,7 +252,7 @@ fn a_stream_by_a_key_that_is_gone_is_told_and_one_by_a_key_that_stays_is_not() {
         let keys: Vec<_> = signers.iter().map(|(signer, id)| signer.jwk(id)).collect();
         KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap()
     };
-    let tokens = Tokens::new(&config());
+    let tokens = Tokens::new(rules());
     tokens.replace(set(&[(&goes, "g"), (&stays, "s")]), at(NOW));
     let shown = |signer: &Signer, id: &str| {
         let token = signer.sign(&json!({"alg": "EdDSA", "kid": id}), &claims().to_string());
@@ -257,9 +265,8 @@ fn a_stream_by_a_key_that_is_gone_is_told_and_one_by_a_key_that_stays_is_not() {
 
 #[test]
 fn keys_that_nobody_has_confirmed_for_too_long_verify_nothing() {
-    let (signer, config) =
-        (Signer::new(), JwtConfig { max_age_seconds: 60, refresh_seconds: 10, ..config() });
-    let tokens = Tokens::new(&config);
+    let (signer, rules) = (Signer::new(), TokenRules { max_age: Duration::from_secs(60), ..rules() });
+    let tokens = Tokens::new(rules);
     let token = signer.token(&with("exp", json!(NOW + 1_000)));
     assert!(verify(&tokens, &token, NOW).unwrap_err().contains("key set"), "none was read yet");
     tokens.replace(signer.key_set("k"), at(NOW));
@@ -271,8 +278,8 @@ fn keys_that_nobody_has_confirmed_for_too_long_verify_nothing() {
 
 #[test]
 fn a_token_can_be_required_to_be_bound() {
-    let (signer, config) = (Signer::new(), JwtConfig { require_binding: true, ..config() });
-    let tokens = tokens(&config, &signer);
+    let (signer, rules) = (Signer::new(), TokenRules { require_binding: true, ..rules() });
+    let tokens = tokens(&rules, &signer);
     assert!(verify(&tokens, &signer.token(&claims()), NOW).unwrap_err().contains("bound to no certificate"));
     let hash = Sha256::of(b"certificate");
     let bound = signer.token(&with("cnf", json!({"x5t#S256": base64url(hash.as_bytes())})));
@@ -284,11 +291,11 @@ mod known_callers {
     use std::path::Path;
 
     use super::*;
-    use crate::access::client_certificate::ClientCertificate;
-    use crate::access::known_callers::KnownCallers;
-    use crate::access::static_identities::StaticIdentities;
-    use crate::access::{Authenticator as _, Credentials};
-    use crate::config::PermissionSource;
+    use crate::client_certificate::ClientCertificate;
+    use crate::PermissionSource;
+    use crate::known_callers::KnownCallers;
+    use crate::static_identities::StaticIdentities;
+    use crate::{Authenticator as _, Credentials};
 
     fn certificate(spiffe: &str) -> Vec<u8> {
         let key = rcgen::KeyPair::generate().unwrap();
@@ -316,7 +323,7 @@ mod known_callers {
         let (path, before) = (Path::new("i.toml"), StaticIdentities::default());
         let identities = StaticIdentities::parse(&text, path, PermissionSource::Policies, &before).unwrap();
         let signer = Signer::new();
-        let callers = KnownCallers::new(Some(Arc::new(tokens(&config(), &signer))));
+        let callers = KnownCallers::new(Some(Arc::new(tokens(&rules(), &signer))));
         callers.replace(identities);
         Setting {
             signer,

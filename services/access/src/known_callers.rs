@@ -22,7 +22,7 @@ use super::client_certificate::ClientCertificate;
 use super::jwt::{MAX_TOKEN, Tokens, Verified, looks_like_one};
 use super::static_identities::{StaticEntry, StaticIdentities};
 use super::{Authenticator, Credentials, Identity, Unidentified};
-use crate::config::{ConfigError, PermissionSource};
+use crate::identities::{IdentitiesError, PermissionSource};
 
 /// Everybody who may call.
 #[derive(Debug)]
@@ -50,13 +50,13 @@ impl KnownCallers {
     /// Puts the text of the identities file in force. `path` is for messages only.
     ///
     /// # Errors
-    /// [`ConfigError`] with the line of each problem; what was in force stays.
+    /// [`IdentitiesError`] with the line of each problem; what was in force stays.
     pub fn read_identities(
         &self,
         text: &str,
         path: &Path,
         permissions: PermissionSource,
-    ) -> Result<(), ConfigError> {
+    ) -> Result<(), IdentitiesError> {
         let before = self.identities.load();
         self.replace(StaticIdentities::parse(text, path, permissions, &before)?);
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A TOML file of `[[identity]]` tables. It holds the SHA-256 of each token, never the
 //! token, so that reading the file does not let anybody in. Tokens MUST be random
-//! (32 octets, as `openssl rand -hex 32` gives): a plain hash protects no guessable word.
+//! (32 bytes, as `openssl rand -hex 32` gives): a plain hash protects no guessable word.
 //!
 //! ```toml
 //! [[identity]]
@@ -22,16 +22,36 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use catrust_domain::{AccountId, Sha256};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::error::{ConfigError, Problems, line_and_column, syntax_error};
-use super::pattern::Pattern;
-use super::secret::hidden_text;
-use crate::access::BrokerBinding;
+use crate::BrokerBinding;
+use crate::pattern::Pattern;
+use crate::secret_toml::{SyntaxError, hidden_text, line_and_column};
+
+/// The identities file cannot be used. `Display` is meant for a person at a terminal; it quotes
+/// neither tokens nor hashes.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentitiesError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// What is wrong with its entries, each with its line.
+    #[error("{}", .0.join("\n"))]
+    Entries(Vec<String>),
+}
 
 /// Where permission comes from: one place, never two that somebody has to add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +73,7 @@ pub enum Credential {
 
 /// Somebody who may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub struct IdentityEntry {
     /// What it shows.
     pub credential: Credential,
     /// Name in the audit trail and of the rate limit, 1 to 256 characters. Several
@@ -72,7 +92,7 @@ pub struct Identity {
     pub broker: Option<BrokerBinding>,
 }
 
-impl Identity {
+impl IdentityEntry {
     /// Whether the identity may take `action` (`mq:…`) on `resource`
     /// (`acs:mq:REGION:ACCOUNT:INSTANCE`). The owner check is another one.
     #[must_use]
@@ -85,7 +105,7 @@ impl Identity {
 /// Every static identity, by what it shows.
 #[derive(Debug, Clone, Default)]
 pub struct Identities {
-    entries: Vec<Identity>,
+    entries: Vec<IdentityEntry>,
     by_credential: HashMap<Credential, usize>,
 }
 
@@ -93,9 +113,10 @@ impl Identities {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`ConfigError`] with the line of each problem; tokens and hashes are not quoted.
-    pub fn load(path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::unreadable(path, source))?;
+    /// [`IdentitiesError`] with the line of each problem; tokens and hashes are not quoted.
+    pub fn load(path: &Path, permissions: PermissionSource) -> Result<Self, IdentitiesError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| IdentitiesError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(&text, path, permissions)
     }
 
@@ -103,10 +124,9 @@ impl Identities {
     ///
     /// # Errors
     /// As [`Identities::load`], but for the reading.
-    pub fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| syntax_error(path, text, &error))?;
-        let mut reader =
-            Reader { text, path, permissions, problems: Problems::default(), accounts: HashMap::new() };
+    pub fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, IdentitiesError> {
+        let file: File = toml::from_str(text).map_err(|error| SyntaxError::new(path, text, &error))?;
+        let mut reader = Reader { text, path, permissions, problems: Vec::new(), accounts: HashMap::new() };
         let mut identities = Self::default();
         for entry in file.identity {
             reader.take(&mut identities, entry);
@@ -114,8 +134,11 @@ impl Identities {
         if identities.entries.is_empty() {
             reader.add(0, "names no usable [[identity]]: nobody could call");
         }
-        reader.problems.into_result()?;
-        Ok(identities)
+        if reader.problems.is_empty() {
+            Ok(identities)
+        } else {
+            Err(IdentitiesError::Entries(reader.problems))
+        }
     }
 
     /// The entry of somebody who shows this, as an index of [`Identities::entries`]. Tokens
@@ -128,7 +151,7 @@ impl Identities {
 
     /// Every entry, in the order of the file.
     #[must_use]
-    pub fn entries(&self) -> &[Identity] {
+    pub fn entries(&self) -> &[IdentityEntry] {
         &self.entries
     }
 
@@ -177,14 +200,14 @@ struct Reader<'a> {
     text: &'a str,
     path: &'a Path,
     permissions: PermissionSource,
-    problems: Problems,
+    problems: Vec<String>,
     accounts: HashMap<String, AccountId>,
 }
 
 impl Reader<'_> {
     fn add(&mut self, offset: usize, message: impl fmt::Display) {
         let (line, _) = line_and_column(self.text, offset);
-        self.problems.add(format!("{}:{line}", self.path.display()), message.to_string());
+        self.problems.push(format!("{}:{line}: {message}", self.path.display()));
     }
 
     fn take(&mut self, identities: &mut Identities, entry: Spanned<Entry>) {
@@ -215,7 +238,7 @@ impl Reader<'_> {
             self.add(at, message);
         }
         let principal = principal.into_inner();
-        identities.entries.push(Identity {
+        identities.entries.push(IdentityEntry {
             credential,
             principal,
             account_id,
@@ -376,7 +399,7 @@ resources = ["acs:mq:*:1234567890:*"]
         identities.by_credential(&Credential::Certificate(name.to_owned()))
     }
 
-    fn parse(text: &str) -> Result<Identities, ConfigError> {
+    fn parse(text: &str) -> Result<Identities, IdentitiesError> {
         Identities::parse(text, Path::new("identities.toml"), PermissionSource::Identities)
     }
 

@@ -10,9 +10,13 @@
 pub mod broker_binding;
 pub mod client_certificate;
 pub mod development;
+pub mod distinguished_name;
+pub mod identities;
 pub mod jwt;
 pub mod known_callers;
+mod pattern;
 pub mod policy_folder;
+pub mod secret_toml;
 pub mod static_identities;
 
 use std::net::IpAddr;
@@ -23,6 +27,7 @@ use catrust_domain::{AccountId, InstanceId, RegionId, Timestamp};
 pub use broker_binding::BrokerBinding;
 pub use catrust_policy::Action;
 use client_certificate::ClientCertificate;
+pub use identities::{Identities, PermissionSource};
 use static_identities::StaticEntry;
 use tokio_util::sync::CancellationToken;
 

@@ -13,6 +13,7 @@
 //! and claims, because that is the part that has to be strict: about `crit`, members that stand
 //! twice, the use of keys, and tokens of another type.
 
+mod algorithm;
 mod claims;
 mod compact;
 mod fetch;
@@ -21,6 +22,7 @@ mod key_set;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use catrust_domain::{Sha256, Timestamp};
@@ -28,9 +30,9 @@ use quick_cache::sync::Cache;
 use tokio::sync::Notify;
 
 use super::Unidentified;
-use crate::config::{JwtAlgorithm, JwtConfig};
 
-pub use claims::Verified;
+pub use algorithm::JwtAlgorithm;
+pub use claims::{TokenRules, Verified};
 pub(super) use compact::looks_like_one;
 pub use fetch::Endpoint;
 pub use key_set::KeySet;
@@ -45,9 +47,7 @@ pub(crate) const MAX_TOKEN: usize = 8 * 1_024;
 /// The tokens of one issuer.
 #[derive(Debug)]
 pub struct Tokens {
-    rules: claims::Rules,
-    algorithms: Vec<JwtAlgorithm>,
-    max_age_micros: i64,
+    rules: TokenRules,
     in_force: ArcSwap<InForce>,
     /// When the key set was last known to be the issuer's, in microseconds.
     confirmed_at: AtomicI64,
@@ -71,11 +71,9 @@ impl InForce {
 impl Tokens {
     /// Knows the rules and no key yet: every token is refused until [`Tokens::replace`].
     #[must_use]
-    pub fn new(config: &JwtConfig) -> Self {
+    pub fn new(rules: TokenRules) -> Self {
         Self {
-            rules: claims::Rules::of(config),
-            algorithms: config.algorithms.clone(),
-            max_age_micros: micros(config.max_age_seconds),
+            rules,
             in_force: ArcSwap::from_pointee(InForce::new(KeySet::default())),
             confirmed_at: AtomicI64::new(i64::MIN),
             unknown_key: Notify::new(),
@@ -120,7 +118,7 @@ impl Tokens {
     /// Why it counts for nothing, for the log.
     pub fn verify(&self, token: &str, hash: &Sha256, now: Timestamp) -> Result<Arc<Verified>, Unidentified> {
         let confirmed_at = self.confirmed_at.load(Ordering::Acquire);
-        if now.micros().saturating_sub(confirmed_at) > self.max_age_micros {
+        if now.micros().saturating_sub(confirmed_at) > micros(self.rules.max_age) {
             return Err(Unidentified::invalid(
                 "the key set is not there, or older than auth.jwt.max_age_seconds",
             ));
@@ -142,7 +140,8 @@ impl Tokens {
     /// Everything that does not change with time.
     fn check(&self, keys: &KeySet, token: &str) -> Result<Verified, Unidentified> {
         let token = compact::Token::parse(token).map_err(Unidentified::malformed)?;
-        let algorithm = self.algorithms.iter().find(|known| key_set::name(**known) == token.header.algorithm);
+        let algorithm =
+            self.rules.algorithms.iter().find(|known| key_set::name(**known) == token.header.algorithm);
         let Some(algorithm) = algorithm else {
             return Err(Unidentified::invalid("its alg is not among auth.jwt.algorithms"));
         };
@@ -156,8 +155,8 @@ impl Tokens {
     }
 }
 
-fn micros(seconds: u64) -> i64 {
-    i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

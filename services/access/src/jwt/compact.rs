@@ -28,7 +28,7 @@ pub(super) struct Header {
 }
 
 /// Whether a text has the form of a JWT, so that it is worth parsing.
-pub(in crate::access) fn looks_like_one(token: &str) -> bool {
+pub(crate) fn looks_like_one(token: &str) -> bool {
     token.starts_with("ey") && token.bytes().filter(|octet| *octet == b'.').count() == 2
 }
 

@@ -4,12 +4,12 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use catrust_control_plane::limiter::UserLimiter;
+use catrust_limiter::UserLimiter;
 
 const MAX_USERS: usize = 1_000_000;
 const BURST: u32 = 100;
 
-fn resident_octets() -> u64 {
+fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("the state of this process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");
     line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number of kB") * 1024
@@ -21,8 +21,8 @@ fn a_million_users_fit_and_five_million_take_no_more_and_push_nobody_out() {
     let (rate, burst) = (NonZeroU32::new(500).unwrap(), NonZeroU32::new(BURST).unwrap());
     let limiter = UserLimiter::new(rate, burst, MAX_USERS, [3; 32], Instant::now());
     let now = Duration::from_secs(1);
-    let before = resident_octets();
-    let megabytes = || (resident_octets() - before) as f64 / 1e6;
+    let before = resident_bytes();
+    let megabytes = || (resident_bytes() - before) as f64 / 1e6;
 
     let hot: Vec<String> = (0..100).map(|user| format!("hot-{user}")).collect();
     let passed = |user: &str| (0..2 * BURST).filter(|_| limiter.check(user, now).is_ok()).count();

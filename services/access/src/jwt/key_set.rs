@@ -16,8 +16,8 @@ use ring::signature::{
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+use super::JwtAlgorithm::{self, EdDsa, Es256, Es384, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
 use super::json;
-use crate::config::JwtAlgorithm::{self, EdDsa, Es256, Es384, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
 
 /// Most octets of a key set: a hundred keys with their certificates.
 pub(super) const MAX_OCTETS: usize = 256 * 1_024;

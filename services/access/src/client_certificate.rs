@@ -6,7 +6,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer as _;
 
-use crate::certificate::rfc4514;
+use crate::distinguished_name::rfc4514;
 
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]

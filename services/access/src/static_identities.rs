@@ -11,7 +11,7 @@ use catrust_domain::{AccountId, Sha256, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::{Action, Authorizer, BrokerBinding, Circumstances, Denied, Identity, Resource};
-use crate::config::{self, ConfigError, Credential, Identities, PermissionSource};
+use crate::identities::{Credential, Identities, IdentitiesError, IdentityEntry, PermissionSource};
 
 /// The identities of one version of the file.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub struct StaticIdentities {
 pub struct StaticEntry {
     /// Name of the principal.
     pub principal: Arc<str>,
-    entry: config::Identity,
+    entry: IdentityEntry,
     broker: Option<Arc<BrokerBinding>>,
     /// Version of the file.
     version: Arc<str>,
@@ -39,17 +39,17 @@ impl StaticIdentities {
     /// the same ones. `path` is for messages only.
     ///
     /// # Errors
-    /// [`ConfigError`] with the line of each problem.
+    /// [`IdentitiesError`] with the line of each problem.
     pub fn parse(
         text: &str,
         path: &Path,
         permissions: PermissionSource,
         before: &Self,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, IdentitiesError> {
         let identities = Identities::parse(text, path, permissions)?;
         let hash = Sha256::of(text.as_bytes()).to_string();
         let version: Arc<str> = format!("static-{}", &hash[..16]).into();
-        let entry = |entry: &config::Identity| {
+        let entry = |entry: &IdentityEntry| {
             let principal = Arc::from(entry.principal.as_str());
             let broker = entry.broker.clone().map(Arc::new);
             let same = before.same_as(entry).map(|same| Arc::clone(&same.withdrawn));
@@ -74,7 +74,7 @@ impl StaticIdentities {
     }
 
     /// The entry that is that one to the letter.
-    fn same_as(&self, entry: &config::Identity) -> Option<&Arc<StaticEntry>> {
+    fn same_as(&self, entry: &IdentityEntry) -> Option<&Arc<StaticEntry>> {
         let index = self.identities.by_credential(&entry.credential)?;
         self.entries.get(index).filter(|known| known.entry == *entry)
     }
@@ -146,8 +146,8 @@ impl Authorizer for EntryGrants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::known_callers::KnownCallers;
-    use crate::access::{Authenticator as _, Credentials};
+    use crate::known_callers::KnownCallers;
+    use crate::{Authenticator as _, Credentials};
 
     const CIRCUMSTANCES: Circumstances =
         Circumstances { source_address: None, now: Timestamp::from_micros(0) };

@@ -1,13 +1,13 @@
 //! What a check of the rate limit costs, and what a million users take:
 //!
 //! ```text
-//! cargo run --release -p catrust-control-plane --example limiter_figures
+//! cargo run --release -p catrust-limiter --example figures
 //! ```
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use catrust_control_plane::limiter::UserLimiter;
+use catrust_limiter::UserLimiter;
 
 const USERS: usize = 1_000_000;
 const CHECKS: usize = 4_000_000;
@@ -29,12 +29,12 @@ fn main() {
         println!("{users:>9} users: {one:>5.0} ns per check, {two:>5.0} ns with two threads");
     }
     let limiter = limiter();
-    let before = resident_octets();
+    let before = resident_bytes();
     for name in &names {
         // Time stands still, so that no bucket drains.
         let _ = limiter.check(name, Duration::ZERO);
     }
-    let megabytes = resident_octets().saturating_sub(before) as f64 / 1e6;
+    let megabytes = resident_bytes().saturating_sub(before) as f64 / 1e6;
     println!("{USERS:>9} users: {megabytes:>5.1} MB");
     let started = Instant::now();
     let swept = limiter.sweep(Duration::ZERO);
@@ -59,7 +59,7 @@ fn per_check(limiter: &UserLimiter, names: &[String], threads: usize) -> f64 {
     started.elapsed().as_nanos() as f64 / CHECKS as f64
 }
 
-fn resident_octets() -> u64 {
+fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or_default() * 1024

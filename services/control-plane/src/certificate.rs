@@ -7,6 +7,7 @@
 mod algorithm;
 
 use catrust_domain::{CertificateFacts, SerialNumber, Sha256, Timestamp};
+use catrust_signing::pem;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
@@ -103,7 +104,7 @@ fn single_certificate(field: &'static str, text: &str) -> Result<Vec<u8>, ApiErr
 fn parse<'a>(field: &'static str, der: &'a [u8]) -> Result<X509Certificate<'a>, ApiError> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
-        Ok(_) => Err(unusable(field, "has octets after the certificate's DER")),
+        Ok(_) => Err(unusable(field, "has bytes after the certificate's DER")),
         Err(_) => Err(unusable(field, "is not an X.509 certificate in DER")),
     }
 }
@@ -145,7 +146,7 @@ fn ca_facts(ca: &X509Certificate<'_>, der: &[u8], now: Timestamp) -> Result<Cert
         issuer: rfc4514(ca.issuer()),
         not_before,
         not_after,
-        ca_content: encode_pem(der),
+        ca_content: pem::encode("CERTIFICATE", der),
     })
 }
 
@@ -158,11 +159,11 @@ fn check_version_3(field: &'static str, certificate: &X509Certificate<'_>) -> Re
 }
 
 fn serial_number(ca: &X509Certificate<'_>) -> Result<SerialNumber, ApiError> {
-    let octets = ca.raw_serial();
-    if octets.first().is_some_and(|first| first & 0x80 != 0) {
+    let bytes = ca.raw_serial();
+    if bytes.first().is_some_and(|first| first & 0x80 != 0) {
         return Err(unusable(CA_FIELD, "has a negative serial number (RFC 5280 §4.1.2.2)"));
     }
-    SerialNumber::from_bytes(octets)
+    SerialNumber::from_bytes(bytes)
         .map_err(|problem| unusable(CA_FIELD, format!("has a serial number that {problem}")))
 }
 
@@ -224,20 +225,6 @@ fn proven_code(
             "has no common name; use the register code from GetRegisterCode",
         )),
     }
-}
-
-/// PEM with lines of 64 characters (RFC 7468 §2).
-fn encode_pem(der: &[u8]) -> String {
-    use base64::Engine as _;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(der);
-    let mut pem = String::with_capacity(encoded.len() + encoded.len() / 64 + 60);
-    pem.push_str("-----BEGIN CERTIFICATE-----\n");
-    for line in encoded.as_bytes().chunks(64) {
-        pem.extend(line.iter().map(|octet| char::from(*octet)));
-        pem.push('\n');
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
 
 #[cfg(test)]

@@ -130,8 +130,7 @@ mod tests {
 
     fn peter_neumann() -> TrustKeys {
         let key = STANDARD.decode(PUBLIC.rsplit('+').next().unwrap()).unwrap();
-        let spki = [&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00][..], &key[1..]]
-            .concat();
+        let spki = [&crate::signing::SPKI_PREFIX[..], &key[1..]].concat();
         TrustKeys::from_pem(&crate::pem::encode("PUBLIC KEY", &spki)).unwrap()
     }
 

@@ -2,37 +2,24 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::pem::PemObject;
+
+pub use rustls_pki_types::CertificateDer;
 
 /// Bytes per line of base64, as RFC 7468 §2 asks of writers.
 const LINE: usize = 64;
 
-/// Reads the content of every block with `label`; blocks with other labels and
-/// text around them are passed over. `None` where a block is malformed.
+/// Reads every block of one kind; blocks of other kinds and text around them are passed over.
+/// `None` where a block is malformed.
 #[must_use]
-pub fn decode_all(label: &str, text: &str) -> Option<Vec<Vec<u8>>> {
-    let begin = format!("-----BEGIN {label}-----");
-    let end = format!("-----END {label}-----");
-    let mut blocks = Vec::new();
-    let mut open: Option<String> = None;
-    for line in text.lines().map(str::trim) {
-        match &mut open {
-            None if line == begin => open = Some(String::new()),
-            None => {}
-            Some(content) if line == end => {
-                blocks.push(STANDARD.decode(content.as_bytes()).ok()?);
-                open = None;
-            }
-            Some(content) => content.push_str(line),
-        }
-    }
-    open.is_none().then_some(blocks)
+pub fn decode_all<T: PemObject>(text: &str) -> Option<Vec<T>> {
+    T::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().ok()
 }
 
-/// Reads the content of the only block with `label`; `None` where there is not
-/// exactly one.
+/// Reads the only block of one kind; `None` where there is not exactly one.
 #[must_use]
-pub fn decode_one(label: &str, text: &str) -> Option<Vec<u8>> {
-    let mut blocks = decode_all(label, text)?;
+pub fn decode_one<T: PemObject>(text: &str) -> Option<T> {
+    let mut blocks = decode_all(text)?;
     if blocks.len() == 1 { blocks.pop() } else { None }
 }
 
@@ -56,24 +43,30 @@ pub fn encode(label: &str, content: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    const LABEL: &str = "CERTIFICATE";
+
     #[test]
     fn what_is_written_is_read() {
         for length in [0, 1, 47, 48, 49, 500] {
             let content = vec![7; length];
-            assert_eq!(decode_one("X", &encode("X", &content)), Some(content), "{length}");
+            let read = decode_one::<CertificateDer<'_>>(&encode(LABEL, &content));
+            assert_eq!(read.as_deref(), Some(&*content), "{length}");
         }
     }
 
     #[test]
     fn text_and_other_blocks_around_are_passed_over() {
-        let text = format!("a comment\n{}{}", encode("OTHER", b"no"), encode("X", b"yes"));
-        assert_eq!(decode_one("X", &text), Some(b"yes".to_vec()));
+        let text = format!("a comment\n{}{}", encode("OTHER", b"no"), encode(LABEL, b"yes"));
+        assert_eq!(decode_one::<CertificateDer<'_>>(&text).as_deref(), Some(&b"yes"[..]));
     }
 
     #[test]
     fn unfinished_or_damaged_blocks_are_refused() {
-        assert_eq!(decode_one("X", "-----BEGIN X-----\nAAAA\n"), None);
-        assert_eq!(decode_one("X", "-----BEGIN X-----\nA*AA\n-----END X-----\n"), None);
-        assert_eq!(decode_one("X", &format!("{0}{0}", encode("X", b"twice"))), None);
+        let twice = format!("{0}{0}", encode(LABEL, b"twice"));
+        let unfinished = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        let damaged = "-----BEGIN CERTIFICATE-----\nA*AA\n-----END CERTIFICATE-----\n";
+        for text in [unfinished, damaged, &twice] {
+            assert_eq!(decode_one::<CertificateDer<'_>>(text), None, "{text}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use ed25519_dalek::Signer as _;
 use ed25519_dalek::pkcs8::DecodePrivateKey as _;
 use ring::rand::SecureRandom as _;
 use ring::signature::{ED25519, UnparsedPublicKey};
+use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
 
 use crate::canonical::{Keys, VerifyError};
 use crate::pem;
@@ -21,7 +22,8 @@ use crate::pem;
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 /// DER in front of the 32 byte key of a SubjectPublicKeyInfo (RFC 8410 §4).
-const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+pub(crate) const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 const PRIVATE_LABEL: &str = "PRIVATE KEY";
 const PUBLIC_LABEL: &str = "PUBLIC KEY";
@@ -83,8 +85,9 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError::NotAPrivateKey`].
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        let der = pem::decode_one(PRIVATE_LABEL, text).ok_or(KeyError::NotAPrivateKey)?;
-        let pair = ed25519_dalek::SigningKey::from_pkcs8_der(&der).map_err(|_| KeyError::NotAPrivateKey)?;
+        let der: PrivatePkcs8KeyDer<'_> = pem::decode_one(text).ok_or(KeyError::NotAPrivateKey)?;
+        let pair = ed25519_dalek::SigningKey::from_pkcs8_der(der.secret_pkcs8_der());
+        let pair = pair.map_err(|_| KeyError::NotAPrivateKey)?;
         let key_id = key_id(pair.verifying_key().as_bytes());
         Ok(Self { pair, key_id })
     }
@@ -149,7 +152,8 @@ impl TrustKeys {
     /// # Errors
     /// [`KeyError::NotAPublicKey`] where there is none, or one is not Ed25519.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        let blocks = pem::decode_all(PUBLIC_LABEL, text).ok_or(KeyError::NotAPublicKey)?;
+        let blocks: Vec<SubjectPublicKeyInfoDer<'_>> =
+            pem::decode_all(text).ok_or(KeyError::NotAPublicKey)?;
         if blocks.is_empty() {
             return Err(KeyError::NotAPublicKey);
         }

@@ -173,7 +173,7 @@ fn certificate(entry: &proto::TrustEntry) -> Result<CertificateFacts, InvalidMes
         not_after: time("not_after", entry.not_after.as_ref())?,
         ca_content: entry.ca_content.clone(),
     };
-    let der = pem::decode_one("CERTIFICATE", &facts.ca_content)
+    let der = pem::decode_one::<pem::CertificateDer<'_>>(&facts.ca_content)
         .ok_or(InvalidMessage { field: "ca_content", reason: "is not one PEM certificate" })?;
     if Sha256::of(&der) != facts.sha256 {
         return Err(InvalidMessage { field: "sha256", reason: "is not that of ca_content" });

@@ -126,11 +126,11 @@ fn exactly_one_certificate_and_nothing_secret() {
 }
 
 #[test]
-fn trailing_octets_after_the_der_are_refused() {
+fn trailing_bytes_after_the_der_are_refused() {
     let ca = ca();
     let mut der = single_certificate(CA_FIELD, &ca.pem).unwrap();
     der.push(0);
-    assert!(refused(&pem_of(&der), &ca.sign(|_| {})).contains("octets after"));
+    assert!(refused(&pem_of(&der), &ca.sign(|_| {})).contains("bytes after"));
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn missing_and_endless_texts_are_field_errors() {
 }
 
 fn pem_of(der: &[u8]) -> String {
-    encode_pem(der)
+    pem::encode("CERTIFICATE", der)
 }
 
 /// Made with `openssl req -x509 -newkey rsa:BITS -HASH`: rcgen makes no weak ones.

@@ -16,7 +16,7 @@ pub struct ClientCertificate {
     pub name: Option<String>,
     /// SHA-256 of its DER: what tokens are bound to (RFC 8705 §3.1).
     pub sha256: Sha256,
-    /// From when on it counts for nothing. A connection may outlive its certificate.
+    /// From when on it is not accepted. A connection may outlive its certificate.
     pub expires_at: Timestamp,
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use catrust_domain::{AccountId, Timestamp};
 
 use super::{
-    Action, Authenticator, Authorizer, Circumstances, Credentials, Denied, Identity, Resource, Unidentified,
+    Action, Authenticator, Authorizer, Circumstances, Credentials, Denial, Identity, InvalidCredentials,
+    Resource,
 };
 
 /// Account and principal of the development identity.
@@ -38,7 +39,7 @@ impl Development {
 }
 
 impl Authenticator for Development {
-    fn authenticate(&self, _: &Credentials<'_>, _: Timestamp) -> Result<Identity, Unidentified> {
+    fn authenticate(&self, _: &Credentials<'_>, _: Timestamp) -> Result<Identity, InvalidCredentials> {
         Ok(self.identity.clone())
     }
 }
@@ -50,7 +51,7 @@ impl Authorizer for Development {
         _: Action,
         _: &Resource<'_>,
         _: &Circumstances,
-    ) -> Result<Arc<str>, Denied> {
+    ) -> Result<Arc<str>, Denial> {
         Ok(Arc::clone(&self.policy_version))
     }
 }

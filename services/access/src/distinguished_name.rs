@@ -17,7 +17,7 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let oid = attribute.attr_type().to_id_string();
     match (short_name(&oid), attribute.as_str()) {
         (Some(short), Ok(value)) => format!("{short}={}", escape(value)),
-        // The tag of the value is lost in parsing, so that its content stands alone.
+        // The parser drops the tag of the value: only its content is left to spell.
         _ => format!("{oid}=#{}", hex::encode(attribute.as_slice())),
     }
 }
@@ -52,8 +52,8 @@ fn escape(value: &str) -> String {
             ' ' if index == 0 || index == last => out.push_str("\\ "),
             control if control.is_control() => {
                 let mut buffer = [0; 4];
-                for octet in control.encode_utf8(&mut buffer).bytes() {
-                    out.push_str(&format!("\\{octet:02X}"));
+                for byte in control.encode_utf8(&mut buffer).bytes() {
+                    out.push_str(&format!("\\{byte:02X}"));
                 }
             }
             other => out.push(other),

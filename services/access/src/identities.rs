@@ -126,7 +126,8 @@ impl Identities {
     /// As [`Identities::load`], but for the reading.
     pub fn parse(text: &str, path: &Path, permissions: PermissionSource) -> Result<Self, IdentitiesError> {
         let file: File = toml::from_str(text).map_err(|error| SyntaxError::new(path, text, &error))?;
-        let mut reader = Reader { text, path, permissions, problems: Vec::new(), accounts: HashMap::new() };
+        let mut reader =
+            EntryReader { text, path, permissions, problems: Vec::new(), accounts: HashMap::new() };
         let mut identities = Self::default();
         for entry in file.identity {
             reader.take(&mut identities, entry);
@@ -172,15 +173,15 @@ impl Identities {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    identity: Vec<Spanned<Entry>>,
+    identity: Vec<Spanned<EntryTable>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+struct EntryTable {
     principal: Spanned<String>,
     account_id: Spanned<String>,
-    token_sha256: Option<Spanned<Hidden>>,
+    token_sha256: Option<Spanned<HiddenText>>,
     certificate: Option<Spanned<String>>,
     allow: Option<Spanned<Vec<Spanned<String>>>>,
     resources: Option<Spanned<Vec<Spanned<String>>>>,
@@ -193,10 +194,10 @@ struct Entry {
 /// A text that errors must not quote: somebody will write the token itself there.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Hidden(#[serde(deserialize_with = "hidden_text")] String);
+struct HiddenText(#[serde(deserialize_with = "hidden_text")] String);
 
 /// Turns entries into identities and collects what is wrong with them, by line.
-struct Reader<'a> {
+struct EntryReader<'a> {
     text: &'a str,
     path: &'a Path,
     permissions: PermissionSource,
@@ -204,18 +205,19 @@ struct Reader<'a> {
     accounts: HashMap<String, AccountId>,
 }
 
-impl Reader<'_> {
+impl EntryReader<'_> {
     fn add(&mut self, offset: usize, message: impl fmt::Display) {
         let (line, _) = line_and_column(self.text, offset);
         self.problems.push(format!("{}:{line}: {message}", self.path.display()));
     }
 
-    fn take(&mut self, identities: &mut Identities, entry: Spanned<Entry>) {
+    fn take(&mut self, identities: &mut Identities, entry: Spanned<EntryTable>) {
         let start = entry.span().start;
         let entry = entry.into_inner();
         let broker = self.broker_of(start, &entry);
-        let Entry { principal, account_id, token_sha256, certificate, allow, resources, operator, .. } =
-            entry;
+        let EntryTable {
+            principal, account_id, token_sha256, certificate, allow, resources, operator, ..
+        } = entry;
         let credential = match (&token_sha256, &certificate) {
             (Some(hash), None) => self.token(hash),
             (None, Some(name)) => self.certificate(name),
@@ -249,7 +251,7 @@ impl Reader<'_> {
         });
     }
 
-    fn token(&mut self, hash: &Spanned<Hidden>) -> Option<(usize, Credential)> {
+    fn token(&mut self, hash: &Spanned<HiddenText>) -> Option<(usize, Credential)> {
         let at = hash.span().start;
         let Ok(sha256) = hash.get_ref().0.parse::<Sha256>() else {
             let message = "token_sha256 must be the 64 hexadecimal digits that \
@@ -295,7 +297,7 @@ impl Reader<'_> {
     }
 
     /// The broker that an entry is for. A half of one is a mistake, and would be no limit.
-    fn broker_of(&mut self, start: usize, entry: &Entry) -> Option<BrokerBinding> {
+    fn broker_of(&mut self, start: usize, entry: &EntryTable) -> Option<BrokerBinding> {
         let (instance, broker) = match (&entry.mqtt_instance_id, &entry.broker_id) {
             (None, None) => return None,
             (Some(instance), Some(broker)) => (instance, broker),

@@ -19,9 +19,9 @@ use arc_swap::ArcSwap;
 use catrust_domain::{Sha256, Timestamp};
 
 use super::client_certificate::ClientCertificate;
-use super::jwt::{MAX_TOKEN, Tokens, Verified, looks_like_one};
+use super::jwt::{MAX_TOKEN, TokenBearer, Tokens, looks_like_one};
 use super::static_identities::{StaticEntry, StaticIdentities};
-use super::{Authenticator, Credentials, Identity, Unidentified};
+use super::{Authenticator, Credentials, Identity, InvalidCredentials};
 use crate::identities::{IdentitiesError, PermissionSource};
 
 /// Everybody who may call.
@@ -34,7 +34,7 @@ pub struct KnownCallers {
 }
 
 /// One call's look at them: by one version of the file from its first question to its last.
-struct Look<'a> {
+struct CallerLookup<'a> {
     identities: &'a StaticIdentities,
     tokens: Option<&'a Tokens>,
     now: Timestamp,
@@ -71,29 +71,34 @@ impl KnownCallers {
 }
 
 impl Authenticator for KnownCallers {
-    fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Unidentified> {
+    fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, InvalidCredentials> {
         let certificate = credentials.client_certificate;
         if certificate.is_some_and(|certificate| now >= certificate.expires_at) {
-            return Err(Unidentified::invalid("the client certificate of the connection has expired"));
+            return Err(InvalidCredentials::invalid("the client certificate of the connection has expired"));
         }
         let identities = self.identities.load();
-        let look = Look { identities: &identities, tokens: self.tokens.as_deref(), now };
+        let look = CallerLookup { identities: &identities, tokens: self.tokens.as_deref(), now };
         match (credentials.bearer_token, certificate) {
-            (None, None) => Err(Unidentified::missing()),
+            (None, None) => Err(InvalidCredentials::missing()),
             (None, Some(certificate)) => look.by_certificate(certificate),
             (Some(token), certificate) => look.by_token(token, certificate),
         }
     }
 }
 
-impl Look<'_> {
+impl CallerLookup<'_> {
     fn entry_of(&self, certificate: &ClientCertificate) -> Option<Arc<StaticEntry>> {
         certificate.name.as_ref().and_then(|name| self.identities.by_certificate(name))
     }
 
-    fn by_certificate(&self, certificate: &ClientCertificate) -> Result<Identity, Unidentified> {
+    fn by_certificate(&self, certificate: &ClientCertificate) -> Result<Identity, InvalidCredentials> {
         let entry = self.entry_of(certificate);
-        let entry = entry.ok_or_else(|| Unidentified::invalid("nobody has the client certificate's name"))?;
+        let entry =
+            entry.ok_or_else(|| InvalidCredentials::invalid("nobody has the client certificate's name"))?;
         Ok(entry.identity(Some(certificate.expires_at)))
     }
 
@@ -101,15 +106,15 @@ impl Look<'_> {
         &self,
         token: &str,
         certificate: Option<&ClientCertificate>,
-    ) -> Result<Identity, Unidentified> {
+    ) -> Result<Identity, InvalidCredentials> {
         if token.len() > MAX_TOKEN {
-            return Err(Unidentified::malformed("the token is too long"));
+            return Err(InvalidCredentials::malformed("the token is too long"));
         }
         let hash = Sha256::of(token.as_bytes());
         if let Some(entry) = self.identities.by_token(&hash) {
             let other = certificate.and_then(|certificate| self.entry_of(certificate));
             if other.is_some_and(|other| other.principal != entry.principal) {
-                return Err(Unidentified::invalid(
+                return Err(InvalidCredentials::invalid(
                     "token and client certificate are of different principals",
                 ));
             }
@@ -121,15 +126,15 @@ impl Look<'_> {
                 self.belong_together(&verified, certificate)?;
                 self.by_verified(&verified, certificate)
             }
-            _ => Err(Unidentified::invalid("nobody has this token")),
+            _ => Err(InvalidCredentials::invalid("nobody has this token")),
         }
     }
 
     fn belong_together(
         &self,
-        verified: &Verified,
+        verified: &TokenBearer,
         certificate: Option<&ClientCertificate>,
-    ) -> Result<(), Unidentified> {
+    ) -> Result<(), InvalidCredentials> {
         let reason = match (verified.certificate, certificate) {
             (None, None) => return Ok(()),
             (Some(_), None) => "the token is bound to a client certificate, and the connection has none",
@@ -146,18 +151,18 @@ impl Look<'_> {
                 Some(_) | None => return Ok(()),
             },
         };
-        Err(Unidentified::invalid(reason))
+        Err(InvalidCredentials::invalid(reason))
     }
 
     fn by_verified(
         &self,
-        verified: &Verified,
+        verified: &TokenBearer,
         certificate: Option<&ClientCertificate>,
-    ) -> Result<Identity, Unidentified> {
+    ) -> Result<Identity, InvalidCredentials> {
         // Rate limit and audit trail know the name alone.
         if self.identities.account_of(&verified.principal).is_some_and(|known| *known != verified.account_id)
         {
-            return Err(Unidentified::invalid(
+            return Err(InvalidCredentials::invalid(
                 "the identities file has the token's principal for another account",
             ));
         }

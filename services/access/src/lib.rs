@@ -60,13 +60,13 @@ pub struct Identity {
     /// Cancelled when what the credentials were checked by is withdrawn: the entry, or the
     /// issuer's key.
     pub withdrawn: Arc<CancellationToken>,
-    /// From when on the credentials count for nothing; `None` where they do not say.
+    /// From when on the credentials are not accepted; `None` where they do not say.
     pub expires_at: Option<Timestamp>,
 }
 
 /// Why credentials are no identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unidentified {
+pub struct InvalidCredentials {
     /// What sort of problem it is, for a metric: `missing`, `malformed` or `invalid`.
     pub kind: &'static str,
     /// What the caller should do. All that it hears.
@@ -76,7 +76,7 @@ pub struct Unidentified {
     pub reason: &'static str,
 }
 
-impl Unidentified {
+impl InvalidCredentials {
     /// The caller has shown nothing.
     #[must_use]
     pub const fn missing() -> Self {
@@ -93,7 +93,7 @@ impl Unidentified {
         Self { kind: "malformed", reason, ..Self::invalid("") }
     }
 
-    /// What the caller has shown counts for nothing here.
+    /// What the caller has shown is not accepted here.
     #[must_use]
     pub const fn invalid(reason: &'static str) -> Self {
         Self {
@@ -143,7 +143,11 @@ pub trait Authenticator: Send + Sync {
     ///
     /// # Errors
     /// What is missing or wrong.
-    fn authenticate(&self, credentials: &Credentials<'_>, now: Timestamp) -> Result<Identity, Unidentified>;
+    fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+        now: Timestamp,
+    ) -> Result<Identity, InvalidCredentials>;
 }
 
 /// Decides what identities may do. Nothing is allowed by default.
@@ -163,12 +167,12 @@ pub trait Authorizer: Send + Sync {
         action: Action,
         resource: &Resource<'_>,
         circumstances: &Circumstances,
-    ) -> Result<Arc<str>, Denied>;
+    ) -> Result<Arc<str>, Denial>;
 }
 
 /// No policy allows it, or one denies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denied {
+pub struct Denial {
     /// The action that was refused: the one asked for, or the one that it depends on.
     pub action: Action,
     /// Which policy says so, for the log. Callers MUST NOT hear it: it tells what an

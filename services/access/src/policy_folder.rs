@@ -7,25 +7,25 @@ use arc_swap::ArcSwapOption;
 use catrust_domain::{AccountId, InstanceId, RegionId};
 use catrust_policy::{AccessRequest, Policies};
 
-use super::{Action, Authorizer, Circumstances, Denied, Identity, Resource};
+use super::{Action, Authorizer, Circumstances, Denial, Identity, Resource};
 
 /// The folder, and what is in force of it.
 #[derive(Debug)]
 pub struct PolicyFolder {
     path: PathBuf,
     /// Present once it was read: nothing is allowed before.
-    in_force: ArcSwapOption<InForce>,
+    in_force: ArcSwapOption<PolicyVersion>,
 }
 
 /// One version of the policies. A call is decided by one of them from its first question
 /// to its last.
 #[derive(Debug)]
-struct InForce {
+struct PolicyVersion {
     policies: Policies,
     version: Arc<str>,
 }
 
-impl From<Policies> for InForce {
+impl From<Policies> for PolicyVersion {
     fn from(policies: Policies) -> Self {
         Self { version: Arc::from(policies.version()), policies }
     }
@@ -64,10 +64,10 @@ impl Authorizer for PolicyFolder {
         action: Action,
         resource: &Resource<'_>,
         circumstances: &Circumstances,
-    ) -> Result<Arc<str>, Denied> {
+    ) -> Result<Arc<str>, Denial> {
         let in_force = self.in_force.load();
         let Some(in_force) = &*in_force else {
-            return Err(Denied { action, reason: "no policies were read yet".to_owned() });
+            return Err(Denial { action, reason: "no policies were read yet".to_owned() });
         };
         for action in action.with_dependent() {
             let decision = in_force.policies.decide(&AccessRequest {
@@ -84,7 +84,7 @@ impl Authorizer for PolicyFolder {
                 time_ms: circumstances.now.micros().div_euclid(1_000),
             });
             if !decision.allowed {
-                return Err(Denied { action, reason: decision.to_string() });
+                return Err(Denial { action, reason: decision.to_string() });
             }
         }
         Ok(Arc::clone(&in_force.version))
@@ -109,7 +109,7 @@ mod tests {
         folder
     }
 
-    fn asked(folder: &PolicyFolder, action: Action) -> Result<Arc<str>, Denied> {
+    fn asked(folder: &PolicyFolder, action: Action) -> Result<Arc<str>, Denial> {
         let identity = Identity {
             principal: Arc::from("alice"),
             account_id: "1".parse().unwrap(),

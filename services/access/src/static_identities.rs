@@ -10,7 +10,7 @@ use std::sync::Arc;
 use catrust_domain::{AccountId, Sha256, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::{Action, Authorizer, BrokerBinding, Circumstances, Denied, Identity, Resource};
+use super::{Action, Authorizer, BrokerBinding, Circumstances, Denial, Identity, Resource};
 use crate::identities::{Credential, Identities, IdentitiesError, IdentityEntry, PermissionSource};
 
 /// The identities of one version of the file.
@@ -131,9 +131,9 @@ impl Authorizer for EntryGrants {
         action: Action,
         resource: &Resource<'_>,
         _: &Circumstances,
-    ) -> Result<Arc<str>, Denied> {
+    ) -> Result<Arc<str>, Denial> {
         let resource = resource.to_string();
-        let denied = |action| Denied { action, reason: "its entry does not allow it".to_owned() };
+        let denied = |action| Denial { action, reason: "its entry does not allow it".to_owned() };
         let entry = identity.entry.as_ref().ok_or_else(|| denied(action))?;
         let allowed = |action: &Action| entry.entry.allows(action.name(), &resource);
         match action.with_dependent().find(|action| !allowed(action)) {

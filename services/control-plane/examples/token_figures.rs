@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use catrust_access::jwt::{KeySet, Tokens};
+use catrust_access::jwt::{JwkSet, Tokens};
 use catrust_control_plane::config::JwtConfig;
 use catrust_domain::{Sha256, Timestamp};
 use ring::rand::SystemRandom;
@@ -19,8 +19,8 @@ use serde_json::json;
 const NOW: i64 = 1_800_000_000;
 const ROUNDS: u32 = 5_000;
 
-fn base64url(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A token; `number` makes it another one than the last.
@@ -63,7 +63,7 @@ fn main() {
         ..JwtConfig::default()
     };
     let tokens = Tokens::new(config.rules());
-    let keys = KeySet::parse(set.to_string().as_bytes()).expect("a key set");
+    let keys = JwkSet::parse(set.to_string().as_bytes()).expect("a key set");
     tokens.replace(keys, Timestamp::from_micros(NOW * 1_000_000));
 
     let by_es256 = |signed: &[u8]| es256.sign(&random, signed).expect("randomness").as_ref().to_vec();

@@ -31,7 +31,7 @@ use crate::error::ApiError;
 /// What a command came to: the outer error is the store's.
 type Outcome = Result<Result<Reply, Rejection>, ApiError>;
 
-struct Pending {
+struct PendingCommand {
     envelope: CommandEnvelope,
     answer: Answer,
 }
@@ -48,16 +48,16 @@ struct Batch {
 
 /// Commands that wait, by account.
 #[derive(Default)]
-struct Queue {
-    by_account: HashMap<AccountId, VecDeque<Pending>>,
+struct CommandQueue {
+    by_account: HashMap<AccountId, VecDeque<PendingCommand>>,
     /// Accounts with waiting commands, in the order of their turns.
     turns: VecDeque<AccountId>,
     length: usize,
     closed: bool,
 }
 
-impl Queue {
-    fn push(&mut self, pending: Pending) {
+impl CommandQueue {
+    fn push(&mut self, pending: PendingCommand) {
         let account = pending.envelope.context.account_id.clone();
         let waiting = self.by_account.entry(account.clone()).or_default();
         if waiting.is_empty() {
@@ -68,7 +68,7 @@ impl Queue {
     }
 
     /// The next command in turn.
-    fn pop(&mut self) -> Option<Pending> {
+    fn pop(&mut self) -> Option<PendingCommand> {
         let account = self.turns.pop_front()?;
         let waiting = self.by_account.get_mut(&account)?;
         let pending = waiting.pop_front();
@@ -98,7 +98,7 @@ impl Queue {
         while batch.envelopes.len() < MAX_BATCH {
             match self.pop() {
                 Some(pending) if pending.answer.is_closed() => {}
-                Some(Pending { envelope, answer }) => {
+                Some(PendingCommand { envelope, answer }) => {
                     batch.envelopes.push(envelope);
                     batch.answers.push(answer);
                 }
@@ -120,7 +120,7 @@ impl Batch {
 /// Hands commands to the appender task. Cheap to clone.
 #[derive(Clone)]
 pub struct Appender {
-    queue: Arc<Mutex<Queue>>,
+    queue: Arc<Mutex<CommandQueue>>,
     filled: Arc<Notify>,
     capacity: usize,
     instruments: Arc<AppenderInstruments>,
@@ -177,7 +177,7 @@ impl Appender {
             if queue.length >= places {
                 return Err(ApiError::Overloaded);
             }
-            queue.push(Pending { envelope, answer });
+            queue.push(PendingCommand { envelope, answer });
         }
         self.filled.notify_one();
         outcome.await.map_err(|_| ApiError::Draining)??.map_err(ApiError::Rejected)
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    fn pending(account: &str, number: u128) -> (Pending, oneshot::Receiver<Outcome>) {
+    fn pending(account: &str, number: u128) -> (PendingCommand, oneshot::Receiver<Outcome>) {
         let (answer, outcome) = oneshot::channel();
         let context = CommandContext {
             event_id: Uuid::from_u128(number),
@@ -292,7 +292,7 @@ mod tests {
         };
         let command = Command::UpdateInstance { owner_account_id: None, edition: Some(Edition::Standard) };
         let envelope = CommandEnvelope { instance_id: "i".parse().unwrap(), command, context };
-        (Pending { envelope, answer }, outcome)
+        (PendingCommand { envelope, answer }, outcome)
     }
 
     fn order(batch: &Batch) -> Vec<u128> {
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn accounts_take_turns_and_keep_their_own_order() {
-        let mut queue = Queue::default();
+        let mut queue = CommandQueue::default();
         let mut waiting = Vec::new();
         for (account, number) in [("busy", 1), ("busy", 2), ("busy", 3), ("calm", 10), ("busy", 4)] {
             let (pending, outcome) = pending(account, number);
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_busy_account_cannot_fill_a_batch() {
-        let mut queue = Queue::default();
+        let mut queue = CommandQueue::default();
         let mut waiting = Vec::new();
         for number in 0..1000 {
             let (pending, outcome) = pending("busy", number);
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn commands_of_callers_that_left_are_not_run() {
-        let mut queue = Queue::default();
+        let mut queue = CommandQueue::default();
         let (gone, outcome) = pending("a", 1);
         queue.push(gone);
         drop(outcome);

@@ -40,7 +40,7 @@ use crate::evidence::Evidence;
 use crate::evidence::checkpoint_file::CheckpointFile;
 use crate::evidence::checkpointer::Checkpointer;
 use crate::fleet::census::Census;
-use crate::fleet::wire::Listener;
+use crate::fleet::wire::ReceiptListener;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::follower::Follower;
 use crate::keys::ServerKeys;
@@ -60,7 +60,7 @@ use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
 use crate::publisher::wiring::{self, TracingHooks};
 use crate::publisher::{HeadSource, Publisher};
-use crate::refusals::{Kept, RefusalLog};
+use crate::refusals::{RefusalLog, RefusalRetention};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
 use crate::tls::ServerTls;
@@ -77,7 +77,7 @@ const HEAD_INTERVAL: Duration = Duration::from_secs(2);
 /// default deadline of a call.
 const LAST_CALL: Duration = Duration::from_secs(12);
 
-/// How long the last octets of replies may take to reach the socket.
+/// How long the last bytes of replies may take to reach the socket.
 const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Services that health knows by name.
@@ -116,7 +116,7 @@ pub struct Parts {
 }
 
 /// A server whose listeners are bound and whose tasks run.
-pub struct Assembled {
+pub struct RunningServer {
     /// Its tasks.
     pub tasks: Tasks,
     /// What its handlers work with.
@@ -145,7 +145,7 @@ pub async fn assemble(
     mut parts: Parts,
     telemetry: &Telemetry,
     stages: &Stages,
-) -> anyhow::Result<Assembled> {
+) -> anyhow::Result<RunningServer> {
     let meter = &telemetry.meter;
     let mut tasks = Tasks::default();
 
@@ -203,7 +203,10 @@ pub async fn assemble(
         }
     });
 
-    let kept = Kept { all: config.audit.refusals_kept, per_caller: config.audit.refusals_kept_per_caller };
+    let kept = RefusalRetention {
+        all: config.audit.refusals_kept,
+        per_caller: config.audit.refusals_kept_per_caller,
+    };
     let (refusals, recording) =
         RefusalLog::new(Arc::clone(&parts.store), kept, meter, stages.stopping.clone());
     tasks.spawn("recorder of refusals", ok(recording));
@@ -255,7 +258,7 @@ pub async fn assemble(
         stages.stopping.cancel();
         served.context("the gRPC listener failed")
     });
-    Ok(Assembled { tasks, api, grpc_address, admin_address })
+    Ok(RunningServer { tasks, api, grpc_address, admin_address })
 }
 
 /// Makes what signs checkpoints, and starts to do so.
@@ -360,7 +363,7 @@ fn assemble_fleet(
     tasks: &mut Tasks,
 ) {
     if let Some(receipts) = receipts {
-        let listener = Listener {
+        let listener = ReceiptListener {
             intake: api.receipts.clone(),
             directory: Arc::clone(&api.directory),
             clock: Arc::clone(&api.clock),
@@ -387,12 +390,12 @@ fn assemble_limiter(
     tasks: &mut Tasks,
 ) -> Arc<UserLimiter> {
     let settings = &config.rate_limit;
-    // Validation has seen to it that neither is 0.
+    // Validation refuses 0 for both.
     let at_least_one = |value| NonZeroU32::new(value).unwrap_or(NonZeroU32::MIN);
     let (rate, burst) = (at_least_one(settings.per_user_per_second), at_least_one(settings.burst));
     let naming_key = key.secret_for("numbers of users of the rate limit");
     let limiter = Arc::new(UserLimiter::new(rate, burst, settings.max_users, naming_key, Instant::now()));
-    let alone = limiter::Fleet::alone(settings.replicas);
+    let alone = limiter::ReplicaFleet::alone(settings.replicas);
     limiter.set_fleet(alone, limiter.now());
     let instruments = LimiterInstruments::new(meter);
     instruments.fleet(alone, None);

@@ -30,11 +30,11 @@ pub struct ServerKeys {
     active: Arc<SigningKey>,
     set: watch::Sender<Option<Arc<KeySet>>>,
     /// Where the set comes from.
-    source: Option<Source>,
+    source: Option<KeySetSource>,
 }
 
 #[derive(Debug)]
-struct Source {
+struct KeySetSource {
     file: PathBuf,
     roots: TrustKeys,
 }
@@ -57,7 +57,7 @@ impl ServerKeys {
         let mut keys = Self::from(Arc::new(SigningKey::load(key_file).context("signing.key_file")?));
         let (Some(file), Some(root)) = (&config.key_set_file, &config.root_key_file) else { return Ok(keys) };
         let roots = TrustKeys::load([root]).context("signing.root_key_file")?;
-        let source = Source { file: file.clone(), roots };
+        let source = KeySetSource { file: file.clone(), roots };
         let message = source.read().map_err(|problem| anyhow::anyhow!("signing.key_set_file: {problem}"))?;
         let set = source.first(message, now).map_err(|error| anyhow::anyhow!("{}", source.tell(&error)))?;
         if let Err(error) = set.check_key(keys.key_id(), Present::exactly(now)) {
@@ -108,7 +108,12 @@ impl ServerKeys {
         self.adopt(source.read()?, source, now)
     }
 
-    fn adopt(&self, message: proto::KeySet, source: &Source, now: Timestamp) -> Result<Adoption, String> {
+    fn adopt(
+        &self,
+        message: proto::KeySet,
+        source: &KeySetSource,
+        now: Timestamp,
+    ) -> Result<Adoption, String> {
         let Some(held) = self.set.borrow().clone() else { return Ok(Adoption::Known) };
         let Some(set) = source.next(message, &held, self.key_id(), now)? else { return Ok(Adoption::Known) };
         let (version, keys) = (set.version(), set.keys().count());
@@ -156,7 +161,7 @@ impl Reload for KeySetFile {
     }
 }
 
-impl Source {
+impl KeySetSource {
     fn read(&self) -> Result<proto::KeySet, String> {
         let read = std::fs::read(&self.file);
         self.parse(&read.map_err(|error| format!("cannot read {}: {error}", self.file.display()))?)
@@ -186,7 +191,7 @@ impl Source {
     ) -> Result<Option<Arc<KeySet>>, String> {
         let present = Present::exactly(now);
         let mut ring = KeyRing::new(TrustKeys::default(), self.roots.clone());
-        // Held because it was verified with the same root keys.
+        // It is held, so that it was verified with these root keys before.
         ring.restore(held.message().clone()).map_err(|error| self.tell(&error))?;
         if ring.adopt(message, present).map_err(|error| self.tell(&error))? == Adoption::Known {
             return Ok(None);

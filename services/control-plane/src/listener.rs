@@ -21,11 +21,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
-use crate::tls::{Secured, ServerTls, ShownPlace};
+use crate::tls::{ConnectionPlace, Handshake, ServerTls};
 use catrust_access::client_certificate::ClientCertificate;
 
 /// How long a connection may be silent at its start.
-const FIRST_OCTET: Duration = Duration::from_secs(10);
+const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed: out of descriptors, trying at once is a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections between their handshake and the server.
@@ -41,7 +41,7 @@ pub fn connections(
     let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
     let (ready, connections) = mpsc::channel(READY);
     tokio::spawn(async move {
-        // Ends with the reader, who closes the listener by it.
+        // Ends when the receiver is dropped, and closes the listener then.
         tokio::select! {
             () = ready.closed() => {}
             () = accept_all(&listener, &places, tls.as_ref(), &ready) => {}
@@ -69,7 +69,7 @@ async fn accept_all(
         tokio::spawn(async move {
             let peer = socket.peer;
             match tls.accept(socket).await {
-                // A reader that has gone drops it.
+                // Where the receiver is gone the connection is closed.
                 Ok(secured) => drop(ready.send(Ok(Connection::secured(secured))).await),
                 Err(error) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
             }
@@ -90,7 +90,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Socke
                 return Some(Socket {
                     stream,
                     peer,
-                    silence: Some(Box::pin(sleep(FIRST_OCTET))),
+                    silence: Some(Box::pin(sleep(FIRST_BYTE))),
                     _place: place,
                 });
             }
@@ -106,7 +106,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<Socke
 struct Socket {
     stream: TcpStream,
     peer: SocketAddr,
-    /// Present until the first octet has come.
+    /// Present until the first byte has come.
     silence: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
@@ -115,9 +115,9 @@ struct Socket {
 pub struct Connection {
     transport: Transport,
     peer: Peer,
-    /// Ends when the client certificate counts for nothing any more.
+    /// Ends when the client certificate is no longer accepted.
     withdrawn: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    _place: Option<ShownPlace>,
+    _place: Option<ConnectionPlace>,
 }
 
 enum Transport {
@@ -140,8 +140,8 @@ impl Connection {
         Self { transport: Transport::Plain(socket), peer, withdrawn: None, _place: None }
     }
 
-    fn secured(secured: Secured<Socket>) -> Self {
-        let Secured { stream, client_certificate, place } = secured;
+    fn secured(secured: Handshake<Socket>) -> Self {
+        let Handshake { stream, client_certificate, place } = secured;
         let withdrawn = place.as_ref().map(|place| Box::pin(place.withdrawn.clone().cancelled_owned()));
         let peer = Peer { address: stream.get_ref().0.peer, client_certificate };
         Self { transport: Transport::Tls(Box::new(stream)), peer, withdrawn, _place: place }
@@ -195,10 +195,10 @@ macro_rules! writes_through {
             fn poll_write(
                 mut self: Pin<&mut Self>,
                 context: &mut Context<'_>,
-                octets: &[u8],
+                bytes: &[u8],
             ) -> Poll<io::Result<usize>> {
                 let $this = &mut *self;
-                $inner.poll_write(context, octets)
+                $inner.poll_write(context, bytes)
             }
 
             fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -220,7 +220,7 @@ macro_rules! writes_through {
                 $inner.poll_write_vectored(context, parts)
             }
 
-            // Both kinds of stream can, and one of the two must be said.
+            // True of TCP and of TLS; the trait wants one answer for both.
             fn is_write_vectored(&self) -> bool {
                 true
             }

@@ -13,7 +13,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     keep_to_small_pages();
     let arguments = Arguments::parse();
-    // One TLS stack, one provider; a second call would fail, and there is none.
+    // Fails only where a provider is installed already, which nobody else does.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -12,7 +12,7 @@ pub struct PerUser {
 
 /// One of a user's share; given back when dropped.
 #[derive(Debug)]
-pub struct Share {
+pub struct UserShare {
     of: PerUser,
     user: Arc<str>,
 }
@@ -32,18 +32,18 @@ impl PerUser {
 
     /// Takes one, unless the user holds its share already.
     #[must_use]
-    pub fn take(&self, user: &Arc<str>) -> Option<Share> {
+    pub fn take(&self, user: &Arc<str>) -> Option<UserShare> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(Arc::clone(user)).or_default();
         if *count >= self.most {
             return None;
         }
         *count += 1;
-        Some(Share { of: self.clone(), user: Arc::clone(user) })
+        Some(UserShare { of: self.clone(), user: Arc::clone(user) })
     }
 }
 
-impl Drop for Share {
+impl Drop for UserShare {
     fn drop(&mut self) {
         let mut held = self.of.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = held.get_mut(&self.user) {

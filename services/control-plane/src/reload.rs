@@ -79,13 +79,13 @@ pub struct Reloader {
     instruments: ReloadInstruments,
     in_force: Option<String>,
     /// What the last look found.
-    seen: Option<Found>,
+    seen: Option<LookOutcome>,
     /// What is known to be unusable, and why, as it was told.
-    refused: Option<(Found, String)>,
+    refused: Option<(LookOutcome, String)>,
 }
 
 /// The version of the content, or why it cannot be read.
-type Found = Result<String, String>;
+type LookOutcome = Result<String, String>;
 
 impl Reloader {
     /// Reads the source for the first time.
@@ -108,7 +108,7 @@ impl Reloader {
         Ok(reloader)
     }
 
-    fn not_yet(&mut self, found: Found, error: anyhow::Error) -> anyhow::Result<()> {
+    fn not_yet(&mut self, found: LookOutcome, error: anyhow::Error) -> anyhow::Result<()> {
         if !self.source.may_be_away() {
             return Err(error);
         }
@@ -169,7 +169,7 @@ impl Reloader {
     }
 
     /// Tells why what was found cannot be used, unless that is known; whether it was told.
-    fn refuse(&mut self, found: Found, error: String, again: bool) -> bool {
+    fn refuse(&mut self, found: LookOutcome, error: String, again: bool) -> bool {
         let refused = Some((found, error));
         let told = again || self.refused != refused;
         if let (true, Some((_, error))) = (told, &refused) {

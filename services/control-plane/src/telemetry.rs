@@ -40,8 +40,7 @@ impl Telemetry {
         let tracers =
             config.otlp_endpoint.as_deref().map(|url| tracers(config, url, resource)).transpose()?;
         let traces = tracers.as_ref().map(|provider| {
-            // Everything at INFO and above is a span worth having; the log filter is
-            // about lines.
+            // The log filter selects lines; spans are exported from INFO on, whatever it says.
             tracing_opentelemetry::layer()
                 .with_tracer(provider.tracer("catrust"))
                 .with_filter(tracing_subscriber::filter::LevelFilter::INFO)

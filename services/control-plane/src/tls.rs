@@ -53,37 +53,37 @@ impl TlsFiles {
 pub struct ServerTls {
     files: TlsFiles,
     /// Present once it was read.
-    in_force: ArcSwapOption<InForce>,
-    shown: Mutex<Shown>,
+    in_force: ArcSwapOption<HandshakeSettings>,
+    shown: Mutex<ClientConnections>,
 }
 
-struct InForce {
+struct HandshakeSettings {
     server: Arc<ServerConfig>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// The certificates of open connections.
 #[derive(Default)]
-struct Shown {
+struct ClientConnections {
     next: u64,
     connections: HashMap<u64, (Vec<CertificateDer<'static>>, CancellationToken)>,
 }
 
 /// What a handshake has made.
-pub struct Secured<S> {
+pub struct Handshake<S> {
     /// The encrypted connection.
     pub stream: TlsStream<S>,
     /// What the client has shown, verified.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     /// To be kept as long as the connection.
-    pub place: Option<ShownPlace>,
+    pub place: Option<ConnectionPlace>,
 }
 
 /// A connection among those whose certificates are checked again.
-pub struct ShownPlace {
+pub struct ConnectionPlace {
     tls: Arc<ServerTls>,
     number: u64,
-    /// Cancelled when the certificate counts for nothing any more.
+    /// Cancelled when the certificate is no longer accepted.
     pub withdrawn: CancellationToken,
 }
 
@@ -106,7 +106,7 @@ impl ServerTls {
         let clients = clients.context("tls.client_ca_file cannot be used")?;
         let server = server_config(certificate, key, clients.clone());
         let server = server.context("the certificate and the key in [tls] cannot be used together")?;
-        self.in_force.store(Some(Arc::new(InForce { server: Arc::new(server), clients })));
+        self.in_force.store(Some(Arc::new(HandshakeSettings { server: Arc::new(server), clients })));
         self.check_again();
         Ok(())
     }
@@ -118,33 +118,33 @@ impl ServerTls {
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         self: &Arc<Self>,
         stream: S,
-    ) -> io::Result<Secured<S>> {
+    ) -> io::Result<Handshake<S>> {
         let in_force = self.in_force.load_full();
         let in_force = in_force.ok_or_else(|| io::Error::other("no certificate was read yet"))?;
         let handshake = TlsAcceptor::from(Arc::clone(&in_force.server)).accept(stream);
         let stream =
             tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let Some(chain) = stream.get_ref().1.peer_certificates() else {
-            return Ok(Secured { stream, client_certificate: None, place: None });
+            return Ok(Handshake { stream, client_certificate: None, place: None });
         };
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
         let read = chain.first().and_then(|leaf| ClientCertificate::read(leaf));
         let read = read.ok_or_else(|| io::Error::other("the client certificate cannot be read"))?;
         let place = self.show(chain);
-        // The CAs may have changed between the handshake and the line above.
+        // The CAs may have changed between the handshake and the registration above.
         if !self.in_force.load().as_ref().is_some_and(|now| Arc::ptr_eq(now, &in_force)) {
             self.check_again();
         }
-        Ok(Secured { stream, client_certificate: Some(Arc::new(read)), place: Some(place) })
+        Ok(Handshake { stream, client_certificate: Some(Arc::new(read)), place: Some(place) })
     }
 
-    fn show(self: &Arc<Self>, chain: Vec<CertificateDer<'static>>) -> ShownPlace {
+    fn show(self: &Arc<Self>, chain: Vec<CertificateDer<'static>>) -> ConnectionPlace {
         let withdrawn = CancellationToken::new();
         let mut shown = self.shown();
         let number = shown.next;
         shown.next += 1;
         shown.connections.insert(number, (chain, withdrawn.clone()));
-        ShownPlace { tls: Arc::clone(self), number, withdrawn }
+        ConnectionPlace { tls: Arc::clone(self), number, withdrawn }
     }
 
     /// Withdraws from open connections the certificates that the CAs in force do not vouch
@@ -169,12 +169,12 @@ impl ServerTls {
         }
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
+    fn shown(&self) -> MutexGuard<'_, ClientConnections> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for ShownPlace {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.tls.shown().connections.remove(&self.number);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::UserLimiter;
 use super::message::{MOST_USERS, Spending};
-use super::peers::{Fleet, Peers, Worth};
+use super::peers::{Peers, Reception, ReplicaFleet};
 
 /// Longest silence: who has nothing to tell says at least that it is there.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ pub struct Round {
     /// For the wire, in this order.
     pub messages: Vec<Vec<u8>>,
     /// The fleet, whose share the limiter gives from now on.
-    pub fleet: Fleet,
+    pub fleet: ReplicaFleet,
     /// Age of the oldest last word of a replica that counts.
     pub age: Option<Duration>,
 }
@@ -35,7 +35,7 @@ impl Exchange {
     /// and known to nobody else. There are `replicas` at least.
     #[must_use]
     pub fn new(limiter: Arc<UserLimiter>, me: u64, sealing_key: [u8; 32], replicas: u32) -> Self {
-        limiter.set_fleet(Fleet::alone(replicas), limiter.now());
+        limiter.set_fleet(ReplicaFleet::alone(replicas), limiter.now());
         limiter.gossips.store(true, std::sync::atomic::Ordering::Relaxed);
         Self { limiter, peers: Peers::new(me, replicas), sealing_key, spoke: None }
     }
@@ -78,10 +78,10 @@ impl Exchange {
     }
 
     /// Takes a message in; `None` for what is none.
-    pub fn hear(&mut self, octets: &[u8], now: Duration) -> Option<Worth> {
-        let message = Spending::open(octets, &self.sealing_key)?;
+    pub fn hear(&mut self, bytes: &[u8], now: Duration) -> Option<Reception> {
+        let message = Spending::open(bytes, &self.sealing_key)?;
         let worth = self.peers.hear(&message, now);
-        if worth == Worth::Counts {
+        if worth == Reception::Counts {
             for (user, calls) in message.spent() {
                 self.limiter.charge(user, calls, now);
             }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::exchange::Exchange;
 use super::instruments::LimiterInstruments;
-use super::peers::{Fleet, Worth};
+use super::peers::{Reception, ReplicaFleet};
 use super::{Share, UserLimiter};
 
 /// How often a replica tells what was spent.
@@ -84,21 +84,21 @@ impl Gossip {
     fn hear(&mut self, message: &[u8]) {
         let worth = self.exchange.hear(message, self.limiter.now());
         self.instruments.gossip(match worth {
-            Some(Worth::Own) => return,
-            Some(Worth::Counts) => "received",
-            Some(Worth::Unanswering) => "unanswering",
-            Some(Worth::Repeated) => "repeated",
-            Some(Worth::Crowded) => "crowded",
+            Some(Reception::Own) => return,
+            Some(Reception::Counts) => "received",
+            Some(Reception::Unanswering) => "unanswering",
+            Some(Reception::Repeated) => "repeated",
+            Some(Reception::Crowded) => "crowded",
             None => "invalid",
         });
     }
 }
 
-fn tell(before: Share, fleet: &Fleet) {
+fn tell(before: Share, fleet: &ReplicaFleet) {
     if fleet.share == before {
         return;
     }
-    let Fleet { share, replicas, heard } = fleet;
+    let ReplicaFleet { share, replicas, heard } = fleet;
     let (part, of) = (share.part, share.of);
     if part < of {
         tracing::warn!(

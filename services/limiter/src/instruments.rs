@@ -5,7 +5,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Meter};
 
-use super::{Fleet, Swept};
+use super::{ReplicaFleet, SweepReport};
 
 /// Of the limiter and its gossip. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,13 +53,13 @@ impl LimiterInstruments {
         }
     }
 
-    pub(super) fn swept(&self, swept: Swept) {
+    pub(super) fn swept(&self, swept: SweepReport) {
         self.users.record(swept.users as u64, &[]);
         self.shared.add(swept.met_shared, &[]);
     }
 
     /// Notes how much of the limit this replica gives, and how old its news may be.
-    pub fn fleet(&self, fleet: Fleet, age: Option<Duration>) {
+    pub fn fleet(&self, fleet: ReplicaFleet, age: Option<Duration>) {
         self.share.record(fleet.share.ratio(), &[]);
         for (state, replicas) in [("known", fleet.replicas), ("heard", fleet.heard)] {
             self.replicas.record(replicas.into(), &[KeyValue::new("state", state)]);

@@ -62,8 +62,8 @@ use pace::{Pace, nanoseconds};
 use table::Table;
 
 pub use pace::Share;
-pub use peers::{Fleet, Worth};
-pub use table::Swept;
+pub use peers::{Reception, ReplicaFleet};
+pub use table::SweepReport;
 
 /// Where a user stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +158,7 @@ impl UserLimiter {
 
     /// Gives the fleet's share of the limit from `now` on, and takes at most as much debt
     /// as so many replicas can make without knowing of each other.
-    pub fn set_fleet(&self, fleet: Fleet, now: Duration) {
+    pub fn set_fleet(&self, fleet: ReplicaFleet, now: Duration) {
         let mut pace = self.pace.write().unwrap_or_else(PoisonError::into_inner);
         let replicas = u64::from(fleet.replicas);
         let unknown = nanoseconds(peers::FRESH).saturating_mul(replicas);
@@ -167,7 +167,7 @@ impl UserLimiter {
     }
 
     /// Forgets users whose bucket is empty. To be called about once per second.
-    pub fn sweep(&self, now: Duration) -> Swept {
+    pub fn sweep(&self, now: Duration) -> SweepReport {
         self.table.sweep(self.pace().clock(now))
     }
 
@@ -216,7 +216,7 @@ mod tests {
     fn a_replica_alone_gives_its_part_and_its_waits_are_exact() {
         let limiter = limiter(300, 30);
         let mut now = Duration::from_secs(1);
-        limiter.set_fleet(Fleet::alone(3), now);
+        limiter.set_fleet(ReplicaFleet::alone(3), now);
         let passed = (0..100).take_while(|_| limiter.check("u", now).is_ok()).count();
         assert_eq!(passed, 10, "a third of the burst");
         for _ in 0..50 {
@@ -227,7 +227,7 @@ mod tests {
             assert!(limiter.check("u", now).is_ok());
         }
         // The whole again: what was spent stays spent.
-        limiter.set_fleet(Fleet { share: Share::WHOLE, replicas: 3, heard: 3 }, now);
+        limiter.set_fleet(ReplicaFleet { share: Share::WHOLE, replicas: 3, heard: 3 }, now);
         assert_eq!(limiter.check("u", now).unwrap().remaining, 19);
     }
 
@@ -235,7 +235,7 @@ mod tests {
     fn what_others_admitted_is_taken_out_of_the_bucket_but_never_without_bound() {
         let limiter = limiter(100, 10);
         let now = Duration::from_secs(1);
-        limiter.set_fleet(Fleet { share: Share::WHOLE, replicas: 3, heard: 3 }, now);
+        limiter.set_fleet(ReplicaFleet { share: Share::WHOLE, replicas: 3, heard: 3 }, now);
         let user = limiter.number("u");
         limiter.charge(user, 4, now);
         assert_eq!(limiter.check("u", now).unwrap().remaining, 5);

@@ -1,9 +1,9 @@
 //! What replicas tell each other: who spent how much since the last message.
 //!
-//! `protobuf ‖ BLAKE3 in keyed mode (32 octets)`. The key comes from the signing key, which
+//! `protobuf ‖ BLAKE3 in keyed mode (32 bytes)`. The key comes from the signing key, which
 //! the replicas share and nobody else has, so that nobody else can charge a user. Users
 //! are numbers, hashes under such a key too: short, and nobody learns who calls. About 10
-//! octets per user.
+//! bytes per user.
 
 use prost::Message as _;
 
@@ -12,8 +12,8 @@ pub(super) const MOST_USERS: usize = 4_096;
 /// Most replicas that one replica remembers, and answers.
 pub(super) const MOST_PEERS: usize = 256;
 const SEAL: usize = 32;
-/// Largest message: 9 octets and a count for each user, 21 for each peer.
-const MOST_OCTETS: usize = 14 * MOST_USERS + 24 * MOST_PEERS + 64 + SEAL;
+/// Largest message: 9 bytes and a count for each user, 21 for each peer.
+const MOST_BYTES: usize = 14 * MOST_USERS + 24 * MOST_PEERS + 64 + SEAL;
 
 /// What one replica says.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -31,7 +31,7 @@ pub(super) struct Spending {
     /// What it has heard. To be named here with a recent number is what makes a message
     /// fresh: no clocks are compared.
     #[prost(message, repeated, tag = "4")]
-    pub heard: Vec<Heard>,
+    pub heard: Vec<Acknowledgement>,
     /// Users who spent something.
     #[prost(fixed64, repeated, tag = "5")]
     pub users: Vec<u64>,
@@ -42,7 +42,7 @@ pub(super) struct Spending {
 
 /// The last message that was heard of a replica.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub(super) struct Heard {
+pub(super) struct Acknowledgement {
     #[prost(fixed64, tag = "1")]
     pub from: u64,
     #[prost(uint64, tag = "2")]
@@ -50,20 +50,20 @@ pub(super) struct Heard {
 }
 
 impl Spending {
-    /// The octets for the wire.
+    /// The bytes for the wire.
     pub fn seal(&self, key: &[u8; 32]) -> Vec<u8> {
-        let mut octets = self.encode_to_vec();
-        let seal = blake3::keyed_hash(key, &octets);
-        octets.extend_from_slice(seal.as_bytes());
-        octets
+        let mut bytes = self.encode_to_vec();
+        let seal = blake3::keyed_hash(key, &bytes);
+        bytes.extend_from_slice(seal.as_bytes());
+        bytes
     }
 
     /// Reads what came; `None` for anything that no replica with this key would send.
-    pub fn open(octets: &[u8], key: &[u8; 32]) -> Option<Self> {
-        if octets.len() > MOST_OCTETS {
+    pub fn open(bytes: &[u8], key: &[u8; 32]) -> Option<Self> {
+        if bytes.len() > MOST_BYTES {
             return None;
         }
-        let (body, seal) = octets.split_last_chunk::<SEAL>()?;
+        let (body, seal) = bytes.split_last_chunk::<SEAL>()?;
         // Compared in constant time.
         if blake3::keyed_hash(key, body) != *seal {
             return None;
@@ -94,7 +94,7 @@ mod tests {
             from: u64::MAX,
             sequence: u64::MAX,
             leaving: true,
-            heard: vec![Heard { from: u64::MAX, sequence: u64::MAX }; MOST_PEERS],
+            heard: vec![Acknowledgement { from: u64::MAX, sequence: u64::MAX }; MOST_PEERS],
             users: vec![u64::MAX; MOST_USERS],
             calls: vec![u32::MAX; MOST_USERS],
         }
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_largest_message_is_read_and_a_larger_one_is_not() {
         let sealed = largest().seal(&KEY);
-        assert!(sealed.len() <= MOST_OCTETS, "{}", sealed.len());
+        assert!(sealed.len() <= MOST_BYTES, "{}", sealed.len());
         assert_eq!(Spending::open(&sealed, &KEY), Some(largest()));
         let mut more = largest();
         more.users.push(1);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_takes_about_ten_octets() {
+    fn a_user_takes_about_ten_bytes() {
         let message = Spending { users: (0..1_000).collect(), calls: vec![25; 1_000], ..Spending::default() };
         assert!(message.seal(&KEY).len() < 9_100);
     }
@@ -128,8 +128,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_refused(octets in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(Spending::open(&octets, &KEY), None);
+        fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Spending::open(&bytes, &KEY), None);
         }
 
         #[test]

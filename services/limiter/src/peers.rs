@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::message::{Heard, MOST_PEERS, Spending};
+use super::message::{Acknowledgement, MOST_PEERS, Spending};
 use super::pace::Share;
 
 /// How old an answer may be. Longer than any ordinary hiccup of a busy machine; also how
@@ -28,7 +28,7 @@ const REMEMBERED: Duration = Duration::from_secs(10);
 
 /// What a message is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Worth {
+pub enum Reception {
     /// It counts: what it says was spent has been spent.
     Counts,
     /// One's own, come back.
@@ -44,7 +44,7 @@ pub enum Worth {
 
 /// The replicas, and this one's part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fleet {
+pub struct ReplicaFleet {
     /// How much of the limit this replica gives.
     pub share: Share,
     /// Replicas that there are, this one among them: those heard lately, and not fewer
@@ -54,7 +54,7 @@ pub struct Fleet {
     pub heard: u32,
 }
 
-impl Fleet {
+impl ReplicaFleet {
     /// A replica that hears nobody, among `replicas`.
     #[must_use]
     pub fn alone(replicas: u32) -> Self {
@@ -64,7 +64,7 @@ impl Fleet {
 }
 
 #[derive(Debug)]
-struct Peer {
+struct OtherReplica {
     sequence: u64,
     heard_at: Duration,
     /// When this replica sent what the peer answered last; `None` before the first answer.
@@ -85,7 +85,7 @@ pub(super) struct Peers {
     returned: Option<Duration>,
     /// Since when messages come back.
     connected_since: Option<Duration>,
-    peers: HashMap<u64, Peer>,
+    peers: HashMap<u64, OtherReplica>,
 }
 
 impl Peers {
@@ -110,39 +110,40 @@ impl Peers {
         self.sequence += 1;
         self.sent.push_back(now);
         let heard = self.peers.iter().filter(|(_, peer)| !peer.left);
-        let heard = heard.map(|(from, peer)| Heard { from: *from, sequence: peer.sequence }).collect();
+        let heard =
+            heard.map(|(from, peer)| Acknowledgement { from: *from, sequence: peer.sequence }).collect();
         Spending { from: self.me, sequence: self.sequence, heard, ..Spending::default() }
     }
 
     /// Takes note of a message.
-    pub fn hear(&mut self, message: &Spending, now: Duration) -> Worth {
+    pub fn hear(&mut self, message: &Spending, now: Duration) -> Reception {
         if message.from == self.me {
             self.returned = self.returned.max(self.sent_at(message.sequence, now));
-            return Worth::Own;
+            return Reception::Own;
         }
         let answer = message.heard.iter().find(|heard| heard.from == self.me);
         let answered = answer.and_then(|heard| self.sent_at(heard.sequence, now));
         if !self.peers.contains_key(&message.from) && self.peers.len() >= MOST_PEERS {
-            return Worth::Crowded;
+            return Reception::Crowded;
         }
-        let peer = self.peers.entry(message.from).or_insert(Peer {
+        let peer = self.peers.entry(message.from).or_insert(OtherReplica {
             sequence: 0,
             heard_at: now,
             answered: None,
             left: false,
         });
         if message.sequence <= peer.sequence || peer.left {
-            return Worth::Repeated;
+            return Reception::Repeated;
         }
         peer.sequence = message.sequence;
         peer.heard_at = now;
         if answered.is_none() {
-            return Worth::Unanswering;
+            return Reception::Unanswering;
         }
         peer.answered = peer.answered.max(answered);
         // Still known for a while, so that its last words are not taken for new ones.
         peer.left = message.leaving;
-        Worth::Counts
+        Reception::Counts
     }
 
     /// When a recent message of this replica was sent.
@@ -154,7 +155,7 @@ impl Peers {
 
     /// The fleet as it is now, those forgotten who were silent for long. `connected` says
     /// whether there is a connection to NATS at all.
-    pub fn fleet(&mut self, now: Duration, connected: bool) -> Fleet {
+    pub fn fleet(&mut self, now: Duration, connected: bool) -> ReplicaFleet {
         let recent = |time: Option<Duration>| time.is_some_and(|time| now.saturating_sub(time) <= FRESH);
         let connected = connected && recent(self.returned);
         self.connected_since = if connected { self.connected_since.or(Some(now)) } else { None };
@@ -178,7 +179,7 @@ impl Peers {
         } else {
             Share { part: heard, of: replicas }
         };
-        Fleet { share, replicas, heard }
+        ReplicaFleet { share, replicas, heard }
     }
 
     /// How long ago the peer that was silent for longest among those heard was heard;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::exchange::Exchange;
-use super::peers::Worth;
+use super::peers::Reception;
 use super::{Share, UserLimiter};
 
 const ROUND: u64 = 50;
@@ -26,7 +26,7 @@ struct Replica {
     wired: bool,
 }
 
-struct Fleet {
+struct ReplicaFleet {
     replicas: Vec<Replica>,
     now: u64,
     /// Messages on their way: when, to whom.
@@ -37,7 +37,7 @@ struct Fleet {
     refused: usize,
 }
 
-impl Fleet {
+impl ReplicaFleet {
     fn new(count: usize, rate: u32, burst: u32, delay: u64, floor: u32) -> Self {
         let replicas = (0..count).map(|number| {
             let at_least_one = |value| NonZeroU32::new(value).unwrap();
@@ -92,7 +92,7 @@ impl Fleet {
             for replica in self.replicas.iter_mut().filter(heard_by) {
                 replica.exchange.hear(message, now);
                 // The wire says it twice.
-                assert_ne!(replica.exchange.hear(message, now), Some(Worth::Counts));
+                assert_ne!(replica.exchange.hear(message, now), Some(Reception::Counts));
             }
         }
     }
@@ -138,7 +138,7 @@ proptest! {
         (count, load) in (2..5_usize).prop_flat_map(|count| (Just(count), load(count))),
         rate in 20..600_u32, burst in 1..60_u32, delay in 0..40_u64,
     ) {
-        let mut fleet = Fleet::new(count, rate, burst, delay, 1);
+        let mut fleet = ReplicaFleet::new(count, rate, burst, delay, 1);
         for calls in load {
             fleet.advance();
             for (replica, calls) in calls.into_iter().enumerate() {
@@ -153,7 +153,7 @@ proptest! {
     fn the_bound_holds_over_a_loss_of_the_wire(
         load in load(3), rate in 20..600_u32, burst in 3..60_u32, cut in 0..400_usize, length in 1..600_usize,
     ) {
-        let mut fleet = Fleet::new(3, rate, burst, 5, 1);
+        let mut fleet = ReplicaFleet::new(3, rate, burst, 5, 1);
         for (step, calls) in load.into_iter().enumerate() {
             if step == cut { fleet.wired(false); }
             if step == cut + length { fleet.wired(true); }
@@ -174,7 +174,7 @@ proptest! {
         let age = ROUND + delay + 1;
         // What the news of one age may hold, and a call to begin with.
         let burst = u32::try_from(u64::from(rate) * age / 1_000).unwrap() + 2;
-        let mut fleet = Fleet::new(count, rate, burst, delay, 1);
+        let mut fleet = ReplicaFleet::new(count, rate, burst, delay, 1);
         for step in 0..3_000_u64 {
             fleet.advance();
             let due = |step: u64| step * u64::from(rate) / 1_000;
@@ -189,7 +189,7 @@ proptest! {
 #[test]
 fn far_over_the_limit_exactly_the_rate_passes_in_the_long_run_wherever_it_comes() {
     for weights in [[1, 1, 1], [3, 0, 0], [0, 2, 1]] {
-        let mut fleet = Fleet::new(3, 100, 20, 5, 1);
+        let mut fleet = ReplicaFleet::new(3, 100, 20, 5, 1);
         for _ in 0..20_000 {
             fleet.advance();
             for (replica, calls) in weights.into_iter().enumerate() {
@@ -203,7 +203,7 @@ fn far_over_the_limit_exactly_the_rate_passes_in_the_long_run_wherever_it_comes(
 
 #[test]
 fn without_a_wire_the_shares_make_the_limit() {
-    let mut fleet = Fleet::new(3, 300, 30, 5, 1);
+    let mut fleet = ReplicaFleet::new(3, 300, 30, 5, 1);
     fleet.wired(false);
     for _ in 0..ROUND {
         fleet.advance();

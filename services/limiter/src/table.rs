@@ -25,15 +25,15 @@ const BETWEEN_SEARCHES: u64 = 100_000_000;
 
 /// A user's number is a keyed hash already.
 #[derive(Default)]
-struct Hashed(u64);
+struct NumberHasher(u64);
 
-impl Hasher for Hashed {
+impl Hasher for NumberHasher {
     fn finish(&self) -> u64 {
         self.0
     }
 
-    fn write(&mut self, octets: &[u8]) {
-        debug_assert!(false, "not a user's number: {octets:?}");
+    fn write(&mut self, bytes: &[u8]) {
+        debug_assert!(false, "not a user's number: {bytes:?}");
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -41,7 +41,7 @@ impl Hasher for Hashed {
     }
 }
 
-type ByUser<T> = HashMap<u64, T, BuildHasherDefault<Hashed>>;
+type ByUser<T> = HashMap<u64, T, BuildHasherDefault<NumberHasher>>;
 
 #[derive(Default)]
 struct Shard {
@@ -64,7 +64,7 @@ pub(super) struct Table {
 
 /// What a sweep found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
+pub struct SweepReport {
     /// Users with a bucket that is not empty.
     pub users: usize,
     /// Calls since the last sweep that met a bucket shared with other users.
@@ -105,8 +105,8 @@ impl Table {
     }
 
     /// Drops empty buckets, and memory that is not needed any more.
-    pub fn sweep(&self, now: u64) -> Swept {
-        let mut swept = Swept::default();
+    pub fn sweep(&self, now: u64) -> SweepReport {
+        let mut swept = SweepReport::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.search(now);
@@ -121,7 +121,7 @@ impl Table {
     }
 
     fn shard(&self, user: u64) -> MutexGuard<'_, Shard> {
-        // Neither the lowest bits nor the highest: the map goes by those.
+        // The middle bits: hashbrown uses the lowest and the highest ones.
         lock(&self.shards[(user >> 32) as usize % self.shards.len()])
     }
 }
@@ -191,7 +191,7 @@ mod tests {
         for user in 1_000..2_000 {
             set(&table, user, 0, LATER + user);
         }
-        assert_eq!(table.sweep(0), Swept { users: 68, met_shared: 1_000 });
+        assert_eq!(table.sweep(0), SweepReport { users: 68, met_shared: 1_000 });
         assert!((0..68).all(|user| bucket(&table, user) == LATER + user));
     }
 
@@ -216,7 +216,7 @@ mod tests {
         set(&table, 50, 2, much_later);
         assert_eq!(table.sweep(0).met_shared, 1, "too early for a search");
         set(&table, 51, much_later, 2 * much_later);
-        assert_eq!(table.sweep(much_later), Swept { users: 1, met_shared: 0 });
+        assert_eq!(table.sweep(much_later), SweepReport { users: 1, met_shared: 0 });
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct TokenRules {
 
 /// What a token of the issuer says about its bearer.
 #[derive(Debug)]
-pub struct Verified {
+pub struct TokenBearer {
     /// Name of the principal.
     pub principal: Arc<str>,
     /// Account of the principal.
@@ -59,14 +59,14 @@ pub struct Verified {
     pub certificate: Option<Sha256>,
     /// Cancelled when the issuer withdraws the key that signed it.
     pub withdrawn: Arc<CancellationToken>,
-    /// From when on it counts for nothing, skew not counted.
+    /// From when on it is not accepted, skew not counted.
     expires_at: Timestamp,
     not_before: Option<Timestamp>,
     skew_micros: i64,
 }
 
-impl Verified {
-    /// From when on it counts for nothing, skew counted.
+impl TokenBearer {
+    /// From when on it is not accepted, skew counted.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         shifted(self.expires_at, self.skew_micros)
@@ -94,7 +94,7 @@ impl TokenRules {
         &self,
         payload: &[u8],
         withdrawn: Arc<CancellationToken>,
-    ) -> Result<Verified, &'static str> {
+    ) -> Result<TokenBearer, &'static str> {
         let claims =
             json::object(payload).map_err(|_| "its claims are no JSON object, or one stands twice")?;
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
@@ -116,7 +116,7 @@ impl TokenRules {
         if operator && broker.is_some() {
             return Err("it makes a broker an operator");
         }
-        Ok(Verified {
+        Ok(TokenBearer {
             principal: Arc::from(principal),
             account_id,
             operator,
@@ -158,8 +158,8 @@ impl TokenRules {
             return if self.require_binding { Err("it is bound to no certificate") } else { Ok(None) };
         };
         let thumbprint = confirmation.get("x5t#S256").and_then(Value::as_str);
-        let octets = thumbprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
-        let hash = octets.and_then(|octets| Sha256::from_slice(&octets));
+        let bytes = thumbprint.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+        let hash = bytes.and_then(|bytes| Sha256::from_slice(&bytes));
         hash.map(Some).ok_or("its cnf has no x5t#S256")
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{MAX_TOKEN, json};
 
-/// Most octets of a key's name.
+/// Most bytes of a key's name.
 const MAX_KEY_ID: usize = 256;
 
 /// A token whose signature has not been looked at.
@@ -29,7 +29,7 @@ pub(super) struct Header {
 
 /// Whether a text has the form of a JWT, so that it is worth parsing.
 pub(crate) fn looks_like_one(token: &str) -> bool {
-    token.starts_with("ey") && token.bytes().filter(|octet| *octet == b'.').count() == 2
+    token.starts_with("ey") && token.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 impl<'a> Token<'a> {
@@ -65,8 +65,8 @@ impl Header {
         if members.contains_key("crit") {
             return Err("its header has crit");
         }
-        // A token of another kind, such as a logout token, must not pass for one of access
-        // (RFC 8725 §3.11); and no token in a token.
+        // A token of another type, such as a logout token, must not pass for an access token
+        // (RFC 8725 §3.11), and nested tokens are not read.
         if text("typ")?.is_some_and(|typ| !is_access_type(&typ)) {
             return Err("its typ is neither JWT nor at+jwt");
         }
@@ -146,7 +146,7 @@ mod tests {
         for text in bad {
             assert!(Token::parse(text).is_err(), "{text}");
         }
-        // The last character of a part may hold bits that no octet has.
+        // The last character of a part may hold bits that no byte has.
         assert!(Token::parse(&format!("{header}.e30.AB")).is_err());
         assert!(Token::parse(&format!("{header}.{}.AAAA", "e".repeat(MAX_TOKEN))).is_err());
         assert!(!looks_like_one("0123456789abcdef") && !looks_like_one("ey.a") && !looks_like_one("a.b.c"));

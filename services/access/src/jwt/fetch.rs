@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::key_set::MAX_OCTETS;
+use super::key_set::MAX_BYTES;
 
 /// How long connection, handshake and answer may take together.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,9 +79,9 @@ impl Endpoint {
             .body(Empty::new())?;
         let response = sender.send_request(request).await?;
         ensure!(response.status() == StatusCode::OK, "the answer is {}", response.status());
-        match Limited::new(response.into_body(), MAX_OCTETS).collect().await {
+        match Limited::new(response.into_body(), MAX_BYTES).collect().await {
             Ok(body) => Ok(body.to_bytes()),
-            Err(error) => bail!("the answer breaks off, or is larger than {MAX_OCTETS} octets: {error}"),
+            Err(error) => bail!("the answer breaks off, or is larger than {MAX_BYTES} bytes: {error}"),
         }
     }
 }
@@ -97,7 +97,7 @@ fn connector(ca_file: Option<&Path>) -> anyhow::Result<TlsConnector> {
             ensure!(!roots.is_empty(), "{} holds no certificate", path.display());
         }
         None => {
-            // The system's store may hold what rustls does not take; the others count.
+            // The system's store may hold certificates that rustls refuses: they are left out.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             ensure!(!roots.is_empty(), "the system has no CA certificates; set auth.jwt.key_set_ca_file");
         }

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::JwtAlgorithm::{self, EdDsa, Es256, Es384, Ps256, Ps384, Ps512, Rs256, Rs384, Rs512};
 use super::json;
 
-/// Most octets of a key set: a hundred keys with their certificates.
-pub(super) const MAX_OCTETS: usize = 256 * 1_024;
+/// Most bytes of a key set: a hundred keys with their certificates.
+pub(super) const MAX_BYTES: usize = 256 * 1_024;
 /// Most keys.
 const MAX_KEYS: usize = 100;
 /// Octets of an RSA modulus: 2,048 to 8,192 bits. Less is too weak (RFC 7518 §3.3), more is
@@ -29,7 +29,7 @@ const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1_024;
 
 /// The usable keys of an issuer, by their `kid`.
 #[derive(Debug, Default)]
-pub struct KeySet(HashMap<String, Key>);
+pub struct JwkSet(HashMap<String, Key>);
 
 /// A public key that signatures may be checked with.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ enum Material {
     Ed25519(Vec<u8>),
 }
 
-impl KeySet {
+impl JwkSet {
     /// Reads a file.
     ///
     /// # Errors
@@ -70,8 +70,8 @@ impl KeySet {
     /// # Errors
     /// It is no key set, has a name twice, or no key that can be used.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
-        if text.len() > MAX_OCTETS {
-            return Err(format!("the key set is larger than {MAX_OCTETS} octets"));
+        if text.len() > MAX_BYTES {
+            return Err(format!("the key set is larger than {MAX_BYTES} bytes"));
         }
         let set = json::object(text).map_err(|problem| format!("the key set {problem}"))?;
         let Some(Value::Array(keys)) = set.get("keys") else {
@@ -152,13 +152,13 @@ fn read(key: &Value) -> Option<(String, Key)> {
 
 fn material(members: &Map<String, Value>) -> Option<Material> {
     let text = |name: &str| members.get(name).and_then(Value::as_str);
-    let octets = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-    let sized = |name: &str, length: usize| octets(name).filter(|octets| octets.len() == length);
+    let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+    let sized = |name: &str, length: usize| bytes(name).filter(|bytes| bytes.len() == length);
     let point = |length| Some([&[4], &*sized("x", length)?, &*sized("y", length)?].concat());
     match (text("kty")?, text("crv")) {
         ("RSA", _) => {
             // ring takes numbers without leading zeros, and some issuers write one.
-            let number = |name| Some(trimmed(&octets(name)?).to_vec());
+            let number = |name| Some(trimmed(&bytes(name)?).to_vec());
             let (n, e) = (number("n")?, number("e")?);
             RSA_MODULUS.contains(&n.len()).then_some(Material::Rsa { n, e })
         }
@@ -170,7 +170,7 @@ fn material(members: &Map<String, Value>) -> Option<Material> {
 }
 
 fn trimmed(number: &[u8]) -> &[u8] {
-    let zeros = number.iter().take_while(|octet| **octet == 0).count();
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
     &number[zeros..]
 }
 
@@ -250,8 +250,8 @@ mod tests {
     const SIGNATURE: &str =
         "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
 
-    fn set(keys: &[&str]) -> Result<KeySet, String> {
-        KeySet::parse(format!("{{\"keys\":[{}]}}", keys.join(",")).as_bytes())
+    fn set(keys: &[&str]) -> Result<JwkSet, String> {
+        JwkSet::parse(format!("{{\"keys\":[{}]}}", keys.join(",")).as_bytes())
     }
 
     #[test]
@@ -308,10 +308,10 @@ mod tests {
         for (text, expected) in
             [("", "no JSON"), ("{}", "no list"), ("{\"keys\":[]}", "no key"), ("[]", "object")]
         {
-            let problem = KeySet::parse(text.as_bytes()).unwrap_err();
+            let problem = JwkSet::parse(text.as_bytes()).unwrap_err();
             assert!(problem.contains(expected), "{text}: {problem}");
         }
-        let large = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(MAX_OCTETS));
-        assert!(KeySet::parse(large.as_bytes()).unwrap_err().contains("larger"));
+        let large = format!("{{\"keys\":[],\"x\":\"{}\"}}", "x".repeat(MAX_BYTES));
+        assert!(JwkSet::parse(large.as_bytes()).unwrap_err().contains("larger"));
     }
 }

@@ -1,7 +1,7 @@
 //! JWT bearer tokens (RFC 7519) of one issuer, signed (RFC 7515), never encrypted.
 //!
 //! ```text
-//! token ─▶ compact ─▶ key_set ─▶ signature ─▶ claims ─▶ Verified
+//! token ─▶ compact ─▶ key_set ─▶ signature ─▶ claims ─▶ TokenBearer
 //!          size, form  kid, alg                iss aud exp nbf, who
 //! ```
 //!
@@ -29,26 +29,26 @@ use catrust_domain::{Sha256, Timestamp};
 use quick_cache::sync::Cache;
 use tokio::sync::Notify;
 
-use super::Unidentified;
+use super::InvalidCredentials;
 
 pub use algorithm::JwtAlgorithm;
-pub use claims::{TokenRules, Verified};
+pub use claims::{TokenBearer, TokenRules};
 pub(super) use compact::looks_like_one;
 pub use fetch::Endpoint;
-pub use key_set::KeySet;
+pub use key_set::JwkSet;
 
 /// Tokens that passed the signature check and are remembered: a service has one token or
-/// two at a time, and an entry is a few hundred octets.
+/// two at a time, and an entry is a few hundred bytes.
 const REMEMBERED: usize = 10_000;
 
-/// Most octets of a token; larger ones are refused unread. HTTP/2 would let 16 KiB in.
+/// Most bytes of a token; larger ones are refused unread. HTTP/2 would let 16 KiB in.
 pub(crate) const MAX_TOKEN: usize = 8 * 1_024;
 
 /// The tokens of one issuer.
 #[derive(Debug)]
 pub struct Tokens {
     rules: TokenRules,
-    in_force: ArcSwap<InForce>,
+    in_force: ArcSwap<KeysInForce>,
     /// When the key set was last known to be the issuer's, in microseconds.
     confirmed_at: AtomicI64,
     /// Tells the refresher that somebody shows a key that is not in the set.
@@ -57,13 +57,13 @@ pub struct Tokens {
 
 /// A key set and what it has verified: the one goes with the other.
 #[derive(Debug)]
-struct InForce {
-    keys: KeySet,
-    verified: Cache<Sha256, Arc<Verified>>,
+struct KeysInForce {
+    keys: JwkSet,
+    verified: Cache<Sha256, Arc<TokenBearer>>,
 }
 
-impl InForce {
-    fn new(keys: KeySet) -> Self {
+impl KeysInForce {
+    fn new(keys: JwkSet) -> Self {
         Self { keys, verified: Cache::new(REMEMBERED) }
     }
 }
@@ -74,7 +74,7 @@ impl Tokens {
     pub fn new(rules: TokenRules) -> Self {
         Self {
             rules,
-            in_force: ArcSwap::from_pointee(InForce::new(KeySet::default())),
+            in_force: ArcSwap::from_pointee(KeysInForce::new(JwkSet::default())),
             confirmed_at: AtomicI64::new(i64::MIN),
             unknown_key: Notify::new(),
         }
@@ -94,9 +94,9 @@ impl Tokens {
 
     /// Puts a key set in force, all at once, as the issuer's at `now`. What the old one
     /// verified is forgotten, and withdrawn where its key is gone. For one task only.
-    pub fn replace(&self, mut keys: KeySet, now: Timestamp) {
+    pub fn replace(&self, mut keys: JwkSet, now: Timestamp) {
         keys.inherit(&self.in_force.load().keys);
-        let after = Arc::new(InForce::new(keys));
+        let after = Arc::new(KeysInForce::new(keys));
         let before = self.in_force.swap(Arc::clone(&after));
         before.keys.make_way_for(&after.keys);
         self.confirm(now);
@@ -115,11 +115,16 @@ impl Tokens {
     /// Checks a token that has the form of a JWT. `hash` is that of the token.
     ///
     /// # Errors
-    /// Why it counts for nothing, for the log.
-    pub fn verify(&self, token: &str, hash: &Sha256, now: Timestamp) -> Result<Arc<Verified>, Unidentified> {
+    /// Why it is not accepted, for the log.
+    pub fn verify(
+        &self,
+        token: &str,
+        hash: &Sha256,
+        now: Timestamp,
+    ) -> Result<Arc<TokenBearer>, InvalidCredentials> {
         let confirmed_at = self.confirmed_at.load(Ordering::Acquire);
         if now.micros().saturating_sub(confirmed_at) > micros(self.rules.max_age) {
-            return Err(Unidentified::invalid(
+            return Err(InvalidCredentials::invalid(
                 "the key set is not there, or older than auth.jwt.max_age_seconds",
             ));
         }
@@ -132,26 +137,26 @@ impl Tokens {
                 verified
             }
         };
-        // Each time: what was remembered ends as well.
-        verified.lasts_at(now).map_err(Unidentified::invalid)?;
+        // Also for a remembered token: it may have expired since.
+        verified.lasts_at(now).map_err(InvalidCredentials::invalid)?;
         Ok(verified)
     }
 
     /// Everything that does not change with time.
-    fn check(&self, keys: &KeySet, token: &str) -> Result<Verified, Unidentified> {
-        let token = compact::Token::parse(token).map_err(Unidentified::malformed)?;
+    fn check(&self, keys: &JwkSet, token: &str) -> Result<TokenBearer, InvalidCredentials> {
+        let token = compact::Token::parse(token).map_err(InvalidCredentials::malformed)?;
         let algorithm =
             self.rules.algorithms.iter().find(|known| key_set::name(**known) == token.header.algorithm);
         let Some(algorithm) = algorithm else {
-            return Err(Unidentified::invalid("its alg is not among auth.jwt.algorithms"));
+            return Err(InvalidCredentials::invalid("its alg is not among auth.jwt.algorithms"));
         };
         let Some(key) = keys.find(&token.header.key_id) else {
             self.unknown_key.notify_one();
-            return Err(Unidentified::invalid("its kid is not in the key set"));
+            return Err(InvalidCredentials::invalid("its kid is not in the key set"));
         };
-        key.verify(*algorithm, token.signed, &token.signature).map_err(Unidentified::invalid)?;
-        let payload = token.payload().map_err(Unidentified::invalid)?;
-        self.rules.read(&payload, Arc::clone(&key.withdrawn)).map_err(Unidentified::invalid)
+        key.verify(*algorithm, token.signed, &token.signature).map_err(InvalidCredentials::invalid)?;
+        let payload = token.payload().map_err(InvalidCredentials::invalid)?;
+        self.rules.read(&payload, Arc::clone(&key.withdrawn)).map_err(InvalidCredentials::invalid)
     }
 }
 

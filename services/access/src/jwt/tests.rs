@@ -1,4 +1,4 @@
-//! A token from its octets to what it says, with a real key.
+//! A token from its bytes to what it says, with a real key.
 
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
@@ -12,9 +12,9 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_micros(second * 1_000_000)
 }
 
-fn base64url(octets: impl AsRef<[u8]>) -> String {
+fn base64url(bytes: impl AsRef<[u8]>) -> String {
     use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(octets)
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }
 
 struct Signer(Ed25519KeyPair);
@@ -25,8 +25,8 @@ impl Signer {
         Self(Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap())
     }
 
-    fn key_set(&self, id: &str) -> KeySet {
-        KeySet::parse(json!({"keys": [self.jwk(id)]}).to_string().as_bytes()).unwrap()
+    fn key_set(&self, id: &str) -> JwkSet {
+        JwkSet::parse(json!({"keys": [self.jwk(id)]}).to_string().as_bytes()).unwrap()
     }
 
     fn jwk(&self, id: &str) -> Value {
@@ -88,7 +88,7 @@ fn tokens(rules: &TokenRules, signer: &Signer) -> Tokens {
     tokens
 }
 
-fn verify(tokens: &Tokens, token: &str, second: i64) -> Result<Arc<Verified>, &'static str> {
+fn verify(tokens: &Tokens, token: &str, second: i64) -> Result<Arc<TokenBearer>, &'static str> {
     tokens.verify(token, &Sha256::of(token.as_bytes()), at(second)).map_err(|problem| problem.reason)
 }
 
@@ -250,7 +250,7 @@ fn a_stream_by_a_key_that_is_gone_is_told_and_one_by_a_key_that_stays_is_not() {
     let (goes, stays) = (Signer::new(), Signer::new());
     let set = |signers: &[(&Signer, &str)]| {
         let keys: Vec<_> = signers.iter().map(|(signer, id)| signer.jwk(id)).collect();
-        KeySet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap()
+        JwkSet::parse(json!({"keys": keys}).to_string().as_bytes()).unwrap()
     };
     let tokens = Tokens::new(rules());
     tokens.replace(set(&[(&goes, "g"), (&stays, "s")]), at(NOW));
@@ -291,8 +291,8 @@ mod known_callers {
     use std::path::Path;
 
     use super::*;
-    use crate::client_certificate::ClientCertificate;
     use crate::PermissionSource;
+    use crate::client_certificate::ClientCertificate;
     use crate::known_callers::KnownCallers;
     use crate::static_identities::StaticIdentities;
     use crate::{Authenticator as _, Credentials};

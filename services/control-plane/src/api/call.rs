@@ -35,8 +35,8 @@ pub(crate) struct Call {
     pub broker_id: Option<BrokerId>,
     /// When the caller stops waiting, where it said so.
     pub deadline: Option<Instant>,
-    /// Where the call comes from. A dual-stack listener sees IPv4 in IPv6's clothes, which
-    /// are taken off here.
+    /// Where the call comes from. IPv4-mapped IPv6 addresses, as a dual-stack listener sees
+    /// them, are IPv4 here.
     pub source_address: Option<IpAddr>,
     default_deadline: Option<DefaultDeadline>,
     traceparent: String,

@@ -35,7 +35,7 @@ use crate::error::ApiError;
 use crate::evidence::Evidence;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::keys::ServerKeys;
-use crate::per_user::{PerUser, Share};
+use crate::per_user::{PerUser, UserShare};
 use catrust_access::{Action, Authorizer, Circumstances, Resource};
 
 pub(crate) use call::Call;
@@ -151,7 +151,7 @@ impl Api {
     }
 
     /// Takes one of the streams that a user may have open; to be kept as long as the stream.
-    fn take_stream(&self, call: &Call) -> Result<Share, ApiError> {
+    fn take_stream(&self, call: &Call) -> Result<UserShare, ApiError> {
         let user = &call.identity.principal;
         let too_many = || ApiError::TooManyStreams { most: self.streams.most(), user: user.to_string() };
         self.streams.take(user).ok_or_else(too_many)

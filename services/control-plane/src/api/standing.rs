@@ -70,7 +70,7 @@ const fn says_no(error: &ApiError) -> bool {
     )
 }
 
-/// Ends when the identity counts for nothing any more; tells why.
+/// Ends when the identity is no longer accepted; tells why.
 async fn identity_lost(identity: &Identity, clock: &Clock) -> ApiError {
     tokio::select! {
         () = identity.withdrawn.cancelled() => ApiError::Unauthenticated(

@@ -18,7 +18,7 @@ use super::database::DEV_DATABASE;
 use super::serve::run_server;
 use super::{DevArguments, load};
 use crate::api::Api;
-use crate::assemble::{Assembled, Parts, system_clock};
+use crate::assemble::{Parts, RunningServer, system_clock};
 use crate::config::{Config, LogFormat};
 use crate::keys::ServerKeys;
 use crate::telemetry::Telemetry;
@@ -143,7 +143,7 @@ async fn register_demo_instance(api: &Api) -> anyhow::Result<()> {
     submitted.map(drop).map_err(|error| anyhow::anyhow!("the demo instance cannot be registered: {error:?}"))
 }
 
-fn welcome(assembled: &Assembled, data_dir: &Path) -> String {
+fn welcome(assembled: &RunningServer, data_dir: &Path) -> String {
     let address = assembled.grpc_address;
     let key = data_dir.join(TRUST_KEY);
     format!(

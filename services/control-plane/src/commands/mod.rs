@@ -20,11 +20,11 @@ use crate::config::Config;
 #[command(name = "catrust-server", version)]
 pub struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    command: ServerCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum ServerCommand {
     /// Run on this machine alone, nothing installed: SQLite, loopback, one fixed identity.
     Dev(DevArguments),
     /// Run as one replica of a production service.
@@ -92,15 +92,15 @@ enum SettingsCommand {
 /// What stopped it, for the person who started it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Dev(arguments) => dev::run(arguments).await,
-        Command::Serve(arguments) => serve::run(arguments).await,
-        Command::Migrate(arguments) => database::migrate(arguments).await,
-        Command::Verify(arguments) => verify::run(arguments).await,
-        Command::Checkpoint(arguments) => evidence::checkpoint(arguments).await,
-        Command::Export(arguments) => evidence::export(arguments).await,
-        Command::Rebuild(arguments) => database::rebuild(arguments).await,
-        Command::Config(SettingsCommand::Check(arguments)) => settings::check(arguments),
-        Command::Config(SettingsCommand::Schema) => settings::schema(),
+        ServerCommand::Dev(arguments) => dev::run(arguments).await,
+        ServerCommand::Serve(arguments) => serve::run(arguments).await,
+        ServerCommand::Migrate(arguments) => database::migrate(arguments).await,
+        ServerCommand::Verify(arguments) => verify::run(arguments).await,
+        ServerCommand::Checkpoint(arguments) => evidence::checkpoint(arguments).await,
+        ServerCommand::Export(arguments) => evidence::export(arguments).await,
+        ServerCommand::Rebuild(arguments) => database::rebuild(arguments).await,
+        ServerCommand::Config(SettingsCommand::Check(arguments)) => settings::check(arguments),
+        ServerCommand::Config(SettingsCommand::Schema) => settings::schema(),
     }
 }
 

@@ -10,7 +10,7 @@ use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
 use opentelemetry::metrics::Meter;
 
 use super::{ServeArguments, load};
-use crate::assemble::{Assembled, Parts, assemble, system_clock};
+use crate::assemble::{Parts, RunningServer, assemble, system_clock};
 use crate::config::{AuthConfig, Config};
 use crate::keys::ServerKeys;
 use crate::lifecycle::{self, Stages};
@@ -54,14 +54,14 @@ pub(super) async fn run_server(
     config: &Config,
     parts: Parts,
     telemetry: &Telemetry,
-    started: impl AsyncFnOnce(&Assembled) -> anyhow::Result<()>,
+    started: impl AsyncFnOnce(&RunningServer) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let stages = Stages::default();
     let assembled = assemble(config, parts, telemetry, &stages).await?;
     started(&assembled).await?;
     let drain_delay = Duration::from_secs(config.lifecycle.drain_delay_seconds);
     let grace = Duration::from_secs(config.lifecycle.shutdown_grace_seconds);
-    let Assembled { tasks, .. } = assembled;
+    let RunningServer { tasks, .. } = assembled;
     lifecycle::run(tasks, stages, drain_delay, grace).await?;
     tracing::info!("stopped");
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use catrust_access::Identities;
-use catrust_access::jwt::KeySet;
+use catrust_access::jwt::JwkSet;
 use catrust_policy::{Policies, PolicyBundle};
 
 use super::error::Problems;
@@ -42,7 +42,7 @@ impl Config {
         }
         problems.readable("auth.jwt.key_set_ca_file", self.auth.jwt.key_set_ca_file.as_deref());
         if let Some(path) = &self.auth.jwt.key_set_file
-            && let Err(error) = KeySet::load(path)
+            && let Err(error) = JwkSet::load(path)
         {
             problems.add("auth.jwt.key_set_file", error);
         }

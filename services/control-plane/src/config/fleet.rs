@@ -1,4 +1,4 @@
-//! `[fleet]`: how long silent brokers are borne.
+//! `[fleet]`: when silent brokers are lost, and when forgotten.
 
 use std::time::Duration;
 

@@ -16,8 +16,8 @@ pub struct GrpcConfig {
     /// `tls.allow_plaintext`.
     #[serde(deserialize_with = "listen_address")]
     pub listen: SocketAddr,
-    /// Largest request message in octets, 1,024 to 16,777,216. Default 262,144. A
-    /// registration holds two PEM certificates of up to 65,536 octets each: below
+    /// Largest request message in bytes, 1,024 to 16,777,216. Default 262,144. A
+    /// registration holds two PEM certificates of up to 65,536 bytes each: below
     /// 140,000 the largest ones are refused. Each open call may hold this much memory.
     pub max_message_bytes: usize,
     /// Calls open at once on one connection, 1 to 100,000. Default 1,024. Every

@@ -15,7 +15,7 @@ use super::error::Problems;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct JwtConfig {
-    /// `iss` of the tokens, compared octet by octet. No default: without it no JWT is accepted.
+    /// `iss` of the tokens, compared byte by byte. No default: without it no JWT is accepted.
     pub issuer: Option<String>,
     /// What must be among the tokens' `aud`: the name of this service at the issuer. Required
     /// with `issuer`: a token for somebody else must not open this door.

@@ -34,7 +34,7 @@ impl CheckpointFile {
         file.read_to_string(&mut text).with_context(|| cannot("read"))?;
         let (notes, torn) = split_notes(&text);
         if !torn.is_empty() {
-            tracing::warn!(octets = torn.len(), "the checkpoint file ended in the middle of a note");
+            tracing::warn!(bytes = torn.len(), "the checkpoint file ended in the middle of a note");
             file.set_len((text.len() - torn.len()) as u64).with_context(|| cannot("mend"))?;
             file.seek(SeekFrom::End(0)).with_context(|| cannot("mend"))?;
         }

@@ -1,6 +1,6 @@
 //! Signs checkpoints on a schedule, and lets them out: to a file, and to NATS.
 //!
-//! Every replica does so by itself. The same log gives the same checkpoint, octet by octet, so
+//! Every replica does so by itself. The same log gives the same checkpoint, byte by byte, so
 //! that nobody has to be chosen for it, and two of them do no harm.
 
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Checkpointer {
             if size > written && self.write(&signed).await {
                 written = size;
             }
-            // Again where nothing is new: whoever listens learns that this is still the end.
+            // Also where nothing is new: it tells listeners that the log has not grown.
             if self.publish(&signed).await && size > published {
                 tracing::debug!(size, "published a checkpoint");
                 published = size;

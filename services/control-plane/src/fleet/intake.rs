@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::instruments::{ReceiptInstruments, ReceiptVia};
-use super::queue::{Fate, Queue, Waiting};
+use super::queue::{Fate, ReceiptQueue, WaitingReceipt};
 use crate::directory::Directory;
 use crate::error::ApiError;
 
@@ -34,7 +34,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Hands receipts to the task that records them. Cheap to clone.
 #[derive(Clone)]
 pub struct ReceiptIntake {
-    queue: Arc<Mutex<Queue>>,
+    queue: Arc<Mutex<ReceiptQueue>>,
     filled: Arc<Notify>,
     instruments: Arc<ReceiptInstruments>,
 }
@@ -48,10 +48,10 @@ impl ReceiptIntake {
         meter: &Meter,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let queue = Arc::new(Mutex::new(Queue::new(CAPACITY)));
+        let queue = Arc::new(Mutex::new(ReceiptQueue::new(CAPACITY)));
         let instruments = Arc::new(ReceiptInstruments::new(meter));
         let intake = Self { queue, filled: Arc::default(), instruments };
-        let recorder = Recorder { intake: intake.clone(), store, directory };
+        let recorder = ReceiptRecorder { intake: intake.clone(), store, directory };
         (intake, recorder.run(stop))
     }
 
@@ -62,7 +62,7 @@ impl ReceiptIntake {
     /// be recorded, [`ApiError::Store`] when the store is away.
     pub async fn record(&self, receipt: Receipt) -> Result<(), ApiError> {
         let (answer, fate) = oneshot::channel();
-        self.enqueue(Waiting { receipt, answers: vec![answer] }, ReceiptVia::Grpc);
+        self.enqueue(WaitingReceipt { receipt, answers: vec![answer] }, ReceiptVia::Grpc);
         match fate.await {
             Ok(Fate::Recorded) => Ok(()),
             Ok(Fate::Shed) => Err(ApiError::Overloaded),
@@ -76,7 +76,7 @@ impl ReceiptIntake {
 
     /// Queues a receipt that nobody waits for.
     pub fn offer(&self, receipt: Receipt) {
-        self.enqueue(Waiting { receipt, answers: Vec::new() }, ReceiptVia::Nats);
+        self.enqueue(WaitingReceipt { receipt, answers: Vec::new() }, ReceiptVia::Nats);
     }
 
     /// Counts what came as a receipt and is none.
@@ -84,7 +84,7 @@ impl ReceiptIntake {
         self.instruments.receipt(via, "invalid");
     }
 
-    fn enqueue(&self, waiting: Waiting, via: ReceiptVia) {
+    fn enqueue(&self, waiting: WaitingReceipt, via: ReceiptVia) {
         let outcome = match waiting.receipt.outcome.kind() {
             OutcomeKind::Applied => "applied",
             OutcomeKind::Refused => "refused",
@@ -98,7 +98,7 @@ impl ReceiptIntake {
         self.filled.notify_one();
     }
 
-    fn take_batch(&self) -> Vec<Waiting> {
+    fn take_batch(&self) -> Vec<WaitingReceipt> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).take_batch(MAX_RECEIPTS)
     }
 
@@ -107,13 +107,13 @@ impl ReceiptIntake {
     }
 }
 
-struct Recorder {
+struct ReceiptRecorder {
     intake: ReceiptIntake,
     store: Arc<dyn EventStore>,
     directory: Arc<Directory>,
 }
 
-impl Recorder {
+impl ReceiptRecorder {
     async fn run(self, stop: CancellationToken) {
         loop {
             let batch = self.intake.take_batch();
@@ -132,7 +132,7 @@ impl Recorder {
         }
     }
 
-    async fn record(&self, batch: Vec<Waiting>, stop: &CancellationToken) {
+    async fn record(&self, batch: Vec<WaitingReceipt>, stop: &CancellationToken) {
         let receipts: Vec<Receipt> = batch.iter().map(|waiting| waiting.receipt.clone()).collect();
         let mut attempt = 1;
         let fate = loop {

@@ -24,34 +24,34 @@ pub enum Fate {
 
 /// A receipt, and who wants to know what became of it.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct WaitingReceipt {
     pub receipt: Receipt,
     pub answers: Vec<oneshot::Sender<Fate>>,
 }
 
-impl Waiting {
+impl WaitingReceipt {
     pub fn answer(self, fate: Fate) {
         for answer in self.answers {
-            // Whoever has gone does not hear it.
+            // Nobody may be waiting any more.
             let _ = answer.send(fate);
         }
     }
 }
 
-type Broker = (InstanceId, BrokerId);
+type BrokerKey = (InstanceId, BrokerId);
 
 /// A bounded queue. A broker whose receipts wait loses its own oldest one when it says
 /// more, and nobody else's.
 #[derive(Debug)]
-pub struct Queue {
-    by_broker: HashMap<Broker, VecDeque<Waiting>>,
+pub struct ReceiptQueue {
+    by_broker: HashMap<BrokerKey, VecDeque<WaitingReceipt>>,
     /// Brokers with waiting receipts, in the order of their first one.
-    turns: VecDeque<Broker>,
+    turns: VecDeque<BrokerKey>,
     length: usize,
     capacity: usize,
 }
 
-impl Queue {
+impl ReceiptQueue {
     /// At most `capacity` receipts.
     pub fn new(capacity: usize) -> Self {
         Self { by_broker: HashMap::new(), turns: VecDeque::new(), length: 0, capacity }
@@ -59,7 +59,7 @@ impl Queue {
 
     /// Puts a receipt in; gives the one that had to go: an older one of its broker, or
     /// the receipt itself where the queue is full of other brokers' receipts.
-    pub fn push(&mut self, next: Waiting) -> Option<Waiting> {
+    pub fn push(&mut self, next: WaitingReceipt) -> Option<WaitingReceipt> {
         let broker = (next.receipt.instance_id.clone(), next.receipt.broker_id.clone());
         let full = self.length >= self.capacity;
         let Some(waiting) = self.by_broker.get_mut(&broker) else {
@@ -84,7 +84,7 @@ impl Queue {
     }
 
     /// The receipts of as many brokers as fit into `most`, in their order.
-    pub fn take_batch(&mut self, most: usize) -> Vec<Waiting> {
+    pub fn take_batch(&mut self, most: usize) -> Vec<WaitingReceipt> {
         let mut batch = Vec::new();
         while let Some(broker) = self.turns.front() {
             let waiting = self.by_broker.get(broker).map_or(0, VecDeque::len);
@@ -109,7 +109,7 @@ fn supersedes(next: &Receipt, last: &Receipt) -> bool {
 }
 
 /// Puts `next` in the place of `last`, for both of those who wait.
-fn supersede(last: &mut Waiting, mut next: Waiting) {
+fn supersede(last: &mut WaitingReceipt, mut next: WaitingReceipt) {
     if next.receipt.revision == last.receipt.revision
         && let Outcome::Applied { sessions_cut, .. } = &mut next.receipt.outcome
         && let Outcome::Applied { sessions_cut: before, .. } = &last.receipt.outcome
@@ -142,18 +142,18 @@ mod tests {
     }
 
     /// Gives the broker and revision of the one that had to go.
-    fn push(queue: &mut Queue, receipt: Receipt) -> Option<(String, u64)> {
-        let shed = queue.push(Waiting { receipt, answers: Vec::new() })?;
+    fn push(queue: &mut ReceiptQueue, receipt: Receipt) -> Option<(String, u64)> {
+        let shed = queue.push(WaitingReceipt { receipt, answers: Vec::new() })?;
         revisions(&[shed]).pop()
     }
 
-    fn revisions(batch: &[Waiting]) -> Vec<(String, u64)> {
+    fn revisions(batch: &[WaitingReceipt]) -> Vec<(String, u64)> {
         batch.iter().map(|w| (w.receipt.broker_id.to_string(), w.receipt.revision)).collect()
     }
 
     #[test]
     fn a_newer_statement_takes_the_place_of_an_older_one_of_its_kind() {
-        let mut queue = Queue::new(10);
+        let mut queue = ReceiptQueue::new(10);
         let mut cutting = receipt("a", 2, true);
         cutting.outcome = Outcome::Applied { digest: Sha256::ZERO, sessions_cut: 9, applied_at: None };
         for next in [receipt("a", 1, true), cutting, receipt("a", 2, true), receipt("b", 1, false)] {
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn other_kinds_and_late_ones_wait_in_their_order() {
-        let mut queue = Queue::new(10);
+        let mut queue = ReceiptQueue::new(10);
         for (revision, applied) in [(2, true), (3, false), (2, true), (1, true)] {
             assert_eq!(push(&mut queue, receipt("a", revision, applied)), None);
         }
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_new_brokers_and_sheds_of_the_same_one() {
-        let mut queue = Queue::new(2);
+        let mut queue = ReceiptQueue::new(2);
         let of = |broker: &str, revision| Some((broker.to_owned(), revision));
         assert_eq!(push(&mut queue, receipt("a", 1, true)), None);
         assert_eq!(push(&mut queue, receipt("b", 1, true)), None);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_batch_holds_whole_brokers_only() {
-        let mut queue = Queue::new(10);
+        let mut queue = ReceiptQueue::new(10);
         for next in [receipt("a", 1, true), receipt("b", 1, true), receipt("b", 2, false)] {
             assert_eq!(push(&mut queue, next), None);
         }
@@ -203,11 +203,11 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_a_superseded_receipt_hears_of_its_successor() {
-        let mut queue = Queue::new(10);
+        let mut queue = ReceiptQueue::new(10);
         let (first, mut heard) = oneshot::channel();
         let (second, mut heard_too) = oneshot::channel();
         for (revision, answer) in [(1, first), (2, second)] {
-            let waiting = Waiting { receipt: receipt("a", revision, true), answers: vec![answer] };
+            let waiting = WaitingReceipt { receipt: receipt("a", revision, true), answers: vec![answer] };
             assert!(queue.push(waiting).is_none());
         }
         queue.take_batch(10).into_iter().for_each(|waiting| waiting.answer(Fate::Recorded));

@@ -131,7 +131,7 @@ impl Changes {
             () = sleep_until(poll) => {}
         }
         sleep_until(self.looked + BETWEEN_LOOKS).await;
-        // The look that follows sees what these tell of.
+        // The next read covers what these hints announced.
         while !matches!(self.hints.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
         self.looked = Instant::now();
     }
@@ -141,7 +141,7 @@ impl Changes {
             match self.hints.recv().await {
                 Ok(id) if id != self.id => {}
                 Ok(_) | Err(RecvError::Lagged(_)) => return,
-                // The store has gone; so will whoever follows.
+                // The store is closed: the server is stopping.
                 Err(RecvError::Closed) => sleep(POLL_INTERVAL).await,
             }
         }

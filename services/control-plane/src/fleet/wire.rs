@@ -1,5 +1,5 @@
-//! Hears receipts on NATS. Nobody is there to be told what is wrong with one, so that it
-//! is counted, and told to the log once for each sender.
+//! Hears receipts on NATS. Nobody waits for an answer, so that what is wrong with one is counted,
+//! and logged once for each sender.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::{ReceiptIntake, ReceiptVia, statement};
 use crate::directory::Directory;
 
-/// Senders of what is no receipt that are told of; more are only counted.
-const MOST_TOLD: usize = 1_000;
+/// Senders of what is no receipt that are logged; more are only counted.
+const MOST_REPORTED: usize = 1_000;
 
 /// What hearing needs.
-pub struct Listener {
+pub struct ReceiptListener {
     /// Where receipts go.
     pub intake: ReceiptIntake,
     /// Knows the instances. Those that it does not know yet are not looked up: the
@@ -27,17 +27,17 @@ pub struct Listener {
     pub clock: Clock,
 }
 
-impl Listener {
+impl ReceiptListener {
     /// Hears until `stop`.
     pub async fn run(self, mut receipts: ReceiptStream, stop: CancellationToken) {
-        let mut told = Told::default();
+        let mut reported = ReportedSenders::default();
         while let Some(Some(incoming)) = stop.run_until_cancelled(receipts.next()).await {
             let sender = (incoming.instance.clone(), incoming.broker.clone());
             match self.read(incoming) {
                 Ok(receipt) => self.intake.offer(receipt),
                 Err(problem) => {
                     self.intake.refuse(ReceiptVia::Nats);
-                    told.tell(sender, &problem);
+                    reported.tell(sender, &problem);
                 }
             }
         }
@@ -60,13 +60,13 @@ impl Listener {
     }
 }
 
-/// Who has been told of.
+/// Senders that were logged.
 #[derive(Default)]
-struct Told(HashSet<(String, String)>);
+struct ReportedSenders(HashSet<(String, String)>);
 
-impl Told {
+impl ReportedSenders {
     fn tell(&mut self, sender: (String, String), problem: &str) -> bool {
-        if self.0.len() >= MOST_TOLD || self.0.contains(&sender) {
+        if self.0.len() >= MOST_REPORTED || self.0.contains(&sender) {
             return false;
         }
         // Names from outside: as Debug, which escapes what would forge lines.
@@ -82,11 +82,11 @@ mod tests {
 
     #[test]
     fn each_sender_is_told_of_once_and_only_so_many() {
-        let mut told = Told::default();
+        let mut reported = ReportedSenders::default();
         let sender = |number: usize| ("i".to_owned(), number.to_string());
-        assert!(told.tell(sender(0), "garbage"));
-        assert!(!told.tell(sender(0), "garbage again"));
-        let more = (1..2 * MOST_TOLD).filter(|number| told.tell(sender(*number), "garbage")).count();
-        assert_eq!(more, MOST_TOLD - 1);
+        assert!(reported.tell(sender(0), "garbage"));
+        assert!(!reported.tell(sender(0), "garbage again"));
+        let more = (1..2 * MOST_REPORTED).filter(|number| reported.tell(sender(*number), "garbage")).count();
+        assert_eq!(more, MOST_REPORTED - 1);
     }
 }

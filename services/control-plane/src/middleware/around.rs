@@ -9,12 +9,12 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 /// What a layer's service returns: boxed, since each layer may answer by itself.
-pub type Reply<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+pub type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 /// What is done with each call on its way to the services behind, and with its reply.
 pub trait Middleware: Clone {
     /// Calls `inner`, which is ready, or answers by itself.
-    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>;
 
@@ -50,7 +50,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Reply<S::Error>;
+    type Future = ResponseFuture<S::Error>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -62,6 +62,6 @@ where
 }
 
 /// Answers without the services behind.
-pub(super) fn answer<E>(response: Response<Body>) -> Reply<E> {
+pub(super) fn answer<E>(response: Response<Body>) -> ResponseFuture<E> {
     Box::pin(async move { Ok(response) })
 }

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::request_id::RequestId;
-use super::{Middleware, Reply};
+use super::{Middleware, ResponseFuture};
 use crate::error::{ApiError, to_status};
 
 /// When the caller stops waiting; absent where it did not say.
@@ -47,7 +47,7 @@ pub struct DeadlineLayer {
 }
 
 impl Middleware for DeadlineLayer {
-    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {

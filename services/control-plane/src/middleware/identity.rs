@@ -21,11 +21,11 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::request_id::RequestId;
-use super::{Middleware, Reply, answer};
+use super::{Middleware, ResponseFuture, answer};
 use crate::error::{ApiError, to_status};
 use crate::listener::Peer;
 use crate::refusals::CallFacts;
-use catrust_access::{Authenticator, Credentials, Identity, Unidentified};
+use catrust_access::{Authenticator, Credentials, Identity, InvalidCredentials};
 
 /// Most refusals that are logged in one second.
 const LOGGED_PER_SECOND: u32 = 20;
@@ -56,7 +56,7 @@ impl IdentityLayer {
 pub struct SourceAddress(pub SocketAddr);
 
 impl Middleware for IdentityLayer {
-    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {
@@ -89,7 +89,7 @@ impl IdentityLayer {
         request: &Request<Body>,
         peer: Option<&Peer>,
         now: Timestamp,
-    ) -> Result<Identity, Unidentified> {
+    ) -> Result<Identity, InvalidCredentials> {
         let client_certificate = peer.and_then(|peer| peer.client_certificate.as_deref());
         let bearer_token = bearer_token(request)?;
         self.authenticator.authenticate(&Credentials { bearer_token, client_certificate }, now)
@@ -99,7 +99,7 @@ impl IdentityLayer {
         &self,
         request: &Request<Body>,
         source: Option<SocketAddr>,
-        problem: &Unidentified,
+        problem: &InvalidCredentials,
         now: Timestamp,
     ) -> Response<Body> {
         let id = RequestId::of(request);
@@ -131,7 +131,7 @@ impl LogBudget {
     }
 }
 
-fn bearer_token(request: &Request<Body>) -> Result<Option<&str>, Unidentified> {
+fn bearer_token(request: &Request<Body>) -> Result<Option<&str>, InvalidCredentials> {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -147,9 +147,9 @@ fn bearer_token(request: &Request<Body>) -> Result<Option<&str>, Unidentified> {
 }
 
 /// The caller may hear how the header looks: it knows what it has sent.
-const fn malformed(reason: &'static str) -> Unidentified {
+const fn malformed(reason: &'static str) -> InvalidCredentials {
     let advice = "no valid identity: send one authorization header, `Bearer TOKEN`";
-    Unidentified { advice, ..Unidentified::malformed(reason) }
+    InvalidCredentials { advice, ..InvalidCredentials::malformed(reason) }
 }
 
 #[cfg(test)]

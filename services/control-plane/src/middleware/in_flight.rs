@@ -1,4 +1,4 @@
-//! Knows which calls are in progress, to the last octet of their replies, so that a
+//! Knows which calls are in progress, to the last byte of their replies, so that a
 //! server that leaves waits for those and for nothing else: an idle connection, or
 //! one that never said anything, is no reason to stay.
 
@@ -14,14 +14,14 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
-use super::{Middleware, Reply};
+use super::{Middleware, ResponseFuture};
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Debug)]
 pub struct InFlightLayer(pub TaskTracker);
 
 impl Middleware for InFlightLayer {
-    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {
@@ -29,18 +29,18 @@ impl Middleware for InFlightLayer {
         let reply = inner.call(request);
         Box::pin(async move {
             let reply = reply.await?;
-            Ok(reply.map(|body| Body::new(Tracked { body, _call: call })))
+            Ok(reply.map(|body| Body::new(TrackedBody { body, _call: call })))
         })
     }
 }
 
 /// A reply's body, and the call that lasts until it is gone.
-struct Tracked {
+struct TrackedBody {
     body: Body,
     _call: TaskTrackerToken,
 }
 
-impl http_body::Body for Tracked {
+impl http_body::Body for TrackedBody {
     type Data = Bytes;
     type Error = Status;
 

@@ -13,9 +13,9 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::request_id::RequestId;
-use super::{Middleware, Reply, answer};
+use super::{Middleware, ResponseFuture, answer};
 use crate::error::{ApiError, to_status};
-use crate::per_user::{PerUser, Share};
+use crate::per_user::{PerUser, UserShare};
 use catrust_access::Identity;
 
 const SHED_LAST: &str = "/catrust.v1.CaCertificateService/InactivateCaCertificate";
@@ -43,7 +43,7 @@ impl LoadShedLayer {
 }
 
 /// A place, a share of the four fifths, and of the user's half; given back when dropped.
-type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, Option<Share>);
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, Option<UserShare>);
 
 impl LoadShedLayer {
     fn take(&self, user: Option<&Arc<str>>, shed_last: bool) -> Option<Place> {
@@ -55,7 +55,7 @@ impl LoadShedLayer {
 }
 
 impl Middleware for LoadShedLayer {
-    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {

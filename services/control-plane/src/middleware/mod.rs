@@ -28,4 +28,4 @@ pub mod request_id;
 pub mod trace_context;
 
 use around::answer;
-pub use around::{Around, Middleware, Reply};
+pub use around::{Around, Middleware, ResponseFuture};

@@ -23,7 +23,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::request_id::RequestId;
-use super::{Middleware, Reply, answer};
+use super::{Middleware, ResponseFuture, answer};
 use crate::error::{ApiError, to_status};
 use catrust_access::Identity;
 use catrust_limiter::{Quota, UserLimiter};
@@ -57,7 +57,7 @@ impl RateLimitLayer {
 }
 
 impl Middleware for RateLimitLayer {
-    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {
@@ -96,7 +96,7 @@ fn tell(mut response: Response<Body>, quota: &Quota) -> Response<Body> {
         format!("\"user\";r={remaining};t={seconds}")
     };
     for (name, text) in [(RATELIMIT_POLICY, policy), (RATELIMIT, standing)] {
-        // Digits and such: always a header's value.
+        // ASCII without control characters: always a valid header value.
         if let Ok(value) = HeaderValue::try_from(text) {
             response.headers_mut().insert(name, value);
         }

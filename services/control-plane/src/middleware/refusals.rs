@@ -1,6 +1,6 @@
 //! Notes what was refused, whoever refused it: the layers behind this one, or the handler.
 //!
-//! Looks at replies that are an error from their first octet on, and there only: a stream
+//! Looks at replies that are an error from their first byte on, and there only: a stream
 //! that ends later, because its caller may not go on, was no refused call. Failures of the
 //! service itself are not refusals.
 
@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use tower::Service;
 
-use super::{Middleware, Reply};
+use super::{Middleware, ResponseFuture};
 use crate::listener::Peer;
 use crate::refusals::{CallFacts, RefusalLog};
 
@@ -32,7 +32,7 @@ pub struct RefusalLayer {
 }
 
 impl Middleware for RefusalLayer {
-    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {
@@ -44,7 +44,7 @@ impl Middleware for RefusalLayer {
         let reply = inner.call(request);
         Box::pin(async move {
             let reply = reply.await?;
-            // Absent in every reply that is none: nothing else is done for those.
+            // Only a reply that is an error from its start has it in the headers.
             if reply.headers().contains_key("grpc-status") {
                 layer.look(&reply, &facts, source, &called);
             }

@@ -20,17 +20,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The request, whose message has so long to arrive.
 #[must_use]
 pub fn bounded(request: Request<Body>) -> Request<Body> {
-    request.map(|body| Body::new(Timed { body, late: None }))
+    request.map(|body| Body::new(TimedBody { body, late: None }))
 }
 
 /// A body that is an error once it is late. The clock starts at the first wait, so
 /// that a message that is there already costs no timer.
-struct Timed {
+struct TimedBody {
     body: Body,
     late: Option<Pin<Box<Sleep>>>,
 }
 
-impl http_body::Body for Timed {
+impl http_body::Body for TimedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -70,7 +70,7 @@ mod tests {
     async fn a_message_that_does_not_come_ends_the_call() {
         let never =
             http_body_util::StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Status>>());
-        let mut body = Timed { body: Body::new(never), late: None };
+        let mut body = TimedBody { body: Body::new(never), late: None };
         let started = Instant::now();
         let status = body.frame().await.unwrap().unwrap_err();
         assert_eq!((status.code(), started.elapsed()), (tonic::Code::DeadlineExceeded, TIMEOUT));

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 use tower::Service;
 use uuid::Uuid;
 
-use super::{Middleware, Reply};
+use super::{Middleware, ResponseFuture};
 use crate::error::complete_bare_status;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -36,7 +36,7 @@ impl RequestId {
 pub struct RequestIdLayer;
 
 impl Middleware for RequestIdLayer {
-    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {

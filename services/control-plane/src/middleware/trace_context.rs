@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::request_id::RequestId;
-use super::{Middleware, Reply};
+use super::{Middleware, ResponseFuture};
 use crate::telemetry::duration_histogram;
 
 /// W3C `traceparent` to record with what the call does; empty where there is none.
@@ -65,7 +65,7 @@ impl TraceContextLayer {
 }
 
 impl Middleware for TraceContextLayer {
-    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> Reply<S::Error>
+    fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>
     where
         S: Service<Request<Body>, Response = Response<Body>, Future: Send + 'static>,
     {

@@ -10,13 +10,13 @@ const MOST_ROWS: usize = 1_000;
 const RATE_LIMITED: &str = "RateLimitExceeded";
 
 /// What refusals of one row have in common.
-type Alike = (String, String, String, String, String, String);
+type RefusalKey = (String, String, String, String, String, String);
 
 /// Rows that wait to be written.
 #[derive(Debug, Default)]
 pub struct Gathering {
-    rows: HashMap<Alike, Refusal>,
-    limited: HashMap<Alike, Refusal>,
+    rows: HashMap<RefusalKey, Refusal>,
+    limited: HashMap<RefusalKey, Refusal>,
 }
 
 impl Gathering {
@@ -47,7 +47,7 @@ impl Gathering {
     }
 }
 
-fn alike(refusal: &Refusal) -> Alike {
+fn alike(refusal: &Refusal) -> RefusalKey {
     (
         refusal.account_id.clone(),
         refusal.principal.clone(),

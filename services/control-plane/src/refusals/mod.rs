@@ -38,7 +38,7 @@ pub struct CallFacts {
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept {
+pub struct RefusalRetention {
     /// Rows of all callers together.
     pub all: u64,
     /// Rows of one caller.
@@ -81,13 +81,13 @@ impl RefusalLog {
     /// Makes the log, and the task that writes what is noted in it.
     pub fn new(
         store: Arc<dyn EventStore>,
-        kept: Kept,
+        kept: RefusalRetention,
         meter: &Meter,
         stopping: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let instruments = RefusalInstruments::new(meter);
-        let recorder = Recorder { store, kept, instruments: instruments.clone() };
+        let recorder = RefusalRecorder { store, kept, instruments: instruments.clone() };
         (Self { sender, instruments }, recorder.run(receiver, stopping))
     }
 
@@ -101,13 +101,13 @@ impl RefusalLog {
 }
 
 /// Writes what was noted.
-struct Recorder {
+struct RefusalRecorder {
     store: Arc<dyn EventStore>,
-    kept: Kept,
+    kept: RefusalRetention,
     instruments: RefusalInstruments,
 }
 
-impl Recorder {
+impl RefusalRecorder {
     async fn run(self, mut receiver: mpsc::Receiver<Refusal>, stopping: CancellationToken) {
         let mut gathering = Gathering::default();
         let mut ticks = interval(FLUSH_INTERVAL);

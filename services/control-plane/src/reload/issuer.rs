@@ -19,13 +19,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Content, FILE_INTERVAL, Reload, ReloadInstruments};
 use crate::config::{JwtConfig, key_set_address};
-use catrust_access::jwt::{Endpoint, KeySet, Tokens};
+use catrust_access::jwt::{Endpoint, JwkSet, Tokens};
 
 /// Shortest time between two looks at an address.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// Where the key set comes from.
-enum Source {
+enum IssuerSource {
     File(PathBuf),
     Url { endpoint: Endpoint, interval: Duration },
 }
@@ -33,7 +33,7 @@ enum Source {
 /// The key set, and the tokens that are checked by it.
 pub struct IssuerKeys {
     tokens: Arc<Tokens>,
-    source: Source,
+    source: IssuerSource,
     clock: Clock,
 }
 
@@ -44,12 +44,12 @@ impl IssuerKeys {
     /// The CAs cannot be used.
     pub fn new(config: &JwtConfig, tokens: Arc<Tokens>, clock: Clock) -> anyhow::Result<Self> {
         let source = match (&config.key_set_file, &config.key_set_url) {
-            (Some(path), _) => Source::File(path.clone()),
+            (Some(path), _) => IssuerSource::File(path.clone()),
             (None, Some(url)) => {
                 let uri = key_set_address(url).map_err(anyhow::Error::msg).context("auth.jwt.key_set_url")?;
                 let endpoint = Endpoint::new(uri, config.key_set_ca_file.as_deref());
                 let endpoint = endpoint.context("auth.jwt.key_set_ca_file cannot be used")?;
-                Source::Url { endpoint, interval: Duration::from_secs(config.refresh_seconds) }
+                IssuerSource::Url { endpoint, interval: Duration::from_secs(config.refresh_seconds) }
             }
             (None, None) => anyhow::bail!("auth.jwt.key_set_file is not set"),
         };
@@ -78,20 +78,20 @@ impl Reload for IssuerKeys {
 
     /// Tokens are refused until an issuer that does not answer is back, and nothing else.
     fn may_be_away(&self) -> bool {
-        matches!(self.source, Source::Url { .. })
+        matches!(self.source, IssuerSource::Url { .. })
     }
 
     async fn read(self: Arc<Self>) -> anyhow::Result<Content> {
         let document = match &self.source {
-            Source::File(path) => {
+            IssuerSource::File(path) => {
                 let read = tokio::fs::read(path).await;
                 Bytes::from(read.with_context(|| format!("cannot read {}", path.display()))?)
             }
-            Source::Url { endpoint, .. } => endpoint.fetch().await?,
+            IssuerSource::Url { endpoint, .. } => endpoint.fetch().await?,
         };
         let version = Sha256::of(&document).to_string();
         let adopt = move || {
-            let keys = KeySet::parse(&document).map_err(anyhow::Error::msg)?;
+            let keys = JwkSet::parse(&document).map_err(anyhow::Error::msg)?;
             tracing::info!(keys = keys.len(), "key set of auth.jwt in force");
             self.tokens.replace(keys, (self.clock)());
             Ok(())
@@ -105,7 +105,7 @@ impl Reload for IssuerKeys {
     }
 
     async fn due(&self, failing: bool) {
-        let Source::Url { interval, .. } = &self.source else { return sleep(FILE_INTERVAL).await };
+        let IssuerSource::Url { interval, .. } = &self.source else { return sleep(FILE_INTERVAL).await };
         let looked = Instant::now();
         let asked_for = async {
             self.tokens.unknown_key().await;

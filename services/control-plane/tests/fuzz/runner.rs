@@ -116,8 +116,8 @@ fn change(input: &mut Vec<u8>, corpus: &Corpus, random: &mut Random) {
             input[at] = *random.pick(INTERESTING);
         }
         2 => {
-            let octets: Vec<u8> = (0..=random.below(4)).map(|_| random.next().to_le_bytes()[0]).collect();
-            insert(input, random.place(input), &octets);
+            let bytes: Vec<u8> = (0..=random.below(4)).map(|_| random.next().to_le_bytes()[0]).collect();
+            insert(input, random.place(input), &bytes);
         }
         3 if !corpus.words.is_empty() => {
             let (word, range) = (*random.pick(&corpus.words), random.range(input));
@@ -150,8 +150,8 @@ fn change(input: &mut Vec<u8>, corpus: &Corpus, random: &mut Random) {
     }
 }
 
-fn insert(input: &mut Vec<u8>, at: usize, octets: &[u8]) {
-    input.splice(at..at, octets.iter().copied());
+fn insert(input: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    input.splice(at..at, bytes.iter().copied());
 }
 
 #[test]

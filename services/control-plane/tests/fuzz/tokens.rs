@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use catrust_access::jwt::{KeySet, Tokens};
+use catrust_access::jwt::{JwkSet, Tokens};
 use catrust_control_plane::config::JwtConfig;
 use catrust_domain::{Sha256, Timestamp};
 use ring::rand::SystemRandom;
@@ -62,7 +62,7 @@ impl Issuer {
             ..JwtConfig::default()
         };
         let tokens = Tokens::new(config.rules());
-        tokens.replace(KeySet::parse(self.key_set().as_bytes()).unwrap(), NOW);
+        tokens.replace(JwkSet::parse(self.key_set().as_bytes()).unwrap(), NOW);
         tokens
     }
 }
@@ -151,7 +151,7 @@ fn key_sets() {
         "\"use\":\"enc\"",
     ];
     run(&Corpus::of(samples, words), |input| {
-        if let Err(problem) = KeySet::parse(input) {
+        if let Err(problem) = JwkSet::parse(input) {
             assert!(!problem.is_empty());
         }
     });

@@ -31,7 +31,7 @@ impl Rig {
         self
     }
 
-    fn fleets(&mut self) -> Vec<Fleet> {
+    fn fleets(&mut self) -> Vec<ReplicaFleet> {
         let now = self.now;
         self.replicas.iter_mut().map(|(peers, wired)| peers.fleet(now, *wired)).collect()
     }
@@ -57,7 +57,7 @@ fn who_hears_the_others_gives_the_whole_limit_and_who_is_cut_off_a_part() {
         replica.1 = true;
     }
     assert_eq!(rig.rounds(3).shares(), [(1, 1); 3]);
-    assert_eq!(rig.fleets()[0], Fleet { share: Share::WHOLE, replicas: 3, heard: 3 });
+    assert_eq!(rig.fleets()[0], ReplicaFleet { share: Share::WHOLE, replicas: 3, heard: 3 });
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_nats_that_hangs_is_noticed_by_the_missing_echo() {
     let now = Duration::from_secs(9);
     let message = peers.next_message(now);
     assert_eq!(peers.fleet(now, true).share, Share { part: 1, of: 3 }, "nothing has come back yet");
-    assert_eq!(peers.hear(&message, now), Worth::Own);
+    assert_eq!(peers.hear(&message, now), Reception::Own);
     assert_eq!(peers.fleet(now, true).heard, 1);
     assert_eq!(peers.fleet(now + FRESH, true).share, Share { part: 1, of: 3 }, "1 of 3 is less than half");
     let mut pair = Rig::new(2, 2);
@@ -81,9 +81,9 @@ fn a_dead_replica_is_forgotten_while_nats_works_and_only_then() {
     rig.rounds(3);
     rig.replicas.truncate(2);
     rig.rounds(30);
-    assert_eq!(rig.fleets()[0], Fleet { share: Share::WHOLE, replicas: 3, heard: 2 });
+    assert_eq!(rig.fleets()[0], ReplicaFleet { share: Share::WHOLE, replicas: 3, heard: 2 });
     rig.rounds(200);
-    assert_eq!(rig.fleets()[0], Fleet { share: Share::WHOLE, replicas: 2, heard: 2 });
+    assert_eq!(rig.fleets()[0], ReplicaFleet { share: Share::WHOLE, replicas: 2, heard: 2 });
     // The floor holds.
     let mut rig = Rig::new(2, 5);
     assert_eq!(rig.rounds(300).shares(), [(2, 5); 2]);
@@ -104,11 +104,11 @@ fn who_leaves_is_forgotten_at_once() {
     let now = rig.now;
     let last = Spending { leaving: true, ..rig.replicas[1].0.next_message(now) };
     let survivor = &mut rig.replicas[0].0;
-    assert_eq!(survivor.hear(&last, now), Worth::Counts);
+    assert_eq!(survivor.hear(&last, now), Reception::Counts);
     assert_eq!(survivor.fleet(now, true).replicas, 1);
-    assert_eq!(survivor.hear(&last, now), Worth::Repeated);
+    assert_eq!(survivor.hear(&last, now), Reception::Repeated);
     let after = Spending { sequence: last.sequence + 1, leaving: false, ..last };
-    assert_eq!(survivor.hear(&after, now), Worth::Repeated, "nothing follows a last word");
+    assert_eq!(survivor.hear(&after, now), Reception::Repeated, "nothing follows a last word");
 }
 
 #[test]
@@ -118,18 +118,18 @@ fn what_was_recorded_is_worth_nothing_to_anybody() {
     let recorded = rig.replicas[1].0.next_message(rig.now);
     let now = rig.now;
     let first = &mut rig.replicas[0].0;
-    assert_eq!(first.hear(&recorded, now), Worth::Counts);
-    assert_eq!(first.hear(&recorded, now), Worth::Repeated);
+    assert_eq!(first.hear(&recorded, now), Reception::Counts);
+    assert_eq!(first.hear(&recorded, now), Reception::Repeated);
     // The sender is gone and forgotten; then the listener has been started again.
     rig.replicas.truncate(1);
     rig.rounds(300);
     let now = rig.now;
     let first = &mut rig.replicas[0].0;
-    assert_eq!(first.hear(&recorded, now), Worth::Unanswering);
+    assert_eq!(first.hear(&recorded, now), Reception::Unanswering);
     assert_eq!(first.fleet(now, true).replicas, 1);
     let mut again = Peers::new(77, 1);
     again.next_message(now);
-    assert_eq!(again.hear(&recorded, now), Worth::Unanswering);
+    assert_eq!(again.hear(&recorded, now), Reception::Unanswering);
     assert_eq!(again.fleet(now, true).replicas, 1);
 }
 
@@ -140,7 +140,7 @@ fn what_comes_late_does_not_count() {
     let late = rig.replicas[1].0.next_message(rig.now);
     let now = rig.now + FRESH + ROUND;
     let first = &mut rig.replicas[0].0;
-    assert_eq!(first.hear(&late, now), Worth::Unanswering);
+    assert_eq!(first.hear(&late, now), Reception::Unanswering);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_flood_of_names_is_bounded_and_soon_forgotten() {
     let now = Duration::from_secs(5);
     let said = |from: u64| Spending { from, sequence: 1, ..Spending::default() };
     let worths: Vec<_> = (10..1_000).map(|from| peers.hear(&said(from), now)).collect();
-    assert_eq!(worths.iter().filter(|worth| **worth == Worth::Unanswering).count(), MOST_PEERS);
+    assert_eq!(worths.iter().filter(|worth| **worth == Reception::Unanswering).count(), MOST_PEERS);
     assert_eq!(peers.fleet(now, true).replicas, 1);
     peers.fleet(now + 3 * FRESH, true);
     assert!(peers.peers.is_empty());

@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use catrust_access::Action;
 
 /// Which event.
-enum Wanted {
+enum EventSelector {
     At(u64),
     Named(Uuid),
 }
@@ -28,10 +28,10 @@ pub(super) async fn handle(
 
     api.admit(call, &id, Action::ListCaCertificateEvents).await?;
     let found = match wanted {
-        Wanted::At(position) => api.store.read(position - 1, 1).await?.pop(),
-        Wanted::Named(event_id) => api.store.find_event(event_id).await?,
+        EventSelector::At(position) => api.store.read(position - 1, 1).await?.pop(),
+        EventSelector::Named(event_id) => api.store.find_event(event_id).await?,
     };
-    // That another instance has it is nobody's business here.
+    // Must not tell that the event exists in another instance.
     let event = found.filter(|event| event.instance_id == id).ok_or(ApiError::EventNotFound)?;
     let proof = api.evidence.prove(event.clone()).await;
     let proof = proof.map_err(|error| ApiError::Internal(format!("no proof could be made: {error:#}")))?;
@@ -44,15 +44,15 @@ pub(super) async fn handle(
     })
 }
 
-fn wanted(fields: &mut Fields, event: Option<&Event>) -> Option<Wanted> {
+fn wanted(fields: &mut Fields, event: Option<&Event>) -> Option<EventSelector> {
     match event {
         None => fields.complain("event", "is required: a position or an event_id"),
         Some(Event::Position(position)) if *position > 0 && i64::try_from(*position).is_ok() => {
-            return Some(Wanted::At(*position));
+            return Some(EventSelector::At(*position));
         }
         Some(Event::Position(_)) => fields.complain("position", "must be 1 or more, as events have it"),
         Some(Event::EventId(text)) => match Uuid::try_parse(text) {
-            Ok(id) if text.len() == 36 => return Some(Wanted::Named(id)),
+            Ok(id) if text.len() == 36 => return Some(EventSelector::Named(id)),
             _ => fields.complain("event_id", "is not a UUID like 020f6a43-19e6-4b6e-b846-44eb31df0000"),
         },
     }

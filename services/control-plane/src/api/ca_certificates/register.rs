@@ -25,7 +25,7 @@ pub(super) async fn handle(
     let proven = prove_possession(&request.ca_content, &request.verification_content, api.now())?;
 
     let policy_version = api.admit(call, &id, Action::RegisterCa).await?;
-    // Codes have one shape; any other text was never one, and need not reach the store.
+    // A text of another shape was never given out as a code: the store need not be asked.
     if !is_register_code(&proven.register_code) {
         return Err(Rejection::RegisterCodeUnknown.into());
     }

@@ -14,7 +14,7 @@ use crate::api::standing::Standing;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::{ApiError, to_status};
 use crate::fleet::view::Changes;
-use crate::per_user::Share;
+use crate::per_user::UserShare;
 use catrust_access::Action;
 
 /// The messages of one stream.
@@ -31,7 +31,7 @@ pub(super) async fn handle(
     api.admit(call, &id, Action::GetPropagation).await?;
     let revision = super::revision(api, &id, request.revision).await?;
     let share = api.take_stream(call)?;
-    let follower = Follower {
+    let follower = PropagationWatcher {
         changes: api.fleet.changes(&id),
         standing: Standing::new(api, call, &id, Action::GetPropagation),
         api: Arc::clone(api),
@@ -43,7 +43,7 @@ pub(super) async fn handle(
         ended: false,
         _share: share,
     };
-    // Runs as far as its reader reads: who is slow skips states, and holds none up.
+    // Computes a state only when the reader takes one: a slow reader skips states, and delays nobody.
     let messages = stream::unfold(follower, |mut follower| async move {
         let message = follower.next().await?;
         Some((message, follower))
@@ -51,7 +51,7 @@ pub(super) async fn handle(
     Ok(messages.boxed())
 }
 
-struct Follower {
+struct PropagationWatcher {
     api: Arc<Api>,
     id: InstanceId,
     revision: u64,
@@ -63,10 +63,10 @@ struct Follower {
     last: Option<Propagation>,
     ended: bool,
     /// Of the streams that its user may have open.
-    _share: Share,
+    _share: UserShare,
 }
 
-impl Follower {
+impl PropagationWatcher {
     /// The next message; `None` at the end.
     async fn next(&mut self) -> Option<Result<v1::WatchPropagationResponse, Status>> {
         if self.ended {

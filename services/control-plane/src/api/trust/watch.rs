@@ -29,7 +29,7 @@ use super::signed_bundle;
 use crate::api::standing::Standing;
 use crate::api::{Api, Call, Fields};
 use crate::error::{ApiError, to_status};
-use crate::per_user::Share;
+use crate::per_user::UserShare;
 use catrust_access::Action;
 
 /// Messages between the watcher and the connection.
@@ -84,7 +84,7 @@ struct Watcher {
     /// Last revision that the reader has been sent.
     applied: Option<u64>,
     /// Of the streams that its user may have open.
-    _share: Share,
+    _share: UserShare,
 }
 
 impl Watcher {

@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::certificates::{Ca, Leaf};
 use crate::deployment::{Deployment, OWNER, Replica};
-use crate::eventually::eventually;
+use crate::mosquitto;
 use crate::nats::Role;
 use crate::process::{Launcher, Output, Process};
 use crate::program::{built, free_port, repository};
@@ -119,16 +119,13 @@ impl Broker {
             .replace("/etc/mosquitto/certs/server.key", &path("server.key"));
         std::fs::write(path("mosquitto.conf"), format!("{text}\nuser root\n"))?;
         std::fs::copy(repository().join("deploy/mosquitto/catrust.acl"), path("catrust.acl"))?;
-        let program =
-            ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"].into_iter().find(|p| Path::new(p).exists());
-        let mut launcher = Launcher::new("mosquitto", program.unwrap_or("mosquitto"), "KILL");
-        launcher.command().args(["-c", &path("mosquitto.conf")]);
-        let mosquitto = launcher.start()?;
+        let mosquitto = mosquitto::launcher(path("mosquitto.conf").as_ref()).start()?;
         // An agent that comes first says that nothing is enforced, and is right.
-        eventually(READY, "Mosquitto listens for its agent", async || {
-            UnixStream::connect(path("control.sock")).await.map(drop)
-        })
-        .await?;
+        mosquitto
+            .ready(READY, "Mosquitto listens for its agent", async || {
+                UnixStream::connect(path("control.sock")).await.map(drop)
+            })
+            .await?;
         let mut launcher = agent(deployment, replica, instance, "mosquitto", files.path())?;
         launcher.command().args(["--broker-id", "mosquitto-1", "--control-socket", &path("control.sock")]);
         let driver = launcher.start()?;
@@ -175,8 +172,7 @@ fn agent(
     kind: &str,
     files: &Path,
 ) -> anyhow::Result<Launcher> {
-    let program = built("catrust-agent")?;
-    let mut launcher = Launcher::new(&format!("catrust-agent {kind}"), &program.to_string_lossy(), "KILL");
+    let mut launcher = Launcher::new(&format!("catrust-agent {kind}"), built("catrust-agent")?);
     let command = launcher.command();
     command.args([kind, "--server", replica.server.address(), "--instance", instance]);
     match &deployment.root_key {
@@ -199,13 +195,12 @@ fn agent(
 }
 
 async fn listening(process: &Process) -> anyhow::Result<String> {
-    eventually(READY, "the agent listens", async || {
-        let lines = process.output().lines();
-        let line =
-            lines.iter().find_map(|line| line.split_once("listening on ").map(|(_, rest)| rest.to_owned()));
-        line.ok_or_else(|| process.output().text())
-    })
-    .await
+    let listening = |line: &String| line.split_once("listening on ").map(|(_, address)| address.to_owned());
+    process
+        .ready(READY, "the agent listens", async || {
+            process.output().lines().iter().find_map(listening).ok_or("no address yet")
+        })
+        .await
 }
 
 /// A broker that takes every CONNECT and keeps quiet: what is measured is the gate.

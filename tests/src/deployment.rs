@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
 use crate::certificates::unique;
@@ -335,6 +336,14 @@ impl Deployment {
         let config = config.to_string_lossy().into_owned();
         let url = self.postgres.url_of(role);
         run_server(&[arguments, &["--config", &config]].concat(), &[("CATRUST_DATABASE__URL", &url)]).await
+    }
+
+    /// A connection for looking at the database, as its owner.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn database(&self) -> anyhow::Result<PgConnection> {
+        Ok(PgConnection::connect(&self.postgres.url()).await?)
     }
 
     /// The wire.

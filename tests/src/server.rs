@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::client::Caller;
-use crate::eventually::eventually;
 use crate::process::{Launcher, Output, Process, Signal};
 use crate::program::{Finished, built, finish};
 
@@ -62,17 +61,12 @@ impl Server {
     /// When it ends before, or says nothing in time; the error has its output.
     pub async fn start(launcher: Launcher) -> anyhow::Result<Self> {
         let process = launcher.start()?;
-        let address = eventually(READY, "the server accepts calls", async || {
-            if let Some(address) = printed_address(process.output()) {
-                return Ok(Ok(address));
-            }
-            match process.exit_status() {
-                Some(status) => Ok(Err(format!("it ended with {status}:\n{}", process.output().text()))),
-                None => Err(format!("it has said:\n{}", process.output().text())),
-            }
-        })
-        .await?;
-        let address = address.map_err(anyhow::Error::msg).context("the server did not come up")?;
+        let address = process
+            .ready(READY, "the server accepts calls", async || {
+                printed_address(process.output()).ok_or("no address yet")
+            })
+            .await
+            .context("the server did not come up")?;
         Ok(Self { process, address })
     }
 
@@ -150,8 +144,7 @@ fn printed_address(output: &Output) -> Option<String> {
 /// # Errors
 /// When it is not built.
 pub fn launcher(name: &str) -> anyhow::Result<Launcher> {
-    let program = built("catrust-server")?;
-    Ok(Launcher::new(name, &program.to_string_lossy(), "KILL"))
+    Ok(Launcher::new(name, built("catrust-server")?))
 }
 
 /// Runs a command of `catrust-server` that ends by itself.

@@ -216,7 +216,7 @@ async fn a_full_disk_is_told_and_loses_nothing() -> anyhow::Result<()> {
         server.caller(None)?.health.check(tonic_health::pb::HealthCheckRequest::default()).await?;
     }
     let program = built("catrust-server")?;
-    let mut launcher = Launcher::new("catrust-server dev (small files)", "prlimit", "KILL");
+    let mut launcher = Launcher::new("catrust-server dev (small files)", "prlimit");
     let command = launcher.command();
     // A signal at the limit would end the process; a refused write is what a full
     // disk gives.

@@ -6,17 +6,18 @@ use catrust_tests::eventually::eventually;
 use catrust_tests::nats::{Nats, Version};
 use catrust_tests::postgres::{Durability, Postgres};
 use catrust_tests::process::{Launcher, Signal};
-use sqlx::{Connection as _, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_postgres_keeps_what_was_committed() -> anyhow::Result<()> {
     let mut postgres = Postgres::start(Durability::Full).await?;
-    let mut connection = postgres.connect().await?;
+    let mut connection = PgConnection::connect(&postgres.url()).await?;
     sqlx::raw_sql("CREATE TABLE t (n int); INSERT INTO t VALUES (7)").execute(&mut connection).await?;
     postgres.kill();
     assert!(connection.ping().await.is_err(), "the backends are killed, too");
     postgres.restart().await?;
-    let row = sqlx::query("SELECT n FROM t").fetch_one(&mut postgres.connect().await?).await?;
+    let row =
+        sqlx::query("SELECT n FROM t").fetch_one(&mut PgConnection::connect(&postgres.url()).await?).await?;
     assert_eq!(row.try_get::<i32, _>("n")?, 7);
     Ok(())
 }
@@ -24,12 +25,12 @@ async fn a_killed_postgres_keeps_what_was_committed() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_postgres_answers_nobody_until_it_goes_on() -> anyhow::Result<()> {
     let postgres = Postgres::start(Durability::Relaxed).await?;
-    let mut connection = postgres.connect().await?;
+    let mut connection = PgConnection::connect(&postgres.url()).await?;
     postgres.pause();
     let silent = tokio::time::timeout(Duration::from_millis(500), connection.ping()).await;
     assert!(silent.is_err());
     postgres.resume();
-    tokio::time::timeout(Duration::from_secs(10), postgres.connect()).await??;
+    tokio::time::timeout(Duration::from_secs(10), PgConnection::connect(&postgres.url())).await??;
     Ok(())
 }
 
@@ -55,7 +56,7 @@ async fn nats_keeps_its_port_and_forgets_when_wiped() -> anyhow::Result<()> {
 /// A child of a child: when the one between is killed with -9, so is the last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn children_end_with_their_parent() -> anyhow::Result<()> {
-    let mut launcher = Launcher::new("parent", "sh", "KILL");
+    let mut launcher = Launcher::new("parent", "sh");
     launcher.command().args(["-c", "setpriv --pdeathsig KILL -- sleep 600 & echo child $!; wait"]);
     let parent = launcher.start()?;
     let child = eventually(Duration::from_secs(10), "the child is started", async || {

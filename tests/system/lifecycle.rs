@@ -147,7 +147,7 @@ async fn migrations_may_run_again_and_at_once() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_or_older_database_is_refused_by_a_message_that_names_the_cure() -> anyhow::Result<()> {
     let deployment = unmigrated().await?;
-    let mut owner = deployment.postgres.connect().await?;
+    let mut owner = deployment.database().await?;
     sqlx::raw_sql("CREATE ROLE catrust_app LOGIN").execute(&mut owner).await?;
     assert!(refuses_to_serve(&deployment).await?.contains("catrust-server migrate"));
 
@@ -178,7 +178,7 @@ async fn a_database_with_data_survives_its_migration() -> anyhow::Result<()> {
         (instance.id.clone(), ca.sn, instance.bundle().await?)
     };
     // Back to the schema of the version before, with the data in place.
-    let mut owner = deployment.postgres.connect().await?;
+    let mut owner = deployment.database().await?;
     let back = "DROP TABLE broker_receipts; DROP TABLE tree_nodes; DROP TABLE refusals; DROP INDEX events_by_serial_number; DROP INDEX replies_by_age; DROP INDEX instances_by_owner; \
                 DROP TYPE new_event, instance_change, ca_certificate_change, new_reply; \
                 ALTER TABLE log_identity DROP COLUMN read_model_generation; \
@@ -206,7 +206,7 @@ async fn verify_finds_a_changed_row_and_a_changed_read_model() -> anyhow::Result
     instance.inactivate(&ca.sn).await?;
     deployment.command(&["verify"]).await?.success()?;
 
-    let mut owner = deployment.postgres.connect().await?;
+    let mut owner = deployment.database().await?;
     let refused = sqlx::query("UPDATE events SET actor = 'somebody else'").execute(&mut owner).await;
     assert!(refused.is_err(), "the trigger holds for the owner, too");
     let refused = sqlx::query("DELETE FROM events").execute(&mut owner).await;

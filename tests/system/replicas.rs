@@ -131,8 +131,7 @@ impl StreamWatch {
             }
             Ok(seen)
         });
-        let looked =
-            tokio::spawn(look(deployment.nats().url(), deployment.postgres.connect().await?, stop.clone()));
+        let looked = tokio::spawn(look(deployment.nats().url(), deployment.database().await?, stop.clone()));
         Ok(Self { stop, task, looked })
     }
 
@@ -201,7 +200,7 @@ async fn no_acknowledged_change_is_lost_when_a_replica_is_killed_under_load() ->
     assert!(failovers as usize >= CALLERS / 4, "the kill was not noticed: {failovers} failovers");
 
     // Every acknowledged change is in the log, once, under its request id.
-    let mut log = deployment.postgres.connect().await?;
+    let mut log = deployment.database().await?;
     let rows =
         sqlx::query("SELECT position, request_id FROM events ORDER BY position").fetch_all(&mut log).await?;
     let mut in_log = BTreeMap::new();

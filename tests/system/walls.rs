@@ -34,7 +34,7 @@ const CLOCK: &[&str] = &["chrono/now", "chrono/clock", "chrono-tz", "time"];
 const RANDOMNESS: &[&str] = &["rand", "rand_core", "getrandom", "uuid/v4", "uuid/v7"];
 const CONTRACT: &[&str] = &["prost*", "pbjson*"];
 
-/// Every member of the workspace, the tests aside.
+/// Every member of the workspace, the system tests aside.
 const WALLS: &[Wall] = &[
     Wall { room: "catrust-proto", rooms: &[], not: &[RUNTIME, NETWORK, DATABASE, CLOCK, RANDOMNESS] },
     Wall {
@@ -122,6 +122,12 @@ const WALLS: &[Wall] = &[
         room: "catrust-cli",
         rooms: &["catrust-domain", "catrust-evidence", "catrust-policy", "catrust-proto", "catrust-signing"],
         not: &[DATABASE, &["async-nats"]],
+    },
+    // A leaf, so that the tests of every room may use it.
+    Wall {
+        room: "catrust-test-harness",
+        rooms: &[],
+        not: &[DATABASE, CONTRACT, &["tonic*", "hyper*", "rustls", "async-nats"]],
     },
 ];
 
@@ -253,7 +259,10 @@ fn the_tests_know_the_contract_and_no_inside() -> anyhow::Result<()> {
     let metadata = metadata()?;
     let tests = metadata.packages.iter().find(|package| package.name.as_str() == "catrust-tests");
     let own = tests.context("no tests")?.dependencies.iter().filter(|d| d.name.starts_with("catrust-"));
-    assert_eq!(own.map(|dependency| dependency.name.as_str()).collect::<Vec<_>>(), ["catrust-proto"]);
+    assert_eq!(
+        own.map(|dependency| dependency.name.as_str()).collect::<Vec<_>>(),
+        ["catrust-proto", "catrust-test-harness"]
+    );
     Ok(())
 }
 

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catrust_domain::Timestamp;
-use tokio::time::{Instant, sleep};
 
 pub use crate::faults::CommitStep;
 use crate::{Clock, EventStore};
@@ -96,20 +95,8 @@ impl Default for TestClock {
     }
 }
 
-/// Waits until `condition` gives a value; panics with `what` after 10 s.
-pub async fn eventually<T, C>(what: &str, mut condition: impl FnMut() -> C) -> T
-where
-    C: Future<Output = Option<T>>,
-{
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(value) = condition().await {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "still not after 10 s: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
+/// How long a promise may take to come true.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes a test of every promise for a fixture.
 #[macro_export]

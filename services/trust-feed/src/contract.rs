@@ -3,7 +3,6 @@
 //! it too.
 
 mod certificate;
-mod nats_server;
 mod sample_log;
 
 use std::collections::HashSet;
@@ -20,7 +19,6 @@ use crate::feed::{FeedError, FeedItem, FeedStream, TailMessage, TrustFeed};
 use crate::message::{self, FeedBody, FeedMessage, TrustPoint};
 use crate::signing::SigningKey;
 
-pub use nats_server::NatsServer;
 pub use sample_log::SampleLog;
 
 /// How long a promise may take to come true.
@@ -34,6 +32,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn key() -> SigningKey {
     let pem = SigningKey::generate_pem().expect("the system gives randomness");
     SigningKey::from_pem(&pem).expect("a new key can be read")
+}
+
+/// Asks NATS or a service on it, as a client of its own; gives the answer.
+///
+/// # Panics
+/// Where there is no answer.
+pub async fn ask_nats(url: &str, subject: &str, payload: &str) -> Vec<u8> {
+    let client = async_nats::connect(url).await.expect("a connection");
+    let answer = client
+        .request(subject.to_owned(), payload.to_owned().into())
+        .await
+        .unwrap_or_else(|error| panic!("no answer on {subject}: {error}"));
+    answer.payload.to_vec()
 }
 
 /// Makes one test of each promise. `$make` is a future of an empty feed, and of

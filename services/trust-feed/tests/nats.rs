@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use catrust_trust_feed::contract::{NatsServer, SampleLog, key};
+use catrust_test_harness::eventually::eventually;
+use catrust_test_harness::nats::NatsServer;
+use catrust_trust_feed::contract::{SampleLog, key};
 use catrust_trust_feed::{FeedError, NatsFeed, NatsSettings, TrustFeed, feed_contract};
 
 async fn feed_on(server: &NatsServer) -> NatsFeed {
@@ -16,20 +18,15 @@ async fn feed_on(server: &NatsServer) -> NatsFeed {
 
 /// Waits until the feed answers.
 async fn until_available(feed: &NatsFeed) {
-    let mut last = String::new();
-    for _ in 0..2_000 {
-        match feed.tail().await {
-            Ok(_) => return,
-            Err(FeedError::Unavailable(error)) => last = error.to_string(),
-            Err(error) => panic!("{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("the feed is still away: {last}");
+    let tail = eventually(Duration::from_secs(20), "the feed answers", async || match feed.tail().await {
+        Err(FeedError::Unavailable(error)) => Err(error),
+        answer => Ok(answer),
+    });
+    tail.await.expect("the feed answers").expect("a tail");
 }
 
 feed_contract!(async {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let feed = feed_on(&server).await;
     (Arc::new(feed) as Arc<dyn TrustFeed>, server)
 });
@@ -40,7 +37,7 @@ async fn bare(server: &NatsServer) -> jetstream::Context {
 
 #[tokio::test]
 async fn every_kept_message_is_at_the_sequence_of_its_position() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let feed = feed_on(&server).await;
     let mut log = SampleLog::new();
     log.grow(500);
@@ -60,7 +57,7 @@ async fn every_kept_message_is_at_the_sequence_of_its_position() {
 
 #[tokio::test]
 async fn the_stream_cannot_be_purged_and_its_messages_cannot_be_deleted() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let feed = feed_on(&server).await;
     let mut log = SampleLog::new();
     log.grow(10);
@@ -73,7 +70,7 @@ async fn the_stream_cannot_be_purged_and_its_messages_cannot_be_deleted() {
 
 #[tokio::test]
 async fn a_stream_of_the_same_name_that_is_somebody_elses_is_left_alone() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let context = bare(&server).await;
     let theirs = jetstream::stream::Config {
         name: "CATRUST".to_owned(),
@@ -98,7 +95,7 @@ async fn a_stream_of_the_same_name_that_is_somebody_elses_is_left_alone() {
 
 #[tokio::test]
 async fn settings_that_somebody_changed_are_mended() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let context = bare(&server).await;
     let loose = jetstream::stream::Config {
         name: "CATRUST".to_owned(),
@@ -121,7 +118,7 @@ async fn settings_that_somebody_changed_are_mended() {
 
 #[tokio::test]
 async fn a_stream_that_cannot_be_mended_is_told_with_what_to_do() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let context = bare(&server).await;
     let other = jetstream::stream::Config {
         name: "OTHER".to_owned(),
@@ -142,7 +139,9 @@ async fn a_stream_that_cannot_be_mended_is_told_with_what_to_do() {
 
 #[tokio::test]
 async fn a_server_without_jetstream_is_told() {
-    let server = NatsServer::start_without_jetstream();
+    let mut server = NatsServer::prepare().unwrap();
+    server.arguments.clear();
+    server.restart().await.unwrap();
     let feed = NatsFeed::connect(&NatsSettings::new(server.url())).await.unwrap();
     let mut last = String::new();
     for _ in 0..500 {
@@ -160,14 +159,14 @@ async fn a_server_without_jetstream_is_told() {
 
 #[tokio::test]
 async fn a_server_that_comes_late_is_reached() {
-    let mut server = NatsServer::prepared(&[]);
+    let mut server = NatsServer::prepare().unwrap();
     let feed = NatsFeed::connect(&NatsSettings::new(server.url())).await.unwrap();
     assert!(matches!(feed.tail().await, Err(FeedError::Unavailable(_))));
     let mut log = SampleLog::new();
     log.grow(10);
     let messages = log.messages(&key());
     assert!(matches!(feed.publish(&messages).await, Err(FeedError::Unavailable(_))));
-    server.restart();
+    server.restart().await.unwrap();
     until_available(&feed).await;
     feed.publish(&messages).await.unwrap();
     assert_eq!(feed.tail().await.unwrap().sequence, 10);
@@ -176,7 +175,7 @@ async fn a_server_that_comes_late_is_reached() {
 /// A second publisher's messages, and a server that dies under a window of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_cut_off_by_a_crash_is_finished_after_it() {
-    let mut server = NatsServer::start();
+    let mut server = NatsServer::start().await.unwrap();
     let feed = feed_on(&server).await;
     let mut log = SampleLog::new();
     log.grow(20_000);
@@ -192,7 +191,7 @@ async fn a_window_cut_off_by_a_crash_is_finished_after_it() {
     server.kill();
     let cut = publishing.await.unwrap();
     assert!(matches!(cut, Err(FeedError::Unavailable(_))), "{cut:?}");
-    server.restart();
+    server.restart().await.unwrap();
     until_available(&feed).await;
     let stored = usize::try_from(feed.tail().await.unwrap().sequence).unwrap();
     assert!((1..20_000).contains(&stored), "{stored}");
@@ -203,7 +202,7 @@ async fn a_window_cut_off_by_a_crash_is_finished_after_it() {
 
 #[tokio::test]
 async fn a_user_with_a_password_file_is_let_in_and_others_are_not() {
-    let server = NatsServer::start_with(&["--user", "catrust", "--pass", "hunter2"]);
+    let server = NatsServer::start_with(&["--user", "catrust", "--pass", "hunter2"]).await.unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
     std::fs::write(&file, "hunter2\n").unwrap();
@@ -224,7 +223,7 @@ async fn a_user_with_a_password_file_is_let_in_and_others_are_not() {
 #[tokio::test]
 async fn what_a_server_says_of_spending_comes_to_all_of_them_and_to_itself() {
     use futures::StreamExt as _;
-    let mut server = NatsServer::start();
+    let mut server = NatsServer::start().await.unwrap();
     let (one, two) = (feed_on(&server).await, feed_on(&server).await);
     let (sender, mut own) = one.spending().await.unwrap();
     let (_, mut other) = two.spending().await.unwrap();

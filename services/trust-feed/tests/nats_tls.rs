@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use catrust_trust_feed::contract::NatsServer;
+use catrust_test_harness::eventually::eventually;
+use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed as _};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -43,7 +44,7 @@ impl Pki {
     }
 
     /// A server with the certificate, its configuration extended by `more`.
-    fn serve(&self, more: &str) -> NatsServer {
+    async fn serve(&self, more: &str) -> NatsServer {
         let path = |name| self.file(name).display().to_string();
         let text = format!(
             "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: {} }}\n{more}",
@@ -53,7 +54,7 @@ impl Pki {
             more.contains("# verify"),
         );
         fs::write(self.file("nats.conf"), text).expect("written");
-        NatsServer::start_with(&["-c", &path("nats.conf")])
+        NatsServer::start_with(&["-c", &path("nats.conf")]).await.expect("NATS starts")
     }
 
     fn trusting(&self, server: &NatsServer) -> NatsSettings {
@@ -73,33 +74,27 @@ async fn is_refused(settings: &NatsSettings) -> bool {
 
 async fn answers_within(patience: Duration, settings: &NatsSettings) -> Result<(), String> {
     let feed = NatsFeed::connect(settings).await.map_err(|error| error.to_string())?;
-    let started = tokio::time::Instant::now();
-    loop {
-        match feed.tail().await {
-            Ok(_) => return Ok(()),
-            Err(error) if started.elapsed() > patience => return Err(error.to_string()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
+    let answer = eventually(patience, "the feed answers", async || feed.tail().await).await;
+    answer.map(drop).map_err(|error| error.to_string())
 }
 
 #[tokio::test]
 async fn a_server_is_believed_for_its_ca_and_its_name_alone() {
     let (right, wrong, misnamed) =
         (Pki::for_host("127.0.0.1"), Pki::for_host("127.0.0.1"), Pki::for_host("nats.example.org"));
-    let server = right.serve("");
+    let server = right.serve("").await;
     assert_eq!(answers(&right.trusting(&server)).await, Ok(()));
     assert!(is_refused(&wrong.trusting(&server)).await, "another CA");
     let no_ca = NatsSettings::new(server.url());
     assert!(is_refused(&no_ca).await, "the CAs of the system do not know it");
-    let elsewhere = misnamed.serve("");
+    let elsewhere = misnamed.serve("").await;
     assert!(is_refused(&misnamed.trusting(&elsewhere)).await, "another host's certificate");
 }
 
 #[tokio::test]
 async fn nothing_is_said_to_a_server_without_tls_where_tls_is_asked_for() {
     let pki = Pki::for_host("127.0.0.1");
-    let plain = NatsServer::start();
+    let plain = NatsServer::start().await.unwrap();
     assert_eq!(answers(&NatsSettings::new(plain.url())).await, Ok(()));
     assert!(is_refused(&pki.trusting(&plain)).await, "a CA is given");
     let by_scheme = NatsSettings::new(plain.url().replace("nats://", "tls://"));
@@ -109,7 +104,7 @@ async fn nothing_is_said_to_a_server_without_tls_where_tls_is_asked_for() {
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_one_is_asked_for() {
     let (pki, stranger) = (Pki::for_host("127.0.0.1"), Pki::for_host("127.0.0.1"));
-    let server = pki.serve("# verify");
+    let server = pki.serve("# verify").await;
     assert!(is_refused(&pki.trusting(&server)).await, "none");
     let with = |owner: &Pki| NatsSettings {
         tls_certificate_file: Some(owner.file("client.pem")),
@@ -123,7 +118,8 @@ async fn a_client_certificate_is_shown_where_one_is_asked_for() {
 #[tokio::test]
 async fn the_seed_of_an_nkey_lets_its_owner_in_and_nobody_else() {
     let (pki, user) = (Pki::for_host("127.0.0.1"), nkeys::KeyPair::new_user());
-    let server = pki.serve(&format!("authorization {{ users = [ {{ nkey: {} }} ] }}", user.public_key()));
+    let server =
+        pki.serve(&format!("authorization {{ users = [ {{ nkey: {} }} ] }}", user.public_key())).await;
     let with = |key: &nkeys::KeyPair| {
         let file = pki.file(&key.public_key());
         fs::write(&file, key.seed().unwrap()).unwrap();

@@ -176,7 +176,7 @@ async fn a_server_signs_nothing_that_contradicts_what_it_signed() -> anyhow::Res
     reaches(&file, last).await?;
     let id = instance.id.clone();
     drop(replica);
-    let mut owner = deployment.postgres.connect().await?;
+    let mut owner = deployment.database().await?;
     let cut = "SET session_replication_role = replica; DELETE FROM events WHERE position > 3";
     sqlx::raw_sql(cut).execute(&mut owner).await?;
     deployment.command(&["rebuild"]).await?.success()?;

@@ -60,7 +60,7 @@ impl Ledger {
     pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
         match self {
             Self::Postgres(deployment) => {
-                let mut connection = deployment.postgres.connect().await?;
+                let mut connection = deployment.database().await?;
                 let sql = format!("SET session_replication_role = replica; {sql}");
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
             }
@@ -84,7 +84,7 @@ impl Ledger {
             Self::Postgres(deployment) => {
                 let sql = "SELECT column_name::text, data_type::text FROM information_schema.columns \
                            WHERE table_name = 'events' AND table_schema = 'public' ORDER BY ordinal_position";
-                let mut connection = deployment.postgres.connect().await?;
+                let mut connection = deployment.database().await?;
                 let rows = sqlx::query(sql).fetch_all(&mut connection).await?;
                 rows.iter().map(|row| (row.get(0), row.get(1))).collect()
             }
@@ -120,7 +120,7 @@ impl Ledger {
     /// would: the documented rule, and not a line of catrust's.
     pub async fn chain_anew(&self, from: i64) -> anyhow::Result<()> {
         let Self::Postgres(deployment) = self else { anyhow::bail!("only for Postgres") };
-        let mut connection = deployment.postgres.connect().await?;
+        let mut connection = deployment.database().await?;
         sqlx::raw_sql("SET session_replication_role = replica").execute(&mut connection).await?;
         let columns = "position::text, event_id::text, stream_id, stream_version::text, instance_id, \
                        revision::text, encode(bundle_digest, 'hex'), sn, event_type, schema_version::text, \

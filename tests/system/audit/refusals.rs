@@ -168,7 +168,7 @@ async fn what_the_rate_limit_refuses_is_gathered() -> anyhow::Result<()> {
     assert!(over > 50, "{over}");
     replica.server.signal(Signal::TERM);
     replica.server.ended(PATIENCE).await?;
-    let mut connection = deployment.postgres.connect().await?;
+    let mut connection = deployment.database().await?;
     let rows = sqlx::query("SELECT attempts FROM refusals WHERE code = 'RateLimitExceeded'");
     let rows = rows.fetch_all(&mut connection).await?;
     let attempts: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();

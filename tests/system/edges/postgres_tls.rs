@@ -1,7 +1,7 @@
 //! TLS to Postgres: a server is believed for its CA and its name, and no other.
 
 use catrust_tests::certificates::Ca;
-use catrust_tests::postgres::Postgres;
+use catrust_tests::postgres::{Postgres, Tls};
 use catrust_tests::program::{Finished, repository};
 use catrust_tests::server::run_server;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
@@ -31,7 +31,8 @@ impl Site {
             std::fs::write(files.path().join(format!("{file}.pem")), leaf.pem)?;
             std::fs::write(files.path().join(format!("{file}.key")), leaf.key_pem)?;
         }
-        let site = Self { postgres: Postgres::start_with_tls(&server, &clients).await?, files };
+        let tls = Tls { certificate: &server.pem, key: &server.key_pem, client_ca: &clients.pem };
+        let site = Self { postgres: Postgres::start_with_tls(&tls).await?, files };
         let owner = site.postgres.url();
         site.run("migrate", &[("URL", &owner), ("ROOT_CA_FILE", &site.file("servers.pem"))])
             .await?

@@ -11,7 +11,7 @@ use catrust_tests::instance::TestInstance;
 use catrust_tests::nats::{Nats, Version};
 use catrust_tests::postgres::Postgres;
 use futures::StreamExt as _;
-use sqlx::Row as _;
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 /// One message as it came from the stream.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub async fn agrees_with_log(nats: &Nats, postgres: &Postgres) -> anyhow::Result
 
 /// As [`agrees_with_log`], with another bound for coming to the end.
 pub async fn agrees_within(nats: &Nats, postgres: &Postgres, within: Duration) -> anyhow::Result<u64> {
-    let mut connection = postgres.connect().await?;
+    let mut connection = PgConnection::connect(&postgres.url()).await?;
     let rows = sqlx::query("SELECT position, event_id, event_type FROM events ORDER BY position");
     let rows = rows.fetch_all(&mut connection).await?;
     let mut log = BTreeMap::new();

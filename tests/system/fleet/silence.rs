@@ -107,7 +107,7 @@ async fn silent_brokers_are_lost_and_then_forgotten_in_production() -> anyhow::R
     fall_silent(&instance).await?;
     losing_the_last_one_ends_a_wait(&instance).await?;
 
-    let mut connection = deployment.postgres.connect().await?;
+    let mut connection = deployment.database().await?;
     let hours = "UPDATE broker_receipts SET received_at = received_at - interval '3 hours' \
                  WHERE broker_id = 'silent'";
     sqlx::raw_sql(hours).execute(&mut connection).await?;

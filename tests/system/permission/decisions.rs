@@ -138,7 +138,7 @@ async fn each_event_has_the_version_of_the_policies_that_allowed_it() -> anyhow:
     let ca = instance.new_ca().await?;
     instance.inactivate(&ca.sn).await?;
     let in_force = version(&replica).await?;
-    let mut connection = deployment.postgres.connect().await?;
+    let mut connection = deployment.database().await?;
     let rows = sqlx::query("SELECT DISTINCT policy_version FROM events").fetch_all(&mut connection).await?;
     let versions: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(versions, [in_force]);

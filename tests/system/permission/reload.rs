@@ -110,7 +110,7 @@ async fn policies_change_under_load_without_one_wrong_answer() -> anyhow::Result
     let versions = BTreeSet::from_iter(versions?);
     assert_eq!(versions.len(), ROUNDS + 1);
 
-    let mut connection = deployment.postgres.connect().await?;
+    let mut connection = deployment.database().await?;
     let recorded =
         sqlx::query("SELECT DISTINCT policy_version FROM events").fetch_all(&mut connection).await?;
     let recorded: BTreeSet<String> = recorded.iter().map(|row| row.get(0)).collect();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use catrust_broker_agent::BrokerTrust;
 use catrust_broker_agent::gate::settings::GateSettings;
 use catrust_broker_agent::gate::{GateParts, Listener};
+use catrust_test_harness::eventually::eventually;
 use catrust_trust_feed::agent::{AgentTrust, Applied, Enforcer as _};
 use clap::Parser;
 use rustls::client::{ClientSessionMemoryCache, Resumption, Tls12Resumption};
@@ -46,15 +47,12 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Looks until `look` gives something that `wanted` accepts; tells the last look
 /// otherwise.
 pub async fn until<T: std::fmt::Debug>(what: &str, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
-    let end = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    eventually(PATIENCE, what, async || {
         let seen = look();
-        if wanted(&seen) {
-            return seen;
-        }
-        assert!(tokio::time::Instant::now() < end, "not within {PATIENCE:?}: {what}; last seen: {seen:?}");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+        if wanted(&seen) { Ok(seen) } else { Err(format!("{seen:?}")) }
+    })
+    .await
+    .unwrap()
 }
 
 #[derive(Parser)]

@@ -74,7 +74,7 @@ async fn inside_a_long_packet_nothing_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_publishes_the_last_will_only_when_it_was_asked_for() {
-    let (broker, a) = (Mosquitto::start(), Ca::new("A"));
+    let (broker, a) = (Mosquitto::start().await, Ca::new("A"));
     let gate = Gate::start(&broker.address, &[]).await;
     let client = gate.client(&a.device("a1"), &TLS13);
     let mut observer = Observer::connect(&broker);
@@ -103,7 +103,7 @@ async fn mosquitto_publishes_the_last_will_only_when_it_was_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_another_ca_takes_the_client_id_over() {
-    let (broker, a, b) = (Mosquitto::start(), Ca::new("A"), Ca::new("B"));
+    let (broker, a, b) = (Mosquitto::start().await, Ca::new("A"), Ca::new("B"));
     let gate = Gate::start(&broker.address, &[]).await;
     gate.apply(&trust(1, &[(&a, ACTIVE), (&b, ACTIVE)])).await;
     let (client_a, client_b) = (gate.client(&a.device("a"), &TLS13), gate.client(&b.device("b"), &TLS13));

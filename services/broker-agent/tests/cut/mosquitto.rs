@@ -1,49 +1,32 @@
 //! Debian's Mosquitto, private to one test, and as much MQTT as it takes to talk to it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
 
+use catrust_test_harness::directory::temporary;
+use catrust_test_harness::mosquitto::launcher;
+use catrust_test_harness::process::Process;
+use catrust_test_harness::program::free_port;
 use tempfile::TempDir;
 
 use crate::harness::PATIENCE;
 
-/// Killed when dropped, and by the kernel should the test die first.
+/// A broker without TLS that lets everybody in.
 pub struct Mosquitto {
     pub address: String,
-    process: Child,
+    _process: Process,
     _dir: TempDir,
 }
 
 impl Mosquitto {
-    pub fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    pub async fn start() -> Self {
+        let (dir, port) = (temporary("catrust-mosquitto-").unwrap(), free_port().unwrap());
         let config = dir.path().join("mosquitto.conf");
         std::fs::write(&config, format!("listener {port} 127.0.0.1\nallow_anonymous true\n")).unwrap();
-        let binary = std::env::var("MOSQUITTO_BIN").unwrap_or_else(|_| "/usr/sbin/mosquitto".to_owned());
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", &binary, "-c"])
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let started = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(started.elapsed() < PATIENCE, "mosquitto does not answer on port {port}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self { address: format!("127.0.0.1:{port}"), process, _dir: dir }
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        // Both fail only where it has ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let (process, address) = (launcher(&config).start().unwrap(), format!("127.0.0.1:{port}"));
+        let answer = async || tokio::net::TcpStream::connect(&address).await;
+        process.ready(PATIENCE, "Mosquitto answers", answer).await.unwrap();
+        Self { address, _process: process, _dir: dir }
     }
 }
 

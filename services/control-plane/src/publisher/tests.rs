@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use catrust_domain::{InstanceId, SerialNumber, Timestamp};
 use catrust_proto::v1::{Head, KeySet};
-use catrust_trust_feed::contract::{NatsServer, SampleLog};
+use catrust_test_harness::nats::NatsServer;
+use catrust_trust_feed::contract::{SampleLog, ask_nats};
 use catrust_trust_feed::{
     Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, TailMessage, TrustError, TrustKeys,
     TrustState, message,
@@ -43,7 +44,7 @@ async fn every_event_is_published_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_publishers_at_once_are_harmless() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(3_000);
     let key = shared_key();
     let replicas = [
@@ -66,7 +67,7 @@ async fn two_publishers_at_once_are_harmless() {
 /// and then the new one alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_changes_in_the_middle_of_the_stream_rebuilds_nothing() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(200);
     let (old, new) = (shared_key(), shared_key());
     let first = Replica::start(log.replica_that_ignores_the_lease(), feed_on(&server).await, &old);
@@ -89,7 +90,7 @@ async fn a_key_that_changes_in_the_middle_of_the_stream_rebuilds_nothing() {
 
 #[tokio::test]
 async fn a_standby_publishes_when_the_holder_does_not() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(10);
     let key = shared_key();
     let _held = log.replica().try_lease_publisher().await.unwrap().expect("the lease is free");
@@ -103,7 +104,7 @@ async fn a_standby_publishes_when_the_holder_does_not() {
 
 #[tokio::test]
 async fn a_standby_follows_the_lease() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(10);
     let key = shared_key();
     let first = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -120,7 +121,7 @@ async fn a_standby_follows_the_lease() {
 
 #[tokio::test]
 async fn nats_that_was_killed_is_brought_up_to_date() {
-    let mut server = NatsServer::start();
+    let mut server = NatsServer::start().await.unwrap();
     let log = grown(50);
     let key = shared_key();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -131,7 +132,7 @@ async fn nats_that_was_killed_is_brought_up_to_date() {
     }
     let status = replica.until("the loss is told", |status| !status.feed_available).await;
     assert!(status.last_error.is_some(), "{status:?}");
-    server.restart();
+    server.restart().await.unwrap();
     let status = replica.until_published(2_050).await;
     assert_eq!((status.last_error, status.rebuilds), (None, 0));
     assert_feed_is_the_log(&server, &log, &key).await;
@@ -139,7 +140,7 @@ async fn nats_that_was_killed_is_brought_up_to_date() {
 
 #[tokio::test]
 async fn a_deleted_stream_is_filled_again_without_traffic() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(50);
     let key = shared_key();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -152,7 +153,7 @@ async fn a_deleted_stream_is_filled_again_without_traffic() {
 
 #[tokio::test]
 async fn a_wiped_store_is_filled_again() {
-    let mut server = NatsServer::start();
+    let mut server = NatsServer::start().await.unwrap();
     let log = grown(50);
     let key = shared_key();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -160,14 +161,14 @@ async fn a_wiped_store_is_filled_again() {
     server.kill();
     std::fs::remove_dir_all(server.store()).unwrap();
     log.toggle_any();
-    server.restart();
+    server.restart().await.unwrap();
     assert_feed_is_the_log(&server, &log, &key).await;
     replica.until("it is counted", |status| status.rebuilds == 1 && status.published_position == 51).await;
 }
 
 #[tokio::test]
 async fn a_stream_that_was_set_back_gets_its_end_again() {
-    let mut server = NatsServer::start();
+    let mut server = NatsServer::start().await.unwrap();
     let log = grown(50);
     let key = shared_key();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -175,7 +176,7 @@ async fn a_stream_that_was_set_back_gets_its_end_again() {
     server.kill();
     let backup = tempfile::tempdir().unwrap();
     copy(&server.store(), backup.path());
-    server.restart();
+    server.restart().await.unwrap();
     for _ in 0..100 {
         log.toggle_any();
     }
@@ -183,7 +184,7 @@ async fn a_stream_that_was_set_back_gets_its_end_again() {
     server.kill();
     std::fs::remove_dir_all(server.store()).unwrap();
     copy(backup.path(), &server.store());
-    server.restart();
+    server.restart().await.unwrap();
     assert_feed_is_the_log(&server, &log, &key).await;
     let status = replica.until("published again", |status| status.published_position == 150).await;
     assert_eq!(status.rebuilds, 0, "{:?}", replica.rebuilds());
@@ -204,7 +205,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// A server with the stream of a log that is not ours.
 async fn server_of_another_log(key: &Arc<SigningKey>) -> (NatsServer, MemoryLog) {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let theirs = grown(80);
     let other = Replica::start(theirs.replica(), feed_on(&server).await, key);
     other.until_published(80).await;
@@ -257,13 +258,13 @@ async fn a_feed_that_is_to_be_taken_over_is_emptied_by_the_holder_alone() {
 /// runs: the stream is ours all the same.
 #[tokio::test]
 async fn a_message_of_another_log_at_the_end_of_our_feed_does_not_stay() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let (log, key) = (grown(50), shared_key());
     Replica::start(log.replica(), feed_on(&server).await, &key).until_published(50).await;
     let other = grown(51);
     let forged = other.with(|log| log.messages(&key)).pop().unwrap();
     assert_eq!(forged.position, 51);
-    let answer = server.request(&forged.subject, std::str::from_utf8(&forged.json).unwrap()).await;
+    let answer = ask_nats(&server.url(), &forged.subject, std::str::from_utf8(&forged.json).unwrap()).await;
     assert!(String::from_utf8_lossy(&answer).contains("\"seq\":51"), "{answer:?}");
     log.toggle_any();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -277,7 +278,7 @@ async fn a_message_of_another_log_at_the_end_of_our_feed_does_not_stay() {
 /// holds other events at the same positions.
 #[tokio::test]
 async fn a_log_that_was_set_back_replaces_what_the_feed_has_beyond_it() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(60);
     let key = shared_key();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
@@ -303,12 +304,12 @@ async fn a_log_that_was_set_back_replaces_what_the_feed_has_beyond_it() {
 /// A stranger who may publish on the feed's subjects takes a sequence.
 #[tokio::test]
 async fn a_foreign_message_on_the_stream_does_not_stay() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = grown(50);
     let key = shared_key();
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
     replica.until_published(50).await;
-    let answer = server.request("catrust.v1.log.fleet.Nonsense", "{}").await;
+    let answer = ask_nats(&server.url(), "catrust.v1.log.fleet.Nonsense", "{}").await;
     assert!(String::from_utf8_lossy(&answer).contains("\"seq\":51"), "{answer:?}");
     log.toggle_any();
     assert_feed_is_the_log(&server, &log, &key).await;
@@ -407,7 +408,7 @@ async fn a_log_that_cannot_be_read_is_waited_for() {
 
 #[tokio::test]
 async fn heads_are_sent_while_publishing_and_only_when_the_log_is_known() {
-    let server = NatsServer::start();
+    let server = NatsServer::start().await.unwrap();
     let log = MemoryLog::new();
     let instance = log.with(|log| log.register_instance("fleet"));
     log.with(|log| log.register_certificate(&instance));
@@ -444,7 +445,7 @@ async fn heads_are_sent_while_publishing_and_only_when_the_log_is_known() {
 /// with the log's own bundle, whatever happened to NATS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_converges_through_crashes_of_nats() {
-    let mut server = NatsServer::start();
+    let mut server = NatsServer::start().await.unwrap();
     let log = MemoryLog::new();
     let instance = log.with(|log| log.register_instance("fleet"));
     let serials: Vec<SerialNumber> =
@@ -482,7 +483,7 @@ async fn a_reader_converges_through_crashes_of_nats() {
             }
             if turn == 100 && round < 2 {
                 server.kill();
-                server.restart();
+                server.restart().await.unwrap();
             }
         }
     }

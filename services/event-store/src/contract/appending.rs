@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use catrust_domain::{CommandEnvelope, InstanceId, RecordedEvent, Rejection, ReplyBody};
+use catrust_test_harness::eventually::eventually;
 use uuid::Uuid;
 
 use super::commands::{
     activate, add, append_all, delete, facts, inactivate, instance, issue_code, key_of, populate, register,
     register_instance, unique_id, with_request_id,
 };
-use super::{CommitStep, Fixture, eventually};
+use super::{CommitStep, Fixture, PATIENCE};
 use crate::{EventStore, MAX_BATCH, StoreError};
 
 /// Writers of the race, half of them on each connection.
@@ -366,10 +367,12 @@ pub async fn own_appends_are_hinted_at<F: Fixture>(fixture: &F) {
     let head = store.head().await.expect("the head").position;
     assert_eq!(*hint.borrow(), head);
     let later = fixture.open().await;
-    eventually("a store that opens later knows the head", || async {
-        (*later.appended().borrow() == head).then_some(())
+    eventually(PATIENCE, "a store that opens later knows the head", async || {
+        let seen = *later.appended().borrow();
+        if seen == head { Ok(()) } else { Err(format!("{seen}, not {head}")) }
     })
-    .await;
+    .await
+    .expect("the head");
 }
 
 fn crash_batch(id: &InstanceId, sns: &[catrust_domain::SerialNumber]) -> [CommandEnvelope; 2] {

@@ -1,13 +1,14 @@
 //! Promises of the reads.
 
 use catrust_domain::{Event, InstanceId, SerialNumber, Timestamp, TrustBundle};
+use catrust_test_harness::eventually::eventually;
 
 use super::appending::assert_clean;
 use super::commands::{
     activate, add, append_all, delete, inactivate, instance, key_of, populate, register_instance, unique_id,
     with_request_id,
 };
-use super::{Fixture, eventually};
+use super::{Fixture, PATIENCE};
 use crate::{BundleAt, EventStore, SearchScope, StateFilter, StoreError, TrustChangeSearch};
 
 /// The bundle of each moment is found again, by its revision and by any time at which
@@ -224,10 +225,11 @@ pub async fn the_publisher_lease_has_one_holder<F: Fixture>(fixture: &F) {
     assert!(other.try_lease_publisher().await.expect("an answer").is_none());
     assert!(one.try_lease_publisher().await.expect("an answer").is_none());
     drop(lease);
-    let mut lease = eventually("the lease is free again", || async {
-        other.try_lease_publisher().await.expect("an answer")
+    let mut lease = eventually(PATIENCE, "the lease is free again", async || {
+        other.try_lease_publisher().await.expect("an answer").ok_or("somebody has it")
     })
-    .await;
+    .await
+    .expect("the lease");
     assert!(lease.is_held().await);
     assert!(one.try_lease_publisher().await.expect("an answer").is_none());
 }

@@ -6,9 +6,10 @@ use catrust_domain::{Command, CommandEnvelope};
 use catrust_event_store::contract::commands::{
     activate, append_all, inactivate, instance, populate, unique_id, with_request_id,
 };
-use catrust_event_store::contract::{Fixture as _, eventually};
+use catrust_event_store::contract::{Fixture as _, PATIENCE};
 use catrust_event_store::postgres::PgEventStore;
 use catrust_event_store::{EventStore, StoreError};
+use catrust_test_harness::eventually::eventually;
 
 use crate::PgFixture;
 use crate::proxy::{Fault, Proxy};
@@ -18,7 +19,7 @@ use crate::proxy::{Fault, Proxy};
 async fn behind_proxy() -> (PgFixture, Proxy, PgEventStore, CommandEnvelope) {
     let fixture = PgFixture::create().await;
     let proxy = Proxy::start(fixture.cluster.port()).await;
-    let url = fixture.cluster.url_at(proxy.port(), "catrust", &fixture.database);
+    let url = fixture.cluster.url_at(proxy.port(), "postgres", &fixture.database);
     let store = fixture.open_at(&url).await;
     let id = instance("proxied");
     let sns = populate(&store, &id, &["a"]).await;
@@ -91,7 +92,8 @@ async fn whichever_message_is_cut_a_batch_has_one_effect() {
             proxy.plant(Fault::CutAfter(message));
             let off = with_request_id(inactivate(id, sn), unique_id(), "off");
             let batch = [off, with_request_id(activate(id, sn), unique_id(), "on")];
-            let results = eventually("an answer", || async { store.append(&batch).await.ok() }).await;
+            let results =
+                eventually(PATIENCE, "an answer", async || store.append(&batch).await).await.unwrap();
             assert!(!proxy.is_planted(), "message {message} of {messages}");
             let positions: Vec<_> = results.iter().flatten().map(|reply| reply.position).collect();
             assert_eq!(positions, [before + 1, before + 2], "message {message} of {messages}");
@@ -112,8 +114,9 @@ async fn a_holder_that_falls_silent_loses_the_lock_and_the_others_go_on() {
     let refused = store.append(std::slice::from_ref(&command)).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    eventually("the lock is free", || async { store.append(std::slice::from_ref(&command)).await.ok() })
-        .await;
+    eventually(PATIENCE, "the lock is free", async || store.append(std::slice::from_ref(&command)).await)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,11 +147,12 @@ async fn appends_of_another_replica_are_hinted_at() {
     // Listening begins in the background: until then, only what follows is heard.
     let id = instance("hint");
     let sn = populate(&one, &id, &["a"]).await.remove(0);
-    eventually("the other replica hears of the head", || async {
+    eventually(PATIENCE, "the other replica hears of the head", async || {
         append_all(&one, &[inactivate(&id, &sn), activate(&id, &sn)]).await;
-        (*hint.borrow() > 0).then_some(())
+        if *hint.borrow() > 0 { Ok(()) } else { Err("it has heard nothing") }
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,6 +173,6 @@ async fn unfit_servers_and_databases_are_refused_with_the_reason() {
     let refused = connect("nonsense".into()).await;
     assert!(matches!(refused, Err(StoreError::Unsuitable(_))), "{refused:?}");
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let refused = connect(fixture.cluster.url_at(closed, "catrust", &fixture.database)).await;
+    let refused = connect(fixture.cluster.url_at(closed, "postgres", &fixture.database)).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
 }

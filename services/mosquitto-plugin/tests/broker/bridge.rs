@@ -1,5 +1,6 @@
 //! TLS connections that the broker itself makes are not the plugin's business.
 
+use crate::eventually::{LIMIT, eventually};
 use crate::mosquitto::{Broker, Settings};
 use crate::mqtt;
 use crate::stage::Stage;
@@ -29,11 +30,12 @@ async fn a_bridge_to_another_broker_verifies_that_broker_as_before() {
     // The near broker trusts nobody yet: with the hook on its client side, the far
     // broker's certificate would be refused too.
     let near = Broker::start(&settings).await;
-    crate::eventually::eventually("the bridge is up", async || {
+    eventually(LIMIT, "the bridge is up", async || {
         let open = far.set_a(ACTIVE).await.open;
         if open == 1 { Ok(()) } else { Err(format!("{open} sessions\n{}", near.log())) }
     })
-    .await;
+    .await
+    .unwrap();
     let mut listener = far.device_b("b1").connect(&far.broker).await;
     listener.subscribe("hello").await;
     let mut agent = crate::agent::Agent::connect(&near).await;

@@ -11,7 +11,7 @@ use catrust_trust_feed::agent::{AgentTrust, Enforcement, Enforcer as _, Freshnes
 
 use crate::authority::Authority;
 use crate::device::{Attempt, Device};
-use crate::eventually::eventually;
+use crate::eventually::{LIMIT, eventually};
 use crate::mosquitto::{Broker, Settings};
 use crate::mqtt::Connect;
 use crate::trust::{ACTIVE, INACTIVE};
@@ -131,12 +131,15 @@ async fn a_broker_that_comes_back_is_told_the_trust_again() {
     assert!(error.reason.contains("admin.sock cannot be opened"), "{error}");
     assert_eq!(enforcer.sessions_open(), 0);
     broker.restart().await;
-    eventually("the device is back, and nobody called apply", async || match device.attempt(&broker).await {
-        Attempt::Connected(_) => Ok(()),
-        Attempt::TlsRefused(error) => Err(error),
-        Attempt::ConnectRefused(code) => Err(format!("CONNACK {code}")),
+    eventually(LIMIT, "the device is back, and nobody called apply", async || {
+        match device.attempt(&broker).await {
+            Attempt::Connected(_) => Ok(()),
+            Attempt::TlsRefused(error) => Err(error),
+            Attempt::ConnectRefused(code) => Err(format!("CONNACK {code}")),
+        }
     })
-    .await;
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -155,11 +158,14 @@ async fn a_driver_that_has_gone_leaves_a_trust_that_lapses() {
     }
     let mut session = device.connect(&broker).await;
     drop(enforcer);
-    eventually("the trust lapses", async || match device.attempt_with(&broker, &Connect::new("a2")).await {
-        Attempt::TlsRefused(_) => Ok(()),
-        Attempt::Connected(_) | Attempt::ConnectRefused(_) => Err("not refused in TLS".to_owned()),
+    eventually(LIMIT, "the trust lapses", async || {
+        match device.attempt_with(&broker, &Connect::new("a2")).await {
+            Attempt::TlsRefused(_) => Ok(()),
+            Attempt::Connected(_) | Attempt::ConnectRefused(_) => Err("not refused in TLS"),
+        }
     })
-    .await;
+    .await
+    .unwrap();
     session.assert_alive().await;
 }
 

@@ -1,16 +1,17 @@
 //! A Mosquitto of the test's own, with the plugin.
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use catrust_test_harness::directory::temporary;
+use catrust_test_harness::mosquitto::launcher;
+use catrust_test_harness::process::{Process, Signal};
+use catrust_test_harness::program::free_port;
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::authority::Authority;
-use crate::eventually::eventually;
+use crate::eventually::{LIMIT, eventually};
 
 /// What the tests vary.
 #[derive(Default)]
@@ -31,8 +32,9 @@ pub struct Settings {
 
 /// A running broker.
 pub struct Broker {
+    // Before the directory: the broker must be gone when that is removed.
+    process: Process,
     directory: TempDir,
-    child: Child,
     /// Of the TLS listener.
     pub address: SocketAddr,
     /// Issuer of the server's certificate.
@@ -47,26 +49,23 @@ impl Broker {
         Self::launch(settings).ready().await
     }
 
-    async fn ready(mut self) -> Self {
-        eventually("the broker accepts connections", async || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the broker ended: {status}\n{}", self.log());
-            }
-            UnixStream::connect(&self.admin_socket()).await.map_err(|error| error.to_string())?;
-            TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
-            Ok(())
-        })
-        .await;
+    async fn ready(self) -> Self {
+        self.accepts_connections().await;
         self
+    }
+
+    async fn accepts_connections(&self) {
+        let connected = self.process.ready(LIMIT, "the broker accepts connections", async || {
+            UnixStream::connect(&self.admin_socket()).await?;
+            TcpStream::connect(self.address).await
+        });
+        connected.await.unwrap();
     }
 
     /// Starts a broker that is meant to refuse, and gives its log when it has ended.
     pub async fn start_refused(settings: &Settings) -> String {
-        let mut broker = Self::launch(settings);
-        let status = eventually("the broker ends", async || {
-            broker.child.try_wait().unwrap().ok_or_else(|| broker.log())
-        })
-        .await;
+        let broker = Self::launch(settings);
+        let status = broker.process.ended(LIMIT).await.unwrap();
         assert!(!status.success(), "{}", broker.log());
         broker.log()
     }
@@ -88,8 +87,8 @@ impl Broker {
         acl: &str,
         configuration: impl FnOnce(&Path, SocketAddr) -> String,
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let directory = temporary("catrust-mosquitto-").unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let server_ca = Authority::new("server CA");
         let path = directory.path();
         let write = |name: &str, text: &str| std::fs::write(path.join(name), text).unwrap();
@@ -100,24 +99,18 @@ impl Broker {
         write("acl", acl);
         write("openssl.cnf", &openssl_configuration(stateful_tls13));
         write("mosquitto.conf", &configuration(path, address));
-        let child = run(path);
-        Self { directory, child, address, server_ca }
+        Self { process: run(path), directory, address, server_ca }
     }
 
     /// Ends the broker as a crash would.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub fn kill(&self) {
+        self.process.kill();
     }
 
-    /// Starts the broker once more, as it was.
+    /// Starts the broker that was killed once more, as it was.
     pub async fn restart(&mut self) {
-        self.child = run(self.directory.path());
-        let admin = self.admin_socket();
-        eventually("the broker is back", async || {
-            UnixStream::connect(&admin).await.map(|_| ()).map_err(|error| error.to_string())
-        })
-        .await;
+        self.process = run(self.directory.path());
+        self.accepts_connections().await;
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -129,54 +122,30 @@ impl Broker {
     }
 
     pub fn log(&self) -> String {
-        let octets = std::fs::read(self.path("log")).unwrap_or_default();
-        String::from_utf8_lossy(&octets).into_owned()
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.process.output().text()
     }
 
     /// Has the broker read its configuration again, and waits until it has.
     pub async fn reload(&self) {
         let before = self.log().matches("Reloading config").count();
-        self.signal(Signal::HUP);
-        eventually("the broker reloads", async || {
+        self.process.signal(Signal::HUP);
+        eventually(LIMIT, "the broker reloads", async || {
             let now = self.log().matches("Reloading config").count();
             if now > before { Ok(()) } else { Err(format!("{now} reloads")) }
         })
-        .await;
+        .await
+        .unwrap();
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+    pub fn is_running(&self) -> bool {
+        self.process.exit_status().is_none()
     }
 }
 
-fn run(directory: &Path) -> Child {
-    let log = File::options().create(true).append(true).open(directory.join("log")).unwrap();
-    // setpriv: the broker ends with the test, even when that is killed.
-    Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "--", "/usr/sbin/mosquitto", "-c"])
-        .arg(directory.join("mosquitto.conf"))
-        .env("OPENSSL_CONF", directory.join("openssl.cnf"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<_> = log.lines().collect();
-            eprintln!("--- mosquitto ---\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
-        }
-    }
+fn run(directory: &Path) -> Process {
+    let mut launcher = launcher(&directory.join("mosquitto.conf"));
+    launcher.command().env("OPENSSL_CONF", directory.join("openssl.cnf"));
+    launcher.start().unwrap()
 }
 
 fn configuration(settings: &Settings, path: &Path, address: SocketAddr) -> String {

@@ -1,6 +1,7 @@
 //! Live sessions: who is cut, how, and who is not.
 
 use crate::device::{Device, Session, TLS12, TLS13};
+use crate::eventually::{LIMIT, eventually};
 use crate::mosquitto::Settings;
 use crate::mqtt::{self, Connect};
 use crate::stage::Stage;
@@ -105,13 +106,12 @@ async fn the_registry_forgets_every_session_that_ends() {
             session.send(&last_words).await;
             session.closed().await;
         }
-        crate::eventually::eventually("the registry is empty", async || {
-            match stage.set_a(ACTIVE).await.open {
-                0 => Ok(()),
-                open => Err(format!("{open} sessions")),
-            }
+        eventually(LIMIT, "the registry is empty", async || match stage.set_a(ACTIVE).await.open {
+            0 => Ok(()),
+            open => Err(format!("{open} sessions")),
         })
-        .await;
+        .await
+        .unwrap();
     }
     // The broker chooses the identifier.
     let session = device.connect_with(&stage.broker, &Connect::new("")).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::task::JoinSet;
 
 use crate::device::{Attempt, Device, Session, TLS12, TLS13};
+use crate::eventually::{LIMIT, eventually};
 use crate::mosquitto::{Broker, Settings};
 use crate::mqtt::Connect;
 use crate::stage::Stage;
@@ -57,11 +58,12 @@ async fn no_connect_slips_past_a_change() {
             let (broker, device) = (Arc::clone(&broker), device.clone());
             workers.spawn(storm(broker, device, worker, Arc::clone(&stop), Arc::clone(&accepted)));
         }
-        crate::eventually::eventually("the storm is on", async || {
+        eventually(LIMIT, "the storm is on", async || {
             let count = accepted.load(Ordering::Relaxed) - before;
             if count >= 60 { Ok(()) } else { Err(format!("{count} accepted")) }
         })
-        .await;
+        .await
+        .unwrap();
         revision += 1;
         let response = agent.apply(crate::trust::bundle(revision, &[(&a, INACTIVE), (&b, ACTIVE)])).await;
         assert_eq!(response.open, 0);

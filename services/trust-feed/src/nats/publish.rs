@@ -140,24 +140,24 @@ fn interruption(position: u64, error: PublishError) -> Interruption {
 
 #[cfg(test)]
 mod tests {
+    use catrust_test_harness::eventually::eventually;
+    use catrust_test_harness::nats::NatsServer;
+
     use super::*;
-    use crate::contract::{NatsServer, SampleLog, key};
+    use crate::contract::{SampleLog, key};
     use crate::nats::NatsSettings;
 
     async fn connected(server: &NatsServer) -> NatsFeed {
         let feed = NatsFeed::connect(&NatsSettings::new(server.url())).await.unwrap();
-        let started = std::time::Instant::now();
-        while feed.tail().await.is_err() {
-            assert!(started.elapsed() < std::time::Duration::from_secs(20), "no tail");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        let patience = std::time::Duration::from_secs(20);
+        eventually(patience, "the feed answers", async || feed.tail().await).await.unwrap();
         feed
     }
 
     /// The one in flight behind it finds the last sequence that it expects, and is stored.
     #[tokio::test]
     async fn a_sequence_taken_by_somebody_else_is_a_conflict_whatever_follows_it() {
-        let server = NatsServer::start();
+        let server = NatsServer::start().await.unwrap();
         let feed = connected(&server).await;
         let mut log = SampleLog::new();
         log.grow(5);
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_another_publisher_stored_are_passed_over() {
-        let server = NatsServer::start();
+        let server = NatsServer::start().await.unwrap();
         let feed = connected(&server).await;
         let mut log = SampleLog::new();
         log.grow(5);
@@ -187,7 +187,7 @@ mod tests {
     /// log, or of long ago, does not help.
     #[tokio::test]
     async fn position_one_cannot_be_stored_twice() {
-        let server = NatsServer::start();
+        let server = NatsServer::start().await.unwrap();
         let feed = connected(&server).await;
         let (mut ours, mut theirs) = (SampleLog::new(), SampleLog::new());
         ours.grow(10);

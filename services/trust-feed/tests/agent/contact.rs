@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catrust_proto::v1 as proto;
+use catrust_test_harness::eventually::eventually;
 use catrust_trust_feed::agent::{AgentSettings, Freshness, GrpcSettings, StartError};
 use tokio::time::Instant;
 
 use crate::proxy::Proxy;
-use crate::world::{Broker, GrpcServer, SOFT, World, eventually};
+use crate::world::{Broker, GrpcServer, PATIENCE, SOFT, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_then_changes_come_by_grpc_and_each_has_its_receipt() {
@@ -33,9 +34,13 @@ async fn the_last_receipt_is_repeated_as_the_sign_of_life() {
     let broker = Broker::start(world.settings(&grpc.url)).await;
     broker.ready().await;
     broker.recorder.open.store(42, Ordering::SeqCst);
-    let repeated = || world.receipts().into_iter().find(|(receipt, _)| receipt.sessions_open == 42);
-    let state = || format!("{:?}", world.receipts());
-    let (receipt, _) = eventually("a sign of life", repeated, state).await;
+    let receipt = eventually(PATIENCE, "a sign of life", async || {
+        let receipts = world.receipts();
+        let repeated =
+            receipts.iter().map(|(receipt, _)| receipt).find(|receipt| receipt.sessions_open == 42);
+        repeated.cloned().ok_or_else(|| format!("{receipts:?}"))
+    });
+    let receipt = receipt.await.unwrap();
     assert_eq!((receipt.revision, receipt.outcome()), (1, proto::ReceiptOutcome::Applied));
     assert_eq!(receipt.sessions_cut, 1, "it says again what it said");
 }

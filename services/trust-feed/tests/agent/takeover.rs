@@ -4,18 +4,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use catrust_proto::v1 as proto;
+use catrust_test_harness::eventually::eventually;
+use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::agent::{AgentSettings, Freshness, SourceKind};
-use catrust_trust_feed::contract::NatsServer;
 use catrust_trust_feed::{NatsSettings, subject};
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use crate::world::{Broker, GrpcServer, NatsPublisher, SOFT, World, eventually};
+use crate::world::{Broker, GrpcServer, NatsPublisher, PATIENCE, SOFT, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_comes_by_nats_and_its_receipt_goes_back_there_with_the_trace() {
     let world = World::new();
-    let (grpc, nats) = (GrpcServer::start(&world).await, NatsServer::start());
+    let (grpc, nats) = (GrpcServer::start(&world).await, NatsServer::start().await.unwrap());
     let _publisher = NatsPublisher::start(&world, &nats).await;
     let client = async_nats::connect(nats.url()).await.unwrap();
     let on = subject::receipt(&world.instance, &"broker-1".parse().unwrap());
@@ -24,8 +25,12 @@ async fn a_change_comes_by_nats_and_its_receipt_goes_back_there_with_the_trace()
     let settings = world.settings(&grpc.url);
     let broker = Broker::start(AgentSettings { nats: Some(NatsSettings::new(nats.url())), ..settings }).await;
     broker.until("NATS is leaned on", |status| status.source == SourceKind::Nats).await;
-    let no_watcher = || (world.watchers.load(Ordering::SeqCst) == 0).then_some(());
-    eventually("the gRPC stream is closed", no_watcher, String::new).await;
+    eventually(PATIENCE, "the gRPC stream is closed", async || match world.watchers.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        watchers => Err(format!("{watchers} watchers")),
+    })
+    .await
+    .unwrap();
 
     let revision = world.toggle();
     broker.recorder.reached(revision).await;
@@ -51,7 +56,7 @@ async fn a_change_comes_by_nats_and_its_receipt_goes_back_there_with_the_trace()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpc_takes_over_within_the_soft_budget_when_nats_is_killed_and_nats_comes_back() {
     let world = World::new();
-    let (grpc, mut nats) = (GrpcServer::start(&world).await, NatsServer::start());
+    let (grpc, mut nats) = (GrpcServer::start(&world).await, NatsServer::start().await.unwrap());
     let _publisher = NatsPublisher::start(&world, &nats).await;
     let settings = world.settings(&grpc.url);
     let broker = Broker::start(AgentSettings { nats: Some(NatsSettings::new(nats.url())), ..settings }).await;
@@ -66,7 +71,7 @@ async fn grpc_takes_over_within_the_soft_budget_when_nats_is_killed_and_nats_com
     assert_eq!(broker.agent.status().source, SourceKind::Grpc);
     world.receipt(revision, proto::ReceiptOutcome::Applied).await;
 
-    nats.restart();
+    nats.restart().await.unwrap();
     broker.until("NATS is leaned on again", |status| status.source == SourceKind::Nats).await;
     let revision = world.toggle();
     broker.recorder.reached(revision).await;
@@ -81,7 +86,7 @@ async fn grpc_takes_over_within_the_soft_budget_when_nats_is_killed_and_nats_com
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_finds_no_server_follows_nats_from_its_saved_state() {
     let world = World::new();
-    let (grpc, nats) = (GrpcServer::start(&world).await, NatsServer::start());
+    let (grpc, nats) = (GrpcServer::start(&world).await, NatsServer::start().await.unwrap());
     let _publisher = NatsPublisher::start(&world, &nats).await;
     let directory = tempfile::tempdir().unwrap();
     let settings = AgentSettings {

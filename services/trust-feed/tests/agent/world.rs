@@ -10,11 +10,13 @@ use catrust_domain::{InstanceId, SerialNumber, Timestamp};
 use catrust_proto::v1 as proto;
 use catrust_proto::v1::trust_message::Message as Body;
 use catrust_proto::v1::trust_service_server::{TrustService, TrustServiceServer};
+use catrust_test_harness::eventually::eventually;
+use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::agent::{
     Agent, AgentHandle, AgentSettings, AgentStatus, AgentTrust, Applied, Enforcement, Enforcer, GrpcSettings,
     NotApplied,
 };
-use catrust_trust_feed::contract::{NatsServer, SampleLog, key};
+use catrust_trust_feed::contract::{SampleLog, key};
 use catrust_trust_feed::{
     NatsFeed, NatsSettings, Signed, SigningKey, TrustFeed, TrustKeys, TrustPoint, message,
 };
@@ -30,26 +32,8 @@ use tonic::{Request, Response, Status};
 pub const HEADS_EVERY: Duration = Duration::from_millis(500);
 /// Three heads, as in earnest.
 pub const SOFT: Duration = Duration::from_millis(1_500);
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits until `condition` gives something.
-///
-/// # Panics
-/// When it does not in time; `state` says what there is instead.
-pub async fn eventually<T>(
-    what: &str,
-    mut condition: impl FnMut() -> Option<T>,
-    state: impl Fn() -> String,
-) -> T {
-    let started = tokio::time::Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}; instead: {}", state());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
+/// Longest that anything in these tests is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -150,8 +134,13 @@ impl World {
         let wanted = |receipt: &proto::ReportReceiptRequest| {
             receipt.revision == revision && receipt.outcome() == outcome
         };
-        let find = || self.receipts().into_iter().map(|(receipt, _)| receipt).find(wanted);
-        eventually("a receipt", find, || format!("{:?}", self.receipts())).await
+        eventually(PATIENCE, "a receipt", async || {
+            let receipts = self.receipts();
+            let receipt = receipts.iter().map(|(receipt, _)| receipt).find(|receipt| wanted(receipt));
+            receipt.cloned().ok_or_else(|| format!("{receipts:?}"))
+        })
+        .await
+        .unwrap()
     }
 
     pub fn settings(&self, server: &str) -> AgentSettings {
@@ -344,8 +333,12 @@ impl Recorder {
 
     /// Waits until `revision`, or a later one, is enforced.
     pub async fn reached(&self, revision: u64) {
-        let reached = || self.last_revision().filter(|&last| last >= revision);
-        eventually("the revision is enforced", reached, || format!("{:?}", self.last_revision())).await;
+        eventually(PATIENCE, "the revision is enforced", async || match self.last_revision() {
+            Some(last) if last >= revision => Ok(()),
+            last => Err(format!("{last:?}")),
+        })
+        .await
+        .unwrap();
     }
 }
 
@@ -383,8 +376,12 @@ impl Broker {
     }
 
     pub async fn until(&self, what: &str, condition: impl Fn(&AgentStatus) -> bool) -> AgentStatus {
-        let find = || Some(self.agent.status()).filter(&condition);
-        eventually(what, find, || format!("{:?}", self.agent.status())).await
+        eventually(PATIENCE, what, async || {
+            let status = self.agent.status();
+            if condition(&status) { Ok(status) } else { Err(format!("{status:?}")) }
+        })
+        .await
+        .unwrap()
     }
 
     /// Waits until the agent has trust that it may rely on.

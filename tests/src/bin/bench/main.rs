@@ -158,7 +158,7 @@ async fn instances(replica: &Replica) -> anyhow::Result<Vec<TestInstance>> {
 /// time of the command.
 async fn rebuild(deployment: &Deployment) -> anyhow::Result<(u64, Duration)> {
     use sqlx::Row as _;
-    let mut connection = deployment.postgres.connect().await?;
+    let mut connection = deployment.database().await?;
     let row = sqlx::query("SELECT max(position) AS head FROM events").fetch_one(&mut connection).await?;
     let events = u64::try_from(row.try_get::<i64, _>("head")?)?;
     let started = Instant::now();

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use catrust_tests::instance::TestInstance;
 use catrust_tests::postgres::{Postgres, programs};
 use catrust_tests::program::{Finished, finish};
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
 use crate::reading::Latencies;
@@ -82,7 +83,7 @@ const WAL_SEGMENTS: u32 = 112;
 /// write-ahead log are there, to be used again. A new one is made by writing 16 MiB of
 /// zeros, for which every commit waits; that would be measured instead of the commits.
 pub async fn fill_wal(postgres: &Postgres) -> anyhow::Result<()> {
-    let mut connection = postgres.connect().await?;
+    let mut connection = PgConnection::connect(&postgres.url()).await?;
     sqlx::query("ALTER SYSTEM SET min_wal_size = '2GB'").execute(&mut connection).await?;
     sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await?;
     let piece = "SELECT pg_logical_emit_message(false, '', repeat('x', 16000000))";

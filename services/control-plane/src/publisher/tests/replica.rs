@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use catrust_domain::Timestamp;
-use catrust_trust_feed::contract::{NatsServer, key};
+use catrust_test_harness::eventually::eventually;
+use catrust_test_harness::nats::NatsServer;
+use catrust_trust_feed::contract::{ask_nats, key};
 use catrust_trust_feed::{NatsFeed, NatsSettings, TrustPoint};
 use tokio::task::JoinHandle;
 
@@ -135,16 +137,13 @@ pub async fn assert_feed_is_the_log(server: &NatsServer, log: &MemoryLog, key: &
 pub async fn assert_feed_is_the_log_by(server: &NatsServer, log: &MemoryLog, keys: &[&SigningKey]) {
     let mut rest = log.with(|log| log.events().to_vec());
     let log_id = log.with(|log| log.log_id());
-    let started = Instant::now();
     let feed = feed_on(server).await;
-    loop {
-        let tail = feed.tail().await;
-        if tail.as_ref().is_ok_and(|tail| tail.sequence == rest.len() as u64 && tail.last.is_some()) {
-            break;
-        }
-        assert!(started.elapsed() < PATIENCE, "the feed is not at {}: {tail:?}", rest.len());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(PATIENCE, &format!("the feed is at {}", rest.len()), async || match feed.tail().await {
+        Ok(tail) if tail.sequence == rest.len() as u64 && tail.last.is_some() => Ok(()),
+        tail => Err(format!("{tail:?}")),
+    })
+    .await
+    .unwrap();
     let mut kept = 0;
     let mut subjects = std::collections::HashSet::new();
     while let Some(event) = rest.pop() {
@@ -163,23 +162,19 @@ pub async fn assert_feed_is_the_log_by(server: &NatsServer, log: &MemoryLog, key
 /// What NATS itself says is stored at a sequence, by its own protocol.
 async fn raw_message(server: &NatsServer, sequence: u64) -> Option<Vec<u8>> {
     let request = format!("{{\"seq\":{sequence}}}");
-    let answer = server.request("$JS.API.STREAM.MSG.GET.CATRUST", &request).await;
+    let answer = ask_nats(&server.url(), "$JS.API.STREAM.MSG.GET.CATRUST", &request).await;
     let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
     let data = answer["message"]["data"].as_str()?;
     Some(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).expect("base64"))
 }
 
 pub async fn delete_stream(server: &NatsServer) {
-    let answer = server.request("$JS.API.STREAM.DELETE.CATRUST", "").await;
+    let answer = ask_nats(&server.url(), "$JS.API.STREAM.DELETE.CATRUST", "").await;
     assert!(String::from_utf8_lossy(&answer).contains("\"success\":true"));
 }
 
 pub async fn feed_on_ready(server: &NatsServer) -> Arc<NatsFeed> {
     let feed = feed_on(server).await;
-    let started = Instant::now();
-    while let Err(error) = feed.tail().await {
-        assert!(started.elapsed() < PATIENCE, "{error:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually(PATIENCE, "the feed answers", async || feed.tail().await).await.unwrap();
     feed
 }

@@ -1,6 +1,8 @@
 //! Child processes that end with their parent and keep what they said.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -15,9 +17,11 @@ use rustix::process::{Pid, kill_process};
 use crate::eventually::eventually;
 
 /// Lines kept of each process.
-const KEPT_LINES: usize = 2000;
+const KEPT_LINES: usize = 10_000;
 /// Lines printed when a process is dropped.
 const PRINTED_LINES: usize = 60;
+/// How long the output of a process that has ended may take to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Whether the last lines are printed at all.
 static TALKATIVE: AtomicBool = AtomicBool::new(true);
@@ -48,27 +52,23 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Prepares `program`, which gets `death_signal` when this process dies.
+    /// Prepares `program`, which is killed when this process dies.
     #[must_use]
-    pub fn new(name: &str, program: &str, death_signal: &str) -> Self {
-        Self::wrapped(name, &["--pdeathsig", death_signal, "--", program])
+    pub fn new(name: &str, program: impl AsRef<OsStr>) -> Self {
+        Self::wrapped(name, &["--pdeathsig", "KILL"], program.as_ref())
     }
 
-    /// As [`Launcher::new`], as the user `nobody` where this process is root.
+    /// Prepares `program` to run as the user `nobody` where this process is root; it gets
+    /// `death_signal` when this process dies.
     #[must_use]
-    pub fn unprivileged(name: &str, program: &str, death_signal: &str) -> Self {
-        let drop_rights: &[&str] = if rustix::process::geteuid().is_root() {
-            &["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        } else {
-            &[]
-        };
-        Self::wrapped(name, &[drop_rights, &["--pdeathsig", death_signal, "--", program]].concat())
+    pub fn unprivileged(name: &str, program: impl AsRef<OsStr>, death_signal: &str) -> Self {
+        Self::wrapped(name, &[rights_dropped(), &["--pdeathsig", death_signal]].concat(), program.as_ref())
     }
 
     // setpriv (util-linux) rather than `pre_exec`: that would need `unsafe`.
-    fn wrapped(name: &str, arguments: &[&str]) -> Self {
+    fn wrapped(name: &str, arguments: &[&str], program: &OsStr) -> Self {
         let mut wrapper = Command::new("setpriv");
-        wrapper.args(arguments);
+        wrapper.args(arguments).arg("--").arg(program);
         Self { name: name.to_owned(), wrapper }
     }
 
@@ -102,6 +102,15 @@ impl Launcher {
     }
 }
 
+/// What `setpriv` is told so that a program runs as `nobody` where this process is root.
+pub(crate) fn rights_dropped() -> &'static [&'static str] {
+    if rustix::process::geteuid().is_root() {
+        &["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    } else {
+        &[]
+    }
+}
+
 fn boxed(stream: impl Read + Send + 'static) -> Box<dyn Read + Send> {
     Box::new(stream)
 }
@@ -122,6 +131,11 @@ impl Output {
                 lines.push_back(line);
             }
         });
+    }
+
+    /// Whether both streams have ended: then their readers are gone.
+    fn is_whole(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
     }
 
     /// The kept lines.
@@ -179,15 +193,52 @@ impl Process {
         lock(&self.child).try_wait().ok().flatten()
     }
 
-    /// Waits for it to end.
+    /// Waits until `condition` gives a value, for `within` at most.
+    ///
+    /// # Errors
+    /// When the time is up, or at once when the process has ended; the error has its output.
+    pub async fn ready<T, E: Display>(
+        &self,
+        within: Duration,
+        what: &str,
+        mut condition: impl AsyncFnMut() -> Result<T, E>,
+    ) -> anyhow::Result<T> {
+        let outcome = eventually(within, what, async || match condition().await {
+            Ok(value) => Ok(Ok(value)),
+            Err(state) => match self.exit_status() {
+                Some(status) => Ok(Err(status)),
+                None => Err(format!("{state}; its output:\n{}", self.output.text())),
+            },
+        })
+        .await?;
+        match outcome {
+            Ok(value) => Ok(value),
+            Err(status) => {
+                self.said_everything().await;
+                anyhow::bail!("{} ended with {status}:\n{}", self.name, self.output.text())
+            }
+        }
+    }
+
+    /// Waits for it to end, and for its last words.
     ///
     /// # Errors
     /// When it still runs after `within`; the error has its output.
     pub async fn ended(&self, within: Duration) -> anyhow::Result<ExitStatus> {
-        eventually(within, &format!("{} ends", self.name), async || {
+        let status = eventually(within, &format!("{} ends", self.name), async || {
             self.exit_status().ok_or_else(|| format!("it runs; its output:\n{}", self.output.text()))
         })
-        .await
+        .await?;
+        self.said_everything().await;
+        Ok(status)
+    }
+
+    /// Bounded: a child of the process may hold its streams open.
+    async fn said_everything(&self) {
+        let _ = eventually(LAST_WORDS, "the output is whole", async || {
+            if self.output.is_whole() { Ok(()) } else { Err("somebody holds it open") }
+        })
+        .await;
     }
 
     /// Ends it at once, as `kill -9` does, and waits until it is gone.

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
-use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::certificates::{Ca, Leaf};
-use crate::eventually::eventually;
-use crate::process::{Launcher, Process};
+use crate::directory::temporary;
+use crate::process::{Launcher, Process, rights_dropped};
 use crate::program::{free_port, run, target_directory};
 
 /// How long a cluster may take to accept connections, crash recovery included.
@@ -26,6 +24,17 @@ pub enum Durability {
     Relaxed,
     /// `fsync=on`: as in production.
     Full,
+}
+
+/// The certificates of a cluster with TLS, PEM.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls<'a> {
+    /// Certificate of the server.
+    pub certificate: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// CA of the clients' certificates.
+    pub client_ca: &'a str,
 }
 
 /// A private cluster with an empty database `catrust`.
@@ -62,20 +71,20 @@ impl Postgres {
         Self::start_in(durability, |_| Ok(())).await
     }
 
-    /// Starts a fresh cluster that speaks TLS alone, with the certificate `server`. Everybody but
-    /// the owner has to show a certificate of `clients` in the name of their role.
+    /// Starts a fresh cluster that speaks TLS alone. Everybody but the owner has to show a
+    /// certificate in the name of their role.
     ///
     /// # Errors
     /// When Postgres is not installed or does not start.
-    pub async fn start_with_tls(server: &Leaf, clients: &Ca) -> anyhow::Result<Self> {
-        Self::start_in(Durability::Relaxed, |data| require_tls(data, server, clients)).await
+    pub async fn start_with_tls(tls: &Tls<'_>) -> anyhow::Result<Self> {
+        Self::start_in(Durability::Relaxed, |data| tls.require(data)).await
     }
 
     async fn start_in(
         durability: Durability,
         prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
     ) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("catrust-pg-").tempdir()?;
+        let directory = temporary("catrust-pg-")?;
         open_to_all(directory.path())?;
         let template = template().await?;
         copy(template, &directory.path().join("data"))?;
@@ -112,14 +121,6 @@ impl Postgres {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
-    }
-
-    /// A connection for looking at the database.
-    ///
-    /// # Errors
-    /// When the server does not answer.
-    pub async fn connect(&self) -> anyhow::Result<PgConnection> {
-        Ok(PgConnection::connect(&self.url()).await?)
     }
 
     /// Kills every process of the cluster with -9, as a crash of the machine does.
@@ -169,8 +170,7 @@ impl Postgres {
 
     async fn launch(&mut self) -> anyhow::Result<()> {
         let programs = programs()?;
-        let postgres = programs.join("postgres");
-        let mut launcher = Launcher::unprivileged("postgres", &postgres.to_string_lossy(), "QUIT");
+        let mut launcher = Launcher::unprivileged("postgres", programs.join("postgres"), "QUIT");
         let data = self.directory.path().join("data");
         let fsync = if self.durability == Durability::Full { "on" } else { "off" };
         launcher
@@ -180,19 +180,17 @@ impl Postgres {
             .args(["-p", &self.port.to_string()])
             .arg("-k")
             .arg(&data)
-            .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=120"])
+            .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"])
             .args(["-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB"])
             .args(["-c", &format!("fsync={fsync}")]);
         let process = self.process.insert(launcher.start()?);
-        let url = format!("postgres://postgres@127.0.0.1:{}/catrust", self.port);
-        eventually(READY, "Postgres accepts connections", async || {
-            if let Some(status) = process.exit_status() {
-                return Err(format!("it ended with {status}: {}", process.output().text()));
-            }
-            let connection = PgConnection::connect(&url).await.map_err(|error| error.to_string())?;
-            connection.close().await.map_err(|error| error.to_string())
-        })
-        .await
+        let (ask, port) = (programs.join("pg_isready"), self.port.to_string());
+        process
+            .ready(READY, "Postgres accepts connections", async || {
+                run(&ask, ["-h", "127.0.0.1", "-p", &port]).await?.success()
+            })
+            .await
+            .map(drop)
     }
 
     /// Each backend is the leader of a session of its own, so that a signal to the
@@ -258,7 +256,7 @@ fn make_template() -> anyhow::Result<PathBuf> {
     if finished.exists() {
         return Ok(finished);
     }
-    let work = tempfile::Builder::new().prefix("catrust-initdb-").tempdir()?;
+    let work = temporary("catrust-initdb-")?;
     open_to_all(work.path())?;
     let data = work.path().join("data");
     let data = data.to_string_lossy();
@@ -284,10 +282,7 @@ fn make_template() -> anyhow::Result<PathBuf> {
 fn as_server_user(command: &[&str], input: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut setpriv = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        setpriv.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
-    }
-    setpriv.args(["--no-new-privs", "--"]).args(command);
+    setpriv.args(rights_dropped()).args(["--no-new-privs", "--"]).args(command);
     setpriv.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut child = setpriv.stderr(std::process::Stdio::piped()).spawn().context("cannot run setpriv")?;
     child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
@@ -297,26 +292,27 @@ fn as_server_user(command: &[&str], input: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Turns TLS on in a data directory, and everything else off.
-fn require_tls(data: &Path, server: &Leaf, clients: &Ca) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-    let owner = std::fs::metadata(data)?;
-    for (name, text) in
-        [("server.crt", &server.pem), ("server.key", &server.key_pem), ("ca.crt", &clients.pem)]
-    {
-        let file = data.join(name);
-        std::fs::write(&file, text)?;
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
-        chown(&file, Some(owner.uid()), Some(owner.gid()))?;
+impl Tls<'_> {
+    /// Turns TLS on in a data directory, and everything else off.
+    fn require(&self, data: &Path) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+        let owner = std::fs::metadata(data)?;
+        for (name, text) in
+            [("server.crt", self.certificate), ("server.key", self.key), ("ca.crt", self.client_ca)]
+        {
+            let file = data.join(name);
+            std::fs::write(&file, text)?;
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))?;
+            chown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        std::fs::write(
+            data.join("pg_hba.conf"),
+            "hostssl all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 cert\n",
+        )?;
+        let mut settings = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
+        Ok(settings.write_all(b"ssl = on\nssl_ca_file = 'ca.crt'\n")?)
     }
-    std::fs::write(
-        data.join("pg_hba.conf"),
-        "hostssl all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 cert\n",
-    )?;
-    let mut settings = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf"))?;
-    settings.write_all(b"ssl = on\nssl_ca_file = 'ca.crt'\n")?;
-    Ok(())
 }
 
 /// Root hands the files to `nobody`: `cp -a` keeps the owner and is faster than

@@ -1,6 +1,6 @@
 //! Where the programs are, and running one to its end.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The root of the repository.
 #[must_use]
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }
 
 /// Where cargo puts what it builds, and the tools that `make tools` installs.
@@ -46,6 +46,11 @@ pub fn built(name: &str) -> anyhow::Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// The program that a variable of the environment names, or else `installed`.
+pub(crate) fn from_environment(variable: &str, installed: &str) -> OsString {
+    std::env::var_os(variable).unwrap_or_else(|| installed.into())
 }
 
 /// What a finished program said.

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use catrust_domain::{AccountId, Command, CommandEnvelope, Rejection, Reply, error_chain};
-use catrust_event_store::{EventStore, MAX_BATCH, StoreError};
+use catrust_event_store::{CommandStore, MAX_BATCH, StoreError};
 use opentelemetry::metrics::Meter;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,7 @@ impl Appender {
     /// # Errors
     /// The future fails when its thread cannot be started, or dies.
     pub fn new(
-        store: Arc<dyn EventStore>,
+        store: Arc<dyn CommandStore>,
         capacity: usize,
         meter: &Meter,
         stop: CancellationToken,
@@ -183,7 +183,7 @@ impl Appender {
         outcome.await.map_err(|_| ApiError::Draining)??.map_err(ApiError::Rejected)
     }
 
-    async fn run(self, store: Arc<dyn EventStore>, stop: CancellationToken) {
+    async fn run(self, store: Arc<dyn CommandStore>, stop: CancellationToken) {
         loop {
             let (batch, waiting) = {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,7 +207,7 @@ impl Appender {
 
     /// Commits a batch. One that fails for a reason of its content is halved until the
     /// command that spoils it fails alone.
-    async fn commit(&self, store: &dyn EventStore, batch: Batch) {
+    async fn commit(&self, store: &dyn CommandStore, batch: Batch) {
         self.instruments.batch(batch.envelopes.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {

@@ -175,7 +175,7 @@ pub async fn assemble(
     let limiter = assemble_limiter(config, parts.keys.active(), spending, meter, stages, &mut tasks);
     let days = config.limits.reply_retention_days;
     let pruner = background::prune_replies(
-        Arc::clone(&parts.store),
+        parts.store.clone(),
         Arc::clone(&parts.clock),
         days,
         stages.stopping.clone(),
@@ -185,7 +185,7 @@ pub async fn assemble(
     let (readiness, ready) = watch::channel(Some("starting"));
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let readiness_task = background::watch_readiness(
-        Arc::clone(&parts.store),
+        parts.store.clone(),
         health_reporter,
         SERVICES,
         readiness,
@@ -207,8 +207,7 @@ pub async fn assemble(
         all: config.audit.refusals_kept,
         per_caller: config.audit.refusals_kept_per_caller,
     };
-    let (refusals, recording) =
-        RefusalLog::new(Arc::clone(&parts.store), kept, meter, stages.stopping.clone());
+    let (refusals, recording) = RefusalLog::new(parts.store.clone(), kept, meter, stages.stopping.clone());
     tasks.spawn("recorder of refusals", ok(recording));
     let per_service = ServiceBuilder::new()
         .layer(Around(RefusalLayer { log: refusals, clock: Arc::clone(&parts.clock) }))
@@ -269,7 +268,7 @@ fn assemble_evidence(
     stages: &Stages,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<Evidence>> {
-    let (store, key) = (Arc::clone(&parts.store), Arc::clone(parts.keys.active()));
+    let (store, key) = (parts.store.clone(), Arc::clone(parts.keys.active()));
     let evidence = Arc::new(Evidence::new(store, key, config.audit.origin.as_deref()));
     let path = config.audit.checkpoint_file.as_deref();
     let file =
@@ -296,7 +295,8 @@ async fn assemble_api(
 ) -> anyhow::Result<Arc<Api>> {
     let directory = Arc::new(Directory::default());
     let follower = Follower::start(
-        Arc::clone(&parts.store),
+        parts.store.clone(),
+        &*parts.store,
         Arc::clone(&directory),
         Arc::clone(parts.keys.active()),
         meter,
@@ -307,19 +307,24 @@ async fn assemble_api(
     tasks.spawn("log follower", async move { Ok(follower.run(stopping).await?) });
 
     let (appender, appending) =
-        Appender::new(Arc::clone(&parts.store), config.limits.appender_queue, meter, stages.stopping.clone());
+        Appender::new(parts.store.clone(), config.limits.appender_queue, meter, stages.stopping.clone());
     tasks.spawn("appender", appending);
 
-    let (receipts, recording) =
-        ReceiptIntake::new(Arc::clone(&parts.store), Arc::clone(&directory), meter, stages.stopping.clone());
+    let (receipts, recording) = ReceiptIntake::new(
+        parts.store.clone(),
+        parts.store.clone(),
+        Arc::clone(&directory),
+        meter,
+        stages.stopping.clone(),
+    );
     tasks.spawn("recorder of receipts", ok(recording));
     let most_waiting = config.grpc.max_concurrent_requests / 4;
     let clock = Arc::clone(&parts.clock);
-    let fleet = FleetView::new(Arc::clone(&parts.store), clock, config.fleet.budget(), most_waiting);
+    let fleet = FleetView::new(parts.store.clone(), clock, config.fleet.budget(), most_waiting);
 
     if let Some(feed) = &parts.feed {
         let (publisher, status) = Publisher::new(
-            Arc::clone(&parts.store),
+            parts.store.clone(),
             Arc::clone(feed),
             Arc::clone(&parts.keys),
             Arc::clone(&directory) as Arc<dyn HeadSource>,
@@ -371,7 +376,7 @@ fn assemble_fleet(
         tasks.spawn("listener for receipts", ok(listener.run(receipts, stages.draining.clone())));
     }
     let census = Census::new(
-        Arc::clone(&api.store),
+        api.store.clone(),
         Arc::clone(&api.directory),
         Arc::clone(&api.clock),
         config.fleet.budget(),

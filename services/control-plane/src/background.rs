@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::error_chain;
-use catrust_event_store::{Clock, EventStore};
+use catrust_event_store::{Clock, CommandStore, Maintenance};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// `services` are the names that health knows, besides the empty one. Ends the
 /// streams of `Watch` when the server drains: it would wait for them for ever.
 pub async fn watch_readiness(
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn Maintenance>,
     mut health: HealthReporter,
     services: &'static [&'static str],
     readiness: watch::Sender<Unreadiness>,
@@ -63,7 +63,7 @@ pub async fn watch_readiness(
 }
 
 /// Forgets stored replies older than `days`.
-pub async fn prune_replies(store: Arc<dyn EventStore>, clock: Clock, days: u32, stop: CancellationToken) {
+pub async fn prune_replies(store: Arc<dyn CommandStore>, clock: Clock, days: u32, stop: CancellationToken) {
     let mut ticks = interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

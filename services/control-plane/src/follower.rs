@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use catrust_domain::error_chain;
 use catrust_domain::event::UndecodableEvent;
-use catrust_event_store::{EventStore, StoreError};
+use catrust_event_store::{EventLog, ReadModelStore, StoreError};
 use catrust_trust_feed::{FeedError, FeedMessage, InProcessFeed, MessageError, SigningKey, TrustFeed as _};
 use opentelemetry::metrics::{Gauge, Meter};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ pub enum FollowerError {
 
 /// The follower of one replica.
 pub struct Follower {
-    store: Arc<dyn EventStore>,
+    log: Arc<dyn EventLog>,
     directory: Arc<Directory>,
     feed: InProcessFeed,
     key: Arc<SigningKey>,
@@ -64,28 +64,29 @@ impl Follower {
     /// # Errors
     /// [`FollowerError::Fill`].
     pub async fn start(
-        store: Arc<dyn EventStore>,
+        log: Arc<dyn EventLog>,
+        read_model: &dyn ReadModelStore,
         directory: Arc<Directory>,
         key: Arc<SigningKey>,
         meter: &Meter,
     ) -> Result<Self, FollowerError> {
         // The head first: what the list already shows beyond it is applied again,
         // which changes nothing.
-        let head = store.head().await.map_err(FollowerError::Fill)?;
+        let head = log.head().await.map_err(FollowerError::Fill)?;
         let mut after = 0;
         loop {
-            let page = store.list_instances(after, FILL_PAGE).await.map_err(FollowerError::Fill)?;
+            let page = read_model.list_instances(after, FILL_PAGE).await.map_err(FollowerError::Fill)?;
             let Some(last) = page.items.last() else { break };
             after = last.registered_position;
             page.items.iter().for_each(|instance| directory.insert(instance));
         }
-        let feed = InProcessFeed::starting_after(store.log_id(), &head);
+        let feed = InProcessFeed::starting_after(log.log_id(), &head);
         let log_head = meter
             .u64_gauge("catrust.log.head.position")
             .with_description("Last position of the log that this replica has seen")
             .build();
         log_head.record(head.position, &[]);
-        Ok(Self { store, directory, feed, key, log_head, position: head.position })
+        Ok(Self { log, directory, feed, key, log_head, position: head.position })
     }
 
     /// The feed that the follower fills.
@@ -99,7 +100,7 @@ impl Follower {
     /// # Errors
     /// All of [`FollowerError`] but `Fill`: the server MUST stop.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), FollowerError> {
-        let mut appended = self.store.appended();
+        let mut appended = self.log.appended();
         let mut store_is_away = false;
         let mut polled: Option<Instant> = None;
         loop {
@@ -109,7 +110,7 @@ impl Follower {
             if due || (hinted && !store_is_away) {
                 let asked = Instant::now();
                 polled = Some(asked);
-                match self.store.read(self.position, CHUNK).await {
+                match self.log.read(self.position, CHUNK).await {
                     Ok(events) => {
                         store_is_away = false;
                         for event in &events {
@@ -147,7 +148,7 @@ impl Follower {
 
     /// Takes what this process committed itself: it need not be read back.
     async fn take_recent(&mut self) -> Result<(), FollowerError> {
-        while let Some(batch) = self.store.recent(self.position) {
+        while let Some(batch) = self.log.recent(self.position) {
             for event in &*batch {
                 self.take(event).await?;
             }
@@ -164,10 +165,10 @@ impl Follower {
         // readers subscribe first and load the bundle then.
         if self.feed.is_followed(&recorded.instance_id) {
             let message =
-                FeedMessage::new(self.store.log_id(), recorded, &self.key).map_err(FollowerError::Message)?;
+                FeedMessage::new(self.log.log_id(), recorded, &self.key).map_err(FollowerError::Message)?;
             self.feed.publish(std::slice::from_ref(&message)).await.map_err(FollowerError::Feed)?;
         } else {
-            self.feed.advance(self.store.log_id(), recorded);
+            self.feed.advance(self.log.log_id(), recorded);
         }
         self.directory.apply(recorded, &event);
         self.position = recorded.position;

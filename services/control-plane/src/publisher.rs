@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::{RecordedEvent, Timestamp, error_chain};
-use catrust_event_store::{Clock, EventStore};
+use catrust_event_store::{Clock, EventLog};
 use catrust_trust_feed::{FeedError, FeedMessage, MessageError, SigningKey, TrustFeed};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ const SIGNED_IN_PLACE: usize = 16;
 
 /// Publishes for one replica. See the module's documentation.
 pub struct Publisher {
-    store: Arc<dyn EventStore>,
+    log: Arc<dyn EventLog>,
     feed: Arc<dyn TrustFeed>,
     keys: Arc<ServerKeys>,
     heads: Arc<dyn HeadSource>,
@@ -83,7 +83,7 @@ impl Publisher {
     /// Makes a publisher. `clock` dates the heads; the receiver tells how it goes.
     #[must_use]
     pub fn new(
-        store: Arc<dyn EventStore>,
+        log: Arc<dyn EventLog>,
         feed: Arc<dyn TrustFeed>,
         keys: Arc<ServerKeys>,
         heads: Arc<dyn HeadSource>,
@@ -91,7 +91,7 @@ impl Publisher {
         clock: Clock,
     ) -> (Self, watch::Receiver<PublisherStatus>) {
         let (status, receiver) = watch::channel(PublisherStatus::default());
-        (Self { store, feed, keys, heads, hooks, clock, take_over: false, status }, receiver)
+        (Self { log, feed, keys, heads, hooks, clock, take_over: false, status }, receiver)
     }
 
     /// Whether a feed that holds another log may be emptied. Off at first.
@@ -113,7 +113,7 @@ impl Publisher {
             owned: false,
             checked_at: Instant::now(),
             read_at: Instant::now(),
-            appended: self.store.appended(),
+            appended: self.log.appended(),
             rebuild_pause: FIRST_REBUILD_PAUSE,
             rebuilt_at: None,
             trouble: Trouble::default(),
@@ -130,13 +130,13 @@ impl Publisher {
             return Ok(false);
         }
         let oldest = self.feed.oldest().await?;
-        Ok(oldest.is_none_or(|message| message.log_id != self.store.log_id()))
+        Ok(oldest.is_none_or(|message| message.log_id != self.log.log_id()))
     }
 
     /// Makes the messages of `events`, up to the first that has none; many of them
     /// where they do not hold up other tasks.
     async fn messages(&self, events: &Arc<[RecordedEvent]>) -> Messages {
-        let log_id = self.store.log_id();
+        let log_id = self.log.log_id();
         if events.len() <= SIGNED_IN_PLACE {
             return messages(log_id, events, self.keys.active());
         }
@@ -199,7 +199,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn run(mut self, shutdown: &CancellationToken) {
-        let mut appended = self.publisher.store.appended();
+        let mut appended = self.publisher.log.appended();
         let mut pause = Duration::ZERO;
         loop {
             appended.borrow_and_update();
@@ -261,7 +261,7 @@ impl Work<'_> {
     /// Publishes up to a chunk of the log after position `after`.
     async fn publish_after(&mut self, after: u64) -> Result<Progress, PublishError> {
         let publisher = self.publisher;
-        let recent = publisher.store.recent(after);
+        let recent = publisher.log.recent(after);
         let may_be_more = recent.is_some();
         let events = match recent {
             Some(batch) => batch,
@@ -270,7 +270,7 @@ impl Work<'_> {
             }
             None => {
                 self.read_at = Instant::now();
-                publisher.store.read(after, CHUNK).await?.into()
+                publisher.log.read(after, CHUNK).await?.into()
             }
         };
         if let Some(first) = events.first()
@@ -331,15 +331,15 @@ impl Work<'_> {
         let publisher = self.publisher;
         // The feed first: whatever it holds was in the log before.
         let tail = publisher.feed.tail().await?;
-        let head = publisher.store.head().await?;
+        let head = publisher.log.head().await?;
         let row_hash = if tail.sequence == head.position {
             Some(head.hash)
         } else if tail.sequence == 0 || tail.sequence > head.position {
             None
         } else {
-            publisher.store.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
+            publisher.log.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
         };
-        let verdict = align(&tail, head.position, row_hash, publisher.store.log_id(), self.seen.as_ref());
+        let verdict = align(&tail, head.position, row_hash, publisher.log.log_id(), self.seen.as_ref());
         if let Verdict::Continue { .. } = verdict
             && let Some((position, created_at)) = self.conflict
         {

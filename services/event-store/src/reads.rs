@@ -1,4 +1,4 @@
-//! The reads of [`crate::EventStore`], the same for both engines.
+//! The reads of the [`crate::store`], the same for both engines.
 //!
 //! Each is one statement, and therefore sees one snapshot; where it takes two,
 //! the second one only reads rows of the log that can no longer change.

@@ -10,7 +10,7 @@ use crate::{MAX_RECEIPTS, StoreError};
 /// Changes of the fleet that a slow reader may be behind.
 const CHANGES_KEPT: usize = 1_024;
 
-/// Sends the hints of [`crate::EventStore::fleet_changes`].
+/// Sends the hints of [`crate::FleetStore::fleet_changes`].
 #[derive(Clone, Debug)]
 pub(crate) struct FleetChanges(broadcast::Sender<InstanceId>);
 

@@ -60,7 +60,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What [`crate::EventStore::verify`] found.
+/// What [`crate::Maintenance::verify`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Events walked.
@@ -85,7 +85,7 @@ impl VerifyReport {
     }
 }
 
-/// What [`crate::EventStore::rebuild`] did.
+/// What [`crate::Maintenance::rebuild`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RebuildReport {
     /// Events folded.

@@ -1,4 +1,4 @@
-//! [`EventStore`] in one SQLite file: the embedded default, and fit for a small
+//! [`crate::EventStore`] in one SQLite file: the embedded default, and fit for a small
 //! single node.
 //!
 //! Write-ahead log with `synchronous=FULL`: a commit is on the disk before it is
@@ -19,17 +19,12 @@ mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use async_trait::async_trait;
-use catrust_domain::{
-    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
-};
+use catrust_domain::{CommandEnvelope, Receipt};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{Connection as _, Sqlite, SqliteConnection};
-use tokio::sync::{Mutex, broadcast, watch};
+use sqlx::{Sqlite, SqliteConnection};
+use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use self::error::store_error;
@@ -39,16 +34,12 @@ pub use self::schema::migrate;
 pub(crate) use self::{
     load::LIST as LOAD, receipts::LIST as RECEIPTS, write::statements as table_statements,
 };
+use crate::engine::Engine;
 use crate::faults::Faults;
-use crate::queries::queries;
+use crate::queries::{Query, queries};
 use crate::receipts::FleetChanges;
 use crate::recent::Recent;
-use crate::rows::Rows as _;
-use crate::{
-    BundleAt, CertificateView, Clock, CommandResults, EventStore, Page, PublisherLease, RebuildReport,
-    Refusal, RefusalFilter, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
-    bundle, queries, reads, rebuild, refusals, search, tree, verify,
-};
+use crate::{Clock, CommandResults, PublisherLease, StoreError, reads};
 
 /// Connections for reading; each is a thread.
 const READ_CONNECTIONS: u32 = 4;
@@ -125,6 +116,38 @@ impl SqliteEventStore {
             grown
         });
     }
+}
+
+impl fmt::Debug for SqliteEventStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteEventStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Engine for SqliteEventStore {
+    type Connection = SqliteConnection;
+    type Reader = PoolConnection<Sqlite>;
+    type Writer = Box<SqliteConnection>;
+    type Repairer = Repairer;
+
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const PRUNE_CHUNK: u64 = PRUNE_CHUNK;
+
+    fn identity(&self) -> Uuid {
+        self.log_id
+    }
+
+    fn memory(&self) -> &Recent {
+        &self.recent
+    }
+
+    fn growth(&self) -> watch::Receiver<u64> {
+        self.hint.subscribe()
+    }
+
+    fn fleet(&self) -> &FleetChanges {
+        &self.fleet
+    }
 
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
         self.readers.acquire().await.map_err(store_error)
@@ -137,186 +160,32 @@ impl SqliteEventStore {
         sqlx::raw_sql("BEGIN DEFERRED").execute(&mut connection).await.map_err(store_error)?;
         Ok(connection)
     }
-}
 
-impl fmt::Debug for SqliteEventStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteEventStore").field("path", &self.path).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl EventStore for SqliteEventStore {
-    fn log_id(&self) -> Uuid {
-        self.log_id
+    async fn writer(&self) -> Result<Self::Writer, StoreError> {
+        session::open(&self.options).await.map(Box::new)
     }
 
-    async fn append(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
+    async fn repairer(&self) -> Result<Repairer, StoreError> {
+        Repairer::open(&self.options).await
+    }
+
+    async fn append_batch(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
         self.append_batch(commands).await
     }
 
-    fn recent(&self, after: u64) -> Option<Arc<[RecordedEvent]>> {
-        self.recent.after(after)
-    }
-
-    fn appended(&self) -> watch::Receiver<u64> {
-        self.hint.subscribe()
-    }
-
-    async fn head(&self) -> Result<LogHead, StoreError> {
-        reads::head(&mut *self.reader().await?).await
-    }
-
-    async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError> {
-        reads::events_after(&mut *self.reader().await?, after, limit).await
-    }
-
-    async fn read_hashes(&self, after: u64, limit: u32) -> Result<Vec<Sha256>, StoreError> {
-        tree::hashes_after(&mut *self.reader().await?, after, limit).await
-    }
-
-    async fn find_event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>, StoreError> {
-        tree::find_event(&mut *self.reader().await?, event_id).await
-    }
-
-    async fn count_tree_nodes(&self, level: u32) -> Result<u64, StoreError> {
-        tree::count_nodes(&mut *self.reader().await?, level).await
-    }
-
-    async fn read_tree_nodes(&self, level: u32, first: u64, limit: u32) -> Result<Vec<Sha256>, StoreError> {
-        tree::nodes(&mut *self.reader().await?, level, first, limit).await
-    }
-
-    async fn keep_tree_nodes(&self, level: u32, first: u64, nodes: &[Sha256]) -> Result<(), StoreError> {
-        let mut connection = session::open(&self.options).await?;
-        tree::keep_nodes(&mut connection, level, first, nodes).await
-    }
-
-    async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
-        reads::find_instance(&mut *self.reader().await?, id).await
-    }
-
-    async fn list_instances(&self, after: u64, limit: u32) -> Result<Page<Instance>, StoreError> {
-        reads::list_instances(&mut *self.reader().await?, after, limit).await
-    }
-
-    async fn find_certificate(
-        &self,
-        id: &InstanceId,
-        sn: &SerialNumber,
-    ) -> Result<Option<CertificateView>, StoreError> {
-        reads::find_certificate(&mut *self.reader().await?, id, sn).await
-    }
-
-    async fn list_certificates(
-        &self,
-        id: &InstanceId,
-        state: StateFilter,
-        after: u64,
-        limit: u32,
-    ) -> Result<Page<CertificateView>, StoreError> {
-        reads::list_certificates(&mut *self.reader().await?, id, state, after, limit).await
-    }
-
-    async fn search_trust_changes(
-        &self,
-        search: &TrustChangeSearch,
-        after: u64,
-        limit: u32,
-    ) -> Result<TrustChangePage, StoreError> {
-        search::trust_changes(&mut *self.reader().await?, search, after, limit).await
-    }
-
-    async fn load_bundle(&self, id: &InstanceId, at: BundleAt) -> Result<Option<TrustBundle>, StoreError> {
-        bundle::load(&mut *self.reader().await?, id, at).await
-    }
-
-    async fn read_trust_changes(
-        &self,
-        id: &InstanceId,
-        after_revision: u64,
-        limit: u32,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
-        reads::read_trust_changes(&mut *self.reader().await?, id, after_revision, limit).await
-    }
-
-    async fn find_reply(&self, key: &RequestKey) -> Result<Option<Reply>, StoreError> {
-        reads::find_reply(&mut *self.reader().await?, key).await
-    }
-
-    async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let mut connection = session::open(&self.options).await?;
-        let mut pruned = 0;
-        loop {
-            let gone = connection.execute(&PRUNE_REPLIES, &[before.into(), PRUNE_CHUNK.into()]).await?;
-            pruned += gone;
-            if gone < PRUNE_CHUNK {
-                return Ok(pruned);
-            }
-        }
-    }
-
-    async fn record_receipts(&self, receipts: &[Receipt]) -> Result<u64, StoreError> {
+    async fn take_receipts(&self, receipts: &[Receipt]) -> Result<u64, StoreError> {
         self.take_receipts(receipts).await
     }
 
-    async fn list_brokers(&self, id: &InstanceId) -> Result<Vec<FleetMember>, StoreError> {
-        reads::list_brokers(&mut *self.reader().await?, id).await
-    }
-
-    async fn list_all_brokers(
-        &self,
-        after: Option<(&InstanceId, &BrokerId)>,
-        limit: u32,
-    ) -> Result<Vec<FleetMember>, StoreError> {
-        reads::list_all_brokers(&mut *self.reader().await?, after, limit).await
-    }
-
-    async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let mut connection = session::open(&self.options).await?;
-        connection.execute(&queries::FORGET_BROKERS, &[before.into()]).await
-    }
-
-    fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
-        self.fleet.subscribe()
-    }
-
-    async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError> {
-        let mut connection = session::open(&self.options).await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(store_error)?;
-        refusals::record(&mut *transaction, refusals, kept_per_caller).await?;
-        transaction.commit().await.map_err(store_error)
-    }
-
-    async fn prune_refusals(&self, kept: u64) -> Result<u64, StoreError> {
-        let mut connection = session::open(&self.options).await?;
-        connection.execute(&refusals::PRUNE, &[kept.into()]).await
-    }
-
-    async fn list_refusals(
-        &self,
-        filter: &RefusalFilter,
-        before: u64,
-        limit: u32,
-    ) -> Result<Vec<(u64, Refusal)>, StoreError> {
-        refusals::list(&mut *self.reader().await?, filter, before, limit).await
-    }
-
-    async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
+    async fn try_lease(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
         file_lock::try_lease(&self.path)
     }
 
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        verify::verify(&mut self.snapshot().await?).await
+    fn prune_replies() -> &'static Query {
+        &PRUNE_REPLIES
     }
 
-    async fn rebuild(&self) -> Result<RebuildReport, StoreError> {
-        let snapshot = self.snapshot().await?;
-        let mut repairer = Repairer::open(&self.options).await?;
-        rebuild::rebuild(snapshot, &mut repairer).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.reader().await?.ping().await.map_err(store_error)
+    fn error(error: sqlx::Error) -> StoreError {
+        store_error(error)
     }
 }

@@ -9,7 +9,8 @@ use catrust_event_store::contract::commands::{append_all, inactivate, instance, 
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};
 use catrust_event_store::sqlite::{SqliteEventStore, migrate};
 use catrust_event_store::{
-    EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch, contract_suite, statements,
+    EventLog as _, Maintenance as _, MigrationReport, ReadModelStore as _, SearchScope, StoreError,
+    TrustChangeSearch, contract_suite, statements,
 };
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;

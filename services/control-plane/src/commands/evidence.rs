@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use catrust_event_store::EventStore;
+use catrust_event_store::{EventLog, EvidenceStore};
 use catrust_evidence::{ExportFooter, ExportHeader, Row, SignedCheckpoint, SigningKey, TrustKeys};
 use clap::Args;
 use serde::Serialize;
@@ -91,8 +91,8 @@ async fn signer(
     config: &Config,
     key: SigningKey,
     last: Option<SignedCheckpoint>,
-) -> anyhow::Result<(Arc<dyn EventStore>, Evidence)> {
-    let store = database::open_existing(config).await?;
+) -> anyhow::Result<(Arc<dyn EvidenceStore>, Evidence)> {
+    let store: Arc<dyn EvidenceStore> = database::open_existing(config).await?;
     let evidence = Evidence::new(Arc::clone(&store), Arc::new(key), config.audit.origin.as_deref());
     if let Some(last) = last {
         evidence.remember(last);
@@ -101,14 +101,14 @@ async fn signer(
 }
 
 async fn write_export(
-    store: &dyn EventStore,
+    log: &dyn EventLog,
     signed: &SignedCheckpoint,
     mut out: impl Write,
 ) -> anyhow::Result<()> {
-    line(&mut out, &ExportHeader::new(store.log_id()))?;
+    line(&mut out, &ExportHeader::new(log.log_id()))?;
     let mut after = 0;
     while after < signed.checkpoint.size {
-        for event in store.read(after, CHUNK).await? {
+        for event in log.read(after, CHUNK).await? {
             anyhow::ensure!(event.position == after + 1, "position {} is missing in the log", after + 1);
             if event.position > signed.checkpoint.size {
                 break;
@@ -117,7 +117,7 @@ async fn write_export(
             line(&mut out, &Row::from(event))?;
         }
         anyhow::ensure!(
-            store.head().await?.position >= signed.checkpoint.size,
+            log.head().await?.position >= signed.checkpoint.size,
             "the log was cut off meanwhile"
         );
     }

@@ -9,14 +9,14 @@ mod stored_tree;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use catrust_event_store::EventStore;
+use catrust_event_store::EvidenceStore;
 use catrust_evidence::{Checkpoint, EventProof, RecordedEvent, Sha256, SignedCheckpoint, SigningKey};
 
 pub use stored_tree::StoredTree;
 
 /// Makes checkpoints and proofs.
 pub struct Evidence {
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn EvidenceStore>,
     key: Arc<SigningKey>,
     origin: String,
     /// The last one made here: what every later one has to go on from.
@@ -40,7 +40,7 @@ pub struct Contradiction {
 impl Evidence {
     /// Evidence of the log of `store`, under `origin`, or the name of the log where `None`.
     #[must_use]
-    pub fn new(store: Arc<dyn EventStore>, key: Arc<SigningKey>, origin: Option<&str>) -> Self {
+    pub fn new(store: Arc<dyn EvidenceStore>, key: Arc<SigningKey>, origin: Option<&str>) -> Self {
         let origin = origin.map_or_else(|| format!("catrust/log/{}", store.log_id()), str::to_owned);
         Self { store, key, origin, last: Mutex::default() }
     }

@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 
-use catrust_event_store::{EventStore, StoreError};
+use catrust_event_store::{EvidenceStore, StoreError};
 use catrust_evidence::tree::{Subtree, inclusion_spans, leaf_hash};
 use catrust_evidence::{Frontier, Sha256, Span};
 
@@ -20,13 +20,13 @@ const NODES_AT_ONCE: u32 = 16;
 
 /// The tree of a store.
 pub struct StoredTree<'a> {
-    store: &'a dyn EventStore,
+    store: &'a dyn EvidenceStore,
 }
 
 impl<'a> StoredTree<'a> {
     /// The tree over the log of `store`.
     #[must_use]
-    pub fn new(store: &'a dyn EventStore) -> Self {
+    pub fn new(store: &'a dyn EvidenceStore) -> Self {
         Self { store }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::{ContactBudget, FleetMember, Progress, error_chain};
-use catrust_event_store::{Clock, EventStore, StoreError};
+use catrust_event_store::{Clock, FleetStore, StoreError};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Gauge, Meter};
 use tokio::time::{MissedTickBehavior, interval};
@@ -24,7 +24,7 @@ const STATES: [&str; 4] = ["applied", "pending", "refused", "lost"];
 
 /// Counts brokers, and forgets them.
 pub struct Census {
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn FleetStore>,
     directory: Arc<Directory>,
     clock: Clock,
     budget: ContactBudget,
@@ -35,7 +35,7 @@ impl Census {
     /// Of the brokers in `store`, by the revisions of `directory`.
     #[must_use]
     pub fn new(
-        store: Arc<dyn EventStore>,
+        store: Arc<dyn FleetStore>,
         directory: Arc<Directory>,
         clock: Clock,
         budget: ContactBudget,

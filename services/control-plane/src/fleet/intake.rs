@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use catrust_domain::{InstanceId, OutcomeKind, Receipt, error_chain};
-use catrust_event_store::{EventStore, MAX_RECEIPTS, StoreError};
+use catrust_event_store::{FleetStore, MAX_RECEIPTS, ReadModelStore, StoreError};
 use opentelemetry::metrics::Meter;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
@@ -43,7 +43,8 @@ impl ReceiptIntake {
     /// Makes the intake and the future of its task, which ends after `stop` when the
     /// queue is empty.
     pub fn new(
-        store: Arc<dyn EventStore>,
+        store: Arc<dyn FleetStore>,
+        read_model: Arc<dyn ReadModelStore>,
         directory: Arc<Directory>,
         meter: &Meter,
         stop: CancellationToken,
@@ -51,7 +52,7 @@ impl ReceiptIntake {
         let queue = Arc::new(Mutex::new(ReceiptQueue::new(CAPACITY)));
         let instruments = Arc::new(ReceiptInstruments::new(meter));
         let intake = Self { queue, filled: Arc::default(), instruments };
-        let recorder = ReceiptRecorder { intake: intake.clone(), store, directory };
+        let recorder = ReceiptRecorder { intake: intake.clone(), store, read_model, directory };
         (intake, recorder.run(stop))
     }
 
@@ -109,7 +110,8 @@ impl ReceiptIntake {
 
 struct ReceiptRecorder {
     intake: ReceiptIntake,
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn FleetStore>,
+    read_model: Arc<dyn ReadModelStore>,
     directory: Arc<Directory>,
 }
 
@@ -187,7 +189,7 @@ impl ReceiptRecorder {
         {
             return Ok(known.revision);
         }
-        let instance = self.store.find_instance(id).await?;
+        let instance = self.read_model.find_instance(id).await?;
         if let Some(instance) = &instance {
             self.directory.insert(instance);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use catrust_domain::{
     ContactBudget, FleetMember, InstanceId, Propagation, WaitTarget, error_chain, propagation,
 };
-use catrust_event_store::{Clock, EventStore, StoreError};
+use catrust_event_store::{Clock, FleetStore, StoreError};
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -23,7 +23,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// Answers for the fleet from the store. Cheap to clone.
 #[derive(Clone)]
 pub struct FleetView {
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn FleetStore>,
     clock: Clock,
     budget: ContactBudget,
     waiting: Arc<Semaphore>,
@@ -32,7 +32,7 @@ pub struct FleetView {
 impl FleetView {
     /// `most_waiting` calls may wait for brokers at once.
     #[must_use]
-    pub fn new(store: Arc<dyn EventStore>, clock: Clock, budget: ContactBudget, most_waiting: usize) -> Self {
+    pub fn new(store: Arc<dyn FleetStore>, clock: Clock, budget: ContactBudget, most_waiting: usize) -> Self {
         let waiting = Arc::new(Semaphore::new(most_waiting.clamp(1, Semaphore::MAX_PERMITS)));
         Self { store, clock, budget, waiting }
     }

@@ -46,7 +46,7 @@ async fn send_round(publisher: &Publisher) -> Result<(), FeedError> {
         publisher.feed.publish_key_set(&set).await?;
     }
     let Some(points) = publisher.heads.heads() else { return Ok(()) };
-    let log_id = publisher.store.log_id();
+    let log_id = publisher.log.log_id();
     for (number, point) in points.iter().enumerate() {
         let mut head = message::head(log_id, point, issued_at);
         if let Err(error) = head.sign(publisher.keys.active()) {

@@ -113,7 +113,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.role.lease_asked_at = Some(Instant::now());
-        if let Some(lease) = self.publisher.store.try_lease_publisher().await? {
+        if let Some(lease) = self.publisher.log.try_lease_publisher().await? {
             tracing::info!("this replica publishes");
             self.role.fed_at = Instant::now();
             self.play(Part::Leading(lease));
@@ -125,8 +125,8 @@ impl Work<'_> {
     /// use in the lease either.
     async fn stand_by(&mut self) -> Result<(), PublishError> {
         let tail = self.publisher.feed.tail().await?;
-        let head = self.publisher.store.head().await?.position;
-        let log_id = self.publisher.store.log_id();
+        let head = self.publisher.log.head().await?.position;
+        let log_id = self.publisher.log.log_id();
         let ours = tail.sequence <= head && tail.last.is_some_and(|last| last.log_id == log_id);
         let published = if ours { tail.sequence } else { 0 };
         self.note_success(published, head);

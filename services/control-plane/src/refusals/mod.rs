@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use catrust_domain::{InstanceId, error_chain};
-use catrust_event_store::{EventStore, Refusal};
+use catrust_event_store::{Refusal, RefusalStore};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use tokio::sync::mpsc;
@@ -80,7 +80,7 @@ impl RefusalInstruments {
 impl RefusalLog {
     /// Makes the log, and the task that writes what is noted in it.
     pub fn new(
-        store: Arc<dyn EventStore>,
+        store: Arc<dyn RefusalStore>,
         kept: RefusalRetention,
         meter: &Meter,
         stopping: CancellationToken,
@@ -102,7 +102,7 @@ impl RefusalLog {
 
 /// Writes what was noted.
 struct RefusalRecorder {
-    store: Arc<dyn EventStore>,
+    store: Arc<dyn RefusalStore>,
     kept: RefusalRetention,
     instruments: RefusalInstruments,
 }

@@ -1,4 +1,4 @@
-//! Promises of [`EventStore::append`].
+//! Promises of [`crate::CommandStore::append`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::commands::{
     register_instance, unique_id, with_request_id,
 };
 use super::{CommitStep, Fixture, PATIENCE};
-use crate::{EventStore, MAX_BATCH, StoreError};
+use crate::{CommandStore as _, EventLog as _, EventStore, MAX_BATCH, ReadModelStore as _, StoreError};
 
 /// Writers of the race, half of them on each connection.
 const WRITERS: usize = 8;

@@ -16,7 +16,9 @@ use super::commands::{
     register_instance, unique_id, with_request_id,
 };
 use crate::report::Damage;
-use crate::{BundleAt, EventStore, StateFilter, StoreError};
+use crate::{
+    BundleAt, EventLog as _, EventStore, Maintenance as _, ReadModelStore as _, StateFilter, StoreError,
+};
 
 /// Writes a log of nine events: the instance, two certificates with their codes, and
 /// four changes of state at positions 6 to 9.

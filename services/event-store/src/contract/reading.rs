@@ -9,7 +9,10 @@ use super::commands::{
     with_request_id,
 };
 use super::{Fixture, PATIENCE};
-use crate::{BundleAt, EventStore, SearchScope, StateFilter, StoreError, TrustChangeSearch};
+use crate::{
+    BundleAt, CommandStore as _, EventLog as _, Maintenance as _, ReadModelStore as _, SearchScope,
+    StateFilter, StoreError, TrustChangeSearch,
+};
 
 /// The bundle of each moment is found again, by its revision and by any time at which
 /// it was current.

@@ -17,7 +17,10 @@ use tokio::time::timeout;
 use super::Fixture;
 use super::appending::assert_clean;
 use super::commands::{append_all, inactivate, instance, populate};
-use crate::{BundleAt, EventStore, MAX_BROKERS, MAX_RECEIPTS, StoreError};
+use crate::{
+    BundleAt, EventStore, FleetStore as _, MAX_BROKERS, MAX_RECEIPTS, Maintenance as _, ReadModelStore as _,
+    StoreError,
+};
 
 /// A success of broker `name` at `revision`, heard at `second`.
 fn applied(id: &InstanceId, name: &str, revision: u64, digest: Sha256, second: i64) -> Receipt {

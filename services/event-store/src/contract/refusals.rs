@@ -1,7 +1,7 @@
 //! Promises about refused calls.
 
 use super::Fixture;
-use crate::{EventStore, Refusal, RefusalFilter};
+use crate::{Refusal, RefusalFilter, RefusalStore as _};
 
 fn refusal<F: Fixture>(fixture: &F, principal: &str, account: &str, code: &str) -> Refusal {
     let now = fixture.clock().now();

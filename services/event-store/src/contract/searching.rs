@@ -6,7 +6,7 @@ use catrust_domain::{AccountId, CommandEnvelope, InstanceId, RecordedEvent, Seri
 use super::Fixture;
 use super::appending::read_all;
 use super::commands::{activate, append_all, delete, inactivate, instance, populate};
-use crate::{EventStore, SearchScope, TrustChangePage, TrustChangeSearch};
+use crate::{EventStore, ReadModelStore as _, SearchScope, TrustChangePage, TrustChangeSearch};
 
 /// Whether a row is in a scope.
 type Filter<'a> = dyn Fn(&RecordedEvent) -> bool + 'a;

@@ -5,7 +5,7 @@ use catrust_domain::Sha256;
 use super::Fixture;
 use super::appending::read_all;
 use super::commands::{instance, populate};
-use crate::{EventStore, StoreError};
+use crate::{EvidenceStore as _, StoreError};
 
 /// Hashes are those of the rows, in order; a hole is told, not closed.
 pub async fn hashes_are_read_without_gaps<F: Fixture>(fixture: &F) {

@@ -16,6 +16,7 @@ use super::PgEventStore;
 use super::error::store_error;
 use super::statement::Statement;
 use super::write::WRITE_TIMEOUT;
+use crate::engine::Engine as _;
 use crate::row::{StoredRow, names_of};
 use crate::value::Value;
 use crate::{MAX_BROKERS, StoreError, receipts};

@@ -14,7 +14,7 @@ use crate::rows::Rows;
 use crate::value::Value;
 
 /// A connection set up as the appender's, for one rebuild.
-pub(super) struct Repairer(PgConnection);
+pub(crate) struct Repairer(PgConnection);
 
 impl Repairer {
     pub(super) async fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {

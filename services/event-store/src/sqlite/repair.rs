@@ -13,7 +13,7 @@ use crate::rows::Rows;
 use crate::value::Value;
 
 /// A connection for one rebuild.
-pub(super) struct Repairer(SqliteConnection);
+pub(crate) struct Repairer(SqliteConnection);
 
 impl Repairer {
     pub(super) async fn open(options: &SqliteConnectOptions) -> Result<Self, StoreError> {

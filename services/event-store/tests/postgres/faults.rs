@@ -8,7 +8,7 @@ use catrust_event_store::contract::commands::{
 };
 use catrust_event_store::contract::{Fixture as _, PATIENCE};
 use catrust_event_store::postgres::PgEventStore;
-use catrust_event_store::{EventStore, StoreError};
+use catrust_event_store::{CommandStore as _, EventLog as _, Maintenance as _, StoreError};
 use catrust_test_harness::eventually::eventually;
 
 use crate::PgFixture;

@@ -1,12 +1,12 @@
 //! Rows that a store remembers from its last batch: never believed when they may be wrong.
 
 use catrust_domain::{InstanceId, Rejection, ReplyBody, SerialNumber};
-use catrust_event_store::EventStore as _;
 use catrust_event_store::contract::Fixture as _;
 use catrust_event_store::contract::commands::{
     activate, add, append_all, delete, inactivate, instance, populate, unique_id, with_request_id,
 };
 use catrust_event_store::postgres::PgEventStore;
+use catrust_event_store::{CommandStore as _, EventLog as _, Maintenance as _};
 
 use crate::PgFixture;
 

@@ -1,8 +1,8 @@
 //! Receipts between replicas: each hears of what another one took.
 
+use catrust_event_store::FleetStore as _;
 use std::time::Duration;
 
-use catrust_event_store::EventStore;
 use catrust_event_store::contract::Fixture as _;
 use catrust_event_store::contract::commands::instance;
 use catrust_event_store::contract::receipts::receipt;

@@ -1,11 +1,11 @@
 //! Each role of `deploy/postgres/roles.sql` can do its work, and no more.
 
-use catrust_event_store::EventStore;
 use catrust_event_store::contract::Fixture as _;
 use catrust_event_store::contract::commands::{
     append_all, delete, inactivate, instance, populate, unique_id, with_request_id,
 };
 use catrust_event_store::contract::receipts::receipt;
+use catrust_event_store::{CommandStore as _, EventLog as _, FleetStore as _, Maintenance as _};
 use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 

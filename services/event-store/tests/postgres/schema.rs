@@ -6,7 +6,8 @@ use catrust_event_store::contract::commands::{
 };
 use catrust_event_store::postgres::{PgEventStore, migrate};
 use catrust_event_store::{
-    EventStore, MigrationReport, SearchScope, StoreError, TrustChangeSearch, statements,
+    EventLog as _, Maintenance as _, MigrationReport, ReadModelStore as _, SearchScope, StoreError,
+    TrustChangeSearch, statements,
 };
 use futures::TryStreamExt as _;
 use sqlx::migrate::Migrator;

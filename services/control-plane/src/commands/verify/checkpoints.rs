@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use catrust_event_store::EventStore;
+use catrust_event_store::EvidenceStore;
 use catrust_event_store::report::{Damage, DamageKind};
 use catrust_evidence::{Frontier, SignedCheckpoint, TrustKeys};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ pub(super) fn read(path: &Path, keys: &TrustKeys) -> anyhow::Result<Vec<SignedCh
 
 /// Compares the log, which ends at `head`, with every checkpoint; they ascend by size.
 pub(super) async fn compare(
-    store: &dyn EventStore,
+    store: &dyn EvidenceStore,
     head: u64,
     checkpoints: &[SignedCheckpoint],
 ) -> anyhow::Result<CheckpointReport> {
@@ -93,7 +93,11 @@ fn changed(holds: u64, size: u64) -> Damage {
 }
 
 /// Compares a node that is kept with the rows below it.
-async fn kept_node(store: &dyn EventStore, number: u64, node: &Frontier) -> anyhow::Result<Option<Damage>> {
+async fn kept_node(
+    store: &dyn EvidenceStore,
+    number: u64,
+    node: &Frontier,
+) -> anyhow::Result<Option<Damage>> {
     let kept = store.read_tree_nodes(LEVEL, number, 1).await.context("the tree cannot be read")?;
     let differs = kept.first().is_some_and(|kept| *kept != node.root());
     Ok(differs.then(|| Damage {

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use catrust_event_store::EventStore;
+use catrust_event_store::EventLog;
 use catrust_event_store::report::{Damage, DamageKind};
 use catrust_trust_feed::{FeedError, KeptMessage, NatsFeed, StreamExtent};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ impl StreamToCompare {
 
     /// Compares every message that the stream keeps with its row of the log, which ends
     /// at `head`.
-    pub(super) async fn compare(self, store: &dyn EventStore, head: u64) -> anyhow::Result<StreamReport> {
+    pub(super) async fn compare(self, store: &dyn EventLog, head: u64) -> anyhow::Result<StreamReport> {
         let mut report = StreamReport { extent: self.extent, compared: 0, damage: Vec::new() };
         let last = self.extent.map_or(0, |extent| extent.last_sequence);
         let mut sequence = 0;
@@ -81,7 +81,7 @@ impl StreamToCompare {
 }
 
 /// What a message and its row disagree about.
-async fn difference(store: &dyn EventStore, kept: &KeptMessage) -> anyhow::Result<Option<String>> {
+async fn difference(store: &dyn EventLog, kept: &KeptMessage) -> anyhow::Result<Option<String>> {
     let Some(published) = kept.row else {
         return Ok(Some("the stream holds something foreign here".to_owned()));
     };

@@ -1,20 +1,13 @@
-//! A log in memory behind the store's port: what the publisher uses of it, with the
-//! faults that a test asks for.
+//! A log in memory, with the faults that a test asks for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use catrust_domain::{
-    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
-};
-use catrust_event_store::{
-    BundleAt, CertificateView, CommandResults, EventStore, Page, PublisherLease, RebuildReport, Refusal,
-    RefusalFilter, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
-};
+use catrust_domain::{InstanceId, LogHead, RecordedEvent, SerialNumber};
+use catrust_event_store::{EventLog, PublisherLease, StoreError};
 use catrust_trust_feed::contract::SampleLog;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A log that several replicas share.
@@ -112,19 +105,10 @@ impl Drop for Lease {
     }
 }
 
-/// What the publisher never asks for.
-fn not_part_of_this<T>() -> Result<T, StoreError> {
-    Err(StoreError::Unsuitable("the log in memory is for publishers alone".into()))
-}
-
 #[async_trait]
-impl EventStore for MemoryStore {
+impl EventLog for MemoryStore {
     fn log_id(&self) -> Uuid {
         self.log.with(|log| log.log_id())
-    }
-
-    async fn append(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
-        Ok(self.log.with(|log| log.append(commands, Timestamp::from_micros(0))))
     }
 
     fn appended(&self) -> watch::Receiver<u64> {
@@ -161,134 +145,5 @@ impl EventStore for MemoryStore {
         }
         let free = !self.log.leased.swap(true, Ordering::Relaxed);
         Ok(free.then(|| Box::new(Lease(Some(Arc::clone(&self.log.leased)))) as Box<dyn PublisherLease>))
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.answer()
-    }
-
-    async fn read_hashes(&self, _: u64, _: u32) -> Result<Vec<Sha256>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn find_event(&self, _: Uuid) -> Result<Option<RecordedEvent>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn count_tree_nodes(&self, _: u32) -> Result<u64, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn read_tree_nodes(&self, _: u32, _: u64, _: u32) -> Result<Vec<Sha256>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn keep_tree_nodes(&self, _: u32, _: u64, _: &[Sha256]) -> Result<(), StoreError> {
-        not_part_of_this()
-    }
-
-    async fn record_refusals(&self, _: &[Refusal], _: u64) -> Result<(), StoreError> {
-        not_part_of_this()
-    }
-
-    async fn prune_refusals(&self, _: u64) -> Result<u64, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn list_refusals(
-        &self,
-        _: &RefusalFilter,
-        _: u64,
-        _: u32,
-    ) -> Result<Vec<(u64, Refusal)>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn find_instance(&self, _: &InstanceId) -> Result<Option<Instance>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn list_instances(&self, _: u64, _: u32) -> Result<Page<Instance>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn find_certificate(
-        &self,
-        _: &InstanceId,
-        _: &SerialNumber,
-    ) -> Result<Option<CertificateView>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn list_certificates(
-        &self,
-        _: &InstanceId,
-        _: StateFilter,
-        _: u64,
-        _: u32,
-    ) -> Result<Page<CertificateView>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn search_trust_changes(
-        &self,
-        _: &TrustChangeSearch,
-        _: u64,
-        _: u32,
-    ) -> Result<TrustChangePage, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn load_bundle(&self, _: &InstanceId, _: BundleAt) -> Result<Option<TrustBundle>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn read_trust_changes(
-        &self,
-        _: &InstanceId,
-        _: u64,
-        _: u32,
-    ) -> Result<Vec<RecordedEvent>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn find_reply(&self, _: &RequestKey) -> Result<Option<Reply>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn prune_replies(&self, _: Timestamp) -> Result<u64, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn record_receipts(&self, _: &[Receipt]) -> Result<u64, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn list_brokers(&self, _: &InstanceId) -> Result<Vec<FleetMember>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn list_all_brokers(
-        &self,
-        _: Option<(&InstanceId, &BrokerId)>,
-        _: u32,
-    ) -> Result<Vec<FleetMember>, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn forget_brokers(&self, _: Timestamp) -> Result<u64, StoreError> {
-        not_part_of_this()
-    }
-
-    fn fleet_changes(&self) -> broadcast::Receiver<InstanceId> {
-        broadcast::Sender::new(1).subscribe()
-    }
-
-    async fn verify(&self) -> Result<VerifyReport, StoreError> {
-        not_part_of_this()
-    }
-
-    async fn rebuild(&self) -> Result<RebuildReport, StoreError> {
-        not_part_of_this()
     }
 }

@@ -87,7 +87,7 @@ impl Reload for IssuerKeys {
                 let read = tokio::fs::read(path).await;
                 Bytes::from(read.with_context(|| format!("cannot read {}", path.display()))?)
             }
-            IssuerSource::Url { endpoint, .. } => endpoint.fetch().await?,
+            IssuerSource::Url { endpoint, .. } => endpoint.fetch().await.context("it cannot be read")?,
         };
         let version = Sha256::of(&document).to_string();
         let adopt = move || {

@@ -20,7 +20,7 @@ use crate::deployment::{Deployment, OWNER, Replica};
 use crate::mosquitto;
 use crate::nats::Role;
 use crate::process::{Launcher, Output, Process};
-use crate::program::{built, free_port, repository};
+use crate::program::{built, built_library, free_port, repository};
 
 /// How long a broker or an agent may take to come up.
 const READY: Duration = Duration::from_secs(30);
@@ -104,7 +104,7 @@ impl Broker {
         let port = free_port()?;
         let path = |name: &str| files.path().join(name).to_string_lossy().into_owned();
         let sample = std::fs::read_to_string(repository().join("deploy/mosquitto/mosquitto.conf"))?;
-        let plugin = built("libcatrust_mosquitto.so")?.to_string_lossy().into_owned();
+        let plugin = built_library("libcatrust_mosquitto.so")?.to_string_lossy().into_owned();
         let text = sample
             .replace("persistence true", "persistence false")
             .replace("persistence_location /var/lib/mosquitto/", "")

@@ -6,11 +6,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use catrust_tests::program::repository;
+use catrust_tests::program::{built, repository};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demonstration_runs_to_its_end() -> anyhow::Result<()> {
+    let server = built("catrust-server")?;
     let mut script = tokio::process::Command::new(repository().join("tests/bin/demo"));
+    // What was built for the tests, instead of a build in between.
+    script.env("CATRUST_BIN_DIR", server.parent().context("no directory")?);
     script.kill_on_drop(true).stdin(std::process::Stdio::null());
     let output = tokio::time::timeout(Duration::from_secs(300), script.output()).await??;
     let said = String::from_utf8_lossy(&output.stdout);

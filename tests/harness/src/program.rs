@@ -39,12 +39,21 @@ fn profile_directory() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When it was not built; the error names the command that builds it.
 pub fn built(name: &str) -> anyhow::Result<PathBuf> {
-    let path = profile_directory()?.join(name);
-    anyhow::ensure!(
-        path.exists(),
-        "{} is missing; run `cargo build --workspace --bins` first",
-        path.display()
-    );
+    existing(profile_directory()?.join(name))
+}
+
+/// A library of this workspace that other programs load. Where it was built for a test,
+/// Cargo leaves it here and nowhere else.
+///
+/// # Errors
+/// When it was not built; the error names the command that builds it.
+pub fn built_library(name: &str) -> anyhow::Result<PathBuf> {
+    existing(profile_directory()?.join("deps").join(name))
+}
+
+fn existing(path: PathBuf) -> anyhow::Result<PathBuf> {
+    let missing = || format!("{} is missing; run `cargo test --workspace --no-run` first", path.display());
+    anyhow::ensure!(path.exists(), missing());
     Ok(path)
 }
 

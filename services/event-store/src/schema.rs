@@ -1,8 +1,18 @@
 //! Schema versions: what a database has been migrated to, and what is needed.
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
 use crate::StoreError;
+
+/// A migrator of what it is given: version, description and text of each migration. sqlx
+/// has a macro for that, which compiles all of sqlx a second time, for the compiler to run.
+pub(crate) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migration = |&(version, description, text): &(i64, &'static str, &'static str)| {
+        Migration::new(version, description.into(), MigrationType::Simple, text.into_sql_str(), false)
+    };
+    Migrator::with_migrations(migrations.iter().map(migration).collect())
+}
 
 /// The version that the migrations lead to.
 pub(crate) fn version(migrator: &Migrator) -> i64 {
@@ -42,4 +52,17 @@ pub(crate) fn migrate_error(
 
 fn other_text(version: i64) -> StoreError {
     StoreError::Unsuitable(format!("migration {version} was applied with another text than this program's"))
+}
+
+/// Checks a migrator against what sqlx reads in a folder of `migrations/`.
+#[cfg(test)]
+pub(crate) async fn assert_is_folder(migrator: &Migrator, name: &str) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations").join(name);
+    let read = Migrator::new(folder).await.expect("a folder of migrations");
+    let told = |migrator: &Migrator| -> Vec<_> {
+        let told =
+            migrator.iter().map(|m| (m.version, m.description.to_string(), m.checksum.to_vec(), m.no_tx));
+        told.collect()
+    };
+    assert_eq!(told(migrator), told(&read));
 }

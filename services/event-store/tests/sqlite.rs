@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use catrust_event_store::contract::commands::{append_all, inactivate, instance, populate};
@@ -18,8 +18,6 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _, SqliteConnection,
 };
 use tempfile::TempDir;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite");
 
 /// Schema version of this program.
 const NEWEST: i64 = 7;
@@ -109,7 +107,8 @@ async fn a_file_of_the_previous_schema_version_is_migrated_with_its_data() {
     append_all(&store, &[inactivate(&id, &sns[0])]).await;
     let old = SqliteFixture::empty();
     let mut connection = old.connect().await;
-    MIGRATIONS.run_to(1, &mut connection).await.unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations/sqlite");
+    Migrator::new(folder).await.unwrap().run_to(1, &mut connection).await.unwrap();
     let attach = format!("ATTACH DATABASE '{}' AS full", full.path().display());
     sqlx::raw_sql(AssertSqlSafe(attach)).execute(&mut connection).await.unwrap();
     sqlx::raw_sql("DELETE FROM log_identity").execute(&mut connection).await.unwrap();

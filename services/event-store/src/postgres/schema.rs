@@ -1,5 +1,7 @@
 //! The schema of a Postgres database: which version it has, and its migration.
 
+use std::sync::LazyLock;
+
 use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
@@ -7,7 +9,26 @@ use super::error::store_error;
 use super::{PgAddress, session};
 use crate::{MigrationReport, StoreError, schema};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/postgres");
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    schema::migrator(&[
+        (1, "event log", include_str!("../../../../migrations/postgres/0001_event_log.sql")),
+        (
+            2,
+            "history and pruning",
+            include_str!("../../../../migrations/postgres/0002_history_and_pruning.sql"),
+        ),
+        (3, "receipts", include_str!("../../../../migrations/postgres/0003_receipts.sql")),
+        (4, "rebuild count", include_str!("../../../../migrations/postgres/0004_rebuild_count.sql")),
+        (
+            5,
+            "instances by owner",
+            include_str!("../../../../migrations/postgres/0005_instances_by_owner.sql"),
+        ),
+        (6, "evidence", include_str!("../../../../migrations/postgres/0006_evidence.sql")),
+        (7, "refusals", include_str!("../../../../migrations/postgres/0007_refusals.sql")),
+        (8, "batch rows", include_str!("../../../../migrations/postgres/0008_batch_rows.sql")),
+    ])
+});
 
 /// Held while migrating, so that of two replicas one waits and then finds nothing to do.
 const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"catrustM");
@@ -60,4 +81,9 @@ async fn found(connection: &mut PgConnection) -> Result<i64, StoreError> {
     let applied =
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, _>>();
     schema::last_applied(&MIGRATOR, &applied.map_err(store_error)?)
+}
+
+#[tokio::test]
+async fn every_migration_of_the_folder_is_compiled_in() {
+    schema::assert_is_folder(&MIGRATOR, "postgres").await;
 }

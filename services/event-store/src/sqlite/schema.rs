@@ -1,6 +1,7 @@
 //! The schema of a SQLite file: which version it has, and its migration.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -9,7 +10,20 @@ use super::error::store_error;
 use super::{file_lock, session};
 use crate::{MigrationReport, StoreError, schema};
 
-static MIGRATOR: Migrator = sqlx::migrate!("../../migrations/sqlite");
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    schema::migrator(&[
+        (1, "event log", include_str!("../../../../migrations/sqlite/0001_event_log.sql")),
+        (
+            2,
+            "history and pruning",
+            include_str!("../../../../migrations/sqlite/0002_history_and_pruning.sql"),
+        ),
+        (3, "receipts", include_str!("../../../../migrations/sqlite/0003_receipts.sql")),
+        (5, "instances by owner", include_str!("../../../../migrations/sqlite/0005_instances_by_owner.sql")),
+        (6, "evidence", include_str!("../../../../migrations/sqlite/0006_evidence.sql")),
+        (7, "refusals", include_str!("../../../../migrations/sqlite/0007_refusals.sql")),
+    ])
+});
 
 /// Brings the file at `path` to the schema of this program; makes it where there is
 /// none. Its directory MUST exist. Several processes may do so at once.
@@ -54,4 +68,9 @@ async fn found(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
     let applied =
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, _>>();
     schema::last_applied(&MIGRATOR, &applied.map_err(store_error)?)
+}
+
+#[tokio::test]
+async fn every_migration_of_the_folder_is_compiled_in() {
+    schema::assert_is_folder(&MIGRATOR, "sqlite").await;
 }

@@ -1,5 +1,7 @@
 //! Migration of databases with data in them, and refusal of other versions.
 
+use std::path::Path;
+
 use catrust_event_store::contract::Fixture as _;
 use catrust_event_store::contract::commands::{
     append_all, inactivate, instance, populate, unique_id, with_request_id,
@@ -16,8 +18,6 @@ use sqlx::{AssertSqlSafe, Executor as _, PgPool, SqlSafeStr as _};
 
 use crate::PgFixture;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/postgres");
-
 /// Schema version of this program.
 const NEWEST: i64 = 8;
 
@@ -30,7 +30,8 @@ async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {
     append_all(&store, &[with_request_id(inactivate(&id, &sns[0]), unique_id(), "off")]).await;
     let old = PgFixture::empty().await;
     let pool = PgPool::connect(&old.url()).await.unwrap();
-    MIGRATIONS.run_to(1, &pool).await.unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations/postgres");
+    Migrator::new(folder).await.unwrap().run_to(1, &pool).await.unwrap();
     copy(&PgPool::connect(&full.url()).await.unwrap(), &pool).await;
 
     let refused = PgEventStore::connect(&old.url(), old.clock.reader()).await;

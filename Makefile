@@ -3,7 +3,7 @@
 # nothing else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz fmt lint tools
+.PHONY: help demo test quick bench fuzz fmt lint tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -15,6 +15,10 @@ demo: ## the whole path: embedded server, real CAs, live MQTT devices cut and le
 test: ## format, lints, contract, tests, doc tests, documentation
 	@tests/bin/tools all
 	@tests/bin/test
+
+quick: ## format, lints and unit tests of the rooms that changed, and what depends on them
+	@tests/bin/tools build nats
+	@tests/bin/quick
 
 bench: ## first readings next to pgbench and the floors of this machine
 	@tests/bin/tools build postgres nats mosquitto

@@ -36,13 +36,13 @@ def row_hash(previous, row):
         if column == "occurred_at":
             since = datetime.datetime.fromisoformat(value.replace("Z", "+00:00")) - EPOCH
             value = since // datetime.timedelta(microseconds=1)
-        octets = str(value).encode()
-        text += b"%d:%s," % (len(octets), octets)
+        encoded = str(value).encode()
+        text += b"%d:%s," % (len(encoded), encoded)
     return sha256(previous, text)
 
 
-def leaf(octets):
-    return sha256(b"\0", octets)
+def leaf(data):
+    return sha256(b"\0", data)
 
 
 def node(left, right):
@@ -59,10 +59,10 @@ def tree_root(leaves):
     return node(tree_root(leaves[:middle]), tree_root(leaves[middle:]))
 
 
-def root_from_path(octets, index, size, path):
+def root_from_path(data, index, size, path):
     """RFC 9162, section 2.1.3.2."""
     assert index < size
-    fn, sn, r = index, size - 1, leaf(octets)
+    fn, sn, r = index, size - 1, leaf(data)
     for p in path:
         assert sn > 0, "the path is too long"
         if fn & 1 or fn == sn:

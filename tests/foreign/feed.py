@@ -40,11 +40,11 @@ def fields(message):
             continue
         value = getattr(message, field.name)
         values = value if field.is_repeated else [value]
-        out += b"".join(netstring(octets(field, value)) for value in values)
+        out += b"".join(netstring(encoded(field, value)) for value in values)
     return out
 
 
-def octets(field, value):
+def encoded(field, value):
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         if field.message_type.full_name == "google.protobuf.Timestamp":
             assert value.nanos % 1000 == 0, "microsecond precision"

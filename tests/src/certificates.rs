@@ -166,11 +166,11 @@ fn ca_params(name: &str) -> CertificateParams {
     params
 }
 
-/// 16 octets, positive and without a leading zero octet: canonical as they are.
+/// 16 bytes, positive and without a leading zero byte: canonical as they are.
 fn random_serial() -> [u8; 16] {
-    let mut octets: [u8; 16] = rand::random();
-    octets[0] = 0x10 | (octets[0] & 0x6f);
-    octets
+    let mut bytes: [u8; 16] = rand::random();
+    bytes[0] = 0x10 | (bytes[0] & 0x6f);
+    bytes
 }
 
 /// A CA made by the `openssl` command, for what rcgen does not make.

@@ -16,7 +16,7 @@ use crate::nats::{Nats, Role, Version};
 use crate::policies::PolicyFolder;
 use crate::postgres::{Durability, Postgres};
 use crate::process::Launcher;
-use crate::program::{Finished, free_port, repository, run};
+use crate::program::{Completion, free_port, repository, run};
 use crate::server::{Server, launcher, run_server};
 
 /// Account of the ordinary caller.
@@ -232,7 +232,7 @@ impl Deployment {
     ///
     /// # Errors
     /// When it cannot be run; a bad exit code is no error.
-    pub async fn migrate(&self) -> anyhow::Result<Finished> {
+    pub async fn migrate(&self) -> anyhow::Result<Completion> {
         let (config, _) = self.configuration(&unique("migrate"))?;
         let owner = self.postgres.url();
         let arguments = ["migrate", "--config", &config.to_string_lossy()];
@@ -326,7 +326,7 @@ impl Deployment {
     ///
     /// # Errors
     /// When it cannot be run; a bad exit code is no error.
-    pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Finished> {
+    pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Completion> {
         let role = match arguments.first() {
             Some(&"rebuild") => "catrust_rebuild",
             Some(&("verify" | "export")) => "catrust_audit",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::program::{Finished, finish, repository, target_directory};
+use crate::program::{Completion, finish, repository, target_directory};
 
 /// The Python of the tools directory, with the pinned gRPC packages.
 ///
@@ -41,7 +41,7 @@ fn installed(path: &str) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// When it cannot be run; a bad exit code is no error.
-pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<Finished> {
+pub async fn script(name: &str, arguments: &[&str]) -> anyhow::Result<Completion> {
     let mut command = tokio::process::Command::new(python()?);
     command.arg(repository().join("tests/foreign").join(name)).args(arguments);
     finish(command).await

@@ -154,8 +154,8 @@ pub fn now() -> i64 {
 
 /// base64url without padding.
 #[must_use]
-pub fn base64url(octets: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(octets)
+pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The key set of keys.
@@ -174,12 +174,12 @@ pub fn plan(plan: Plan) -> Plan {
 #[derive(Debug)]
 pub struct Publisher {
     url: String,
-    shared: Arc<Shared>,
+    shared: Arc<State>,
     serving: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct State {
     document: Mutex<String>,
     away: AtomicBool,
     asked: AtomicUsize,
@@ -213,7 +213,7 @@ impl Publisher {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}/jwks.json", listener.local_addr()?);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(State {
             document: Mutex::new(key_set(keys)),
             away: AtomicBool::new(false),
             asked: AtomicUsize::new(0),
@@ -256,7 +256,7 @@ impl Drop for Publisher {
     }
 }
 
-async fn serve(listener: TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
+async fn serve(listener: TcpListener, shared: Arc<State>, tls: Option<TlsAcceptor>) {
     while let Ok((stream, _)) = listener.accept().await {
         shared.asked.fetch_add(1, Ordering::SeqCst);
         if !shared.away.load(Ordering::SeqCst) {

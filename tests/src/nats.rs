@@ -176,7 +176,7 @@ impl Nats {
         .await
     }
 
-    /// Makes it run the sample configuration, of which the folder alone is another one.
+    /// Makes it run the sample configuration with another folder, and nothing else changed.
     fn guard(&mut self) -> anyhow::Result<()> {
         let sample = std::fs::read_to_string(repository().join("deploy/nats/catrust.conf"))?;
         anyhow::ensure!(sample.contains("store_dir: /data\n"), "the sample names another folder");

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 
 use crate::client::Caller;
 use crate::process::{Launcher, Output, Process, Signal};
-use crate::program::{Finished, built, finish};
+use crate::program::{Completion, built, finish};
 
 /// How long a server may take to accept calls.
 const READY: Duration = Duration::from_secs(60);
@@ -120,11 +120,11 @@ impl Server {
         self.process.ended(within).await
     }
 
-    /// Resident memory, in octets.
+    /// Resident memory, in bytes.
     ///
     /// # Errors
     /// When it does not run any more.
-    pub fn resident_octets(&self) -> anyhow::Result<u64> {
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
@@ -151,7 +151,7 @@ pub fn launcher(name: &str) -> anyhow::Result<Launcher> {
 ///
 /// # Errors
 /// When it is not built or does not end.
-pub async fn run_server(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Finished> {
+pub async fn run_server(arguments: &[&str], environment: &[(&str, &str)]) -> anyhow::Result<Completion> {
     let mut command = tokio::process::Command::new(built("catrust-server")?);
     command.args(arguments).envs(environment.iter().copied());
     finish(command).await

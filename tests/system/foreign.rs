@@ -7,7 +7,7 @@ use catrust_tests::certificates::{OpensslCa, unique};
 use catrust_tests::deployment::{ACCOUNT, OPERATOR, Plan};
 use catrust_tests::foreign::{buf, script};
 use catrust_tests::issuer::{self, Key, Publisher};
-use catrust_tests::program::{Finished, built, finish, free_port, run};
+use catrust_tests::program::{Completion, built, finish, free_port, run};
 use catrust_tests::server::Server;
 use serde_json::Value;
 
@@ -94,7 +94,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    async fn catrust(&self, arguments: &[&str]) -> anyhow::Result<Finished> {
+    async fn catrust(&self, arguments: &[&str]) -> anyhow::Result<Completion> {
         let mut command = tokio::process::Command::new(built("catrust")?);
         command.args(["--server", &self.server]).args(arguments);
         if let Some(token) = &self.token {

@@ -352,7 +352,7 @@ async fn the_admin_listener_tells_health_and_metrics() -> anyhow::Result<()> {
 async fn an_idle_server_is_small() -> anyhow::Result<()> {
     let deployment = Plan::default().deploy().await?;
     let replica = deployment.replica("a").await?;
-    let mebibytes = replica.server.resident_octets()? / (1 << 20);
+    let mebibytes = replica.server.resident_bytes()? / (1 << 20);
     println!("resident: {mebibytes} MiB, unoptimised");
     assert!(mebibytes < 80, "twice the target of the release build: {mebibytes} MiB");
     Ok(())

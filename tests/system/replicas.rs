@@ -29,7 +29,7 @@ fn load() -> Duration {
 
 /// What one caller was told: positions of its acknowledged changes, by request id.
 #[derive(Debug, Default)]
-struct Acknowledged {
+struct Acknowledgements {
     changes: BTreeMap<u64, String>,
     failovers: u32,
 }
@@ -43,7 +43,7 @@ struct Flipper {
 }
 
 impl Flipper {
-    async fn flip(&mut self, acknowledged: &mut Acknowledged) -> anyhow::Result<()> {
+    async fn flip(&mut self, acknowledged: &mut Acknowledgements) -> anyhow::Result<()> {
         let id = request_id();
         let started = Instant::now();
         loop {
@@ -88,8 +88,8 @@ impl Flipper {
     }
 }
 
-async fn caller(mut flipper: Flipper, until: Instant) -> anyhow::Result<(Acknowledged, Flipper)> {
-    let mut acknowledged = Acknowledged::default();
+async fn caller(mut flipper: Flipper, until: Instant) -> anyhow::Result<(Acknowledgements, Flipper)> {
+    let mut acknowledged = Acknowledgements::default();
     while Instant::now() < until {
         flipper.state = match flipper.state {
             CaCertificateState::Inactive => CaCertificateState::Active,

@@ -64,7 +64,7 @@ pub(crate) fn from_environment(variable: &str, installed: &str) -> OsString {
 
 /// What a finished program said.
 #[derive(Debug, Clone)]
-pub struct Finished {
+pub struct Completion {
     /// Its exit code; `None` where a signal ended it.
     pub code: Option<i32>,
     /// Standard output.
@@ -73,7 +73,7 @@ pub struct Finished {
     pub stderr: String,
 }
 
-impl Finished {
+impl Completion {
     /// The output of a program that ended well.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Finished {
     }
 }
 
-impl From<Output> for Finished {
+impl From<Output> for Completion {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),
@@ -101,7 +101,7 @@ impl From<Output> for Finished {
 pub async fn run<S: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
     arguments: impl IntoIterator<Item = S>,
-) -> anyhow::Result<Finished> {
+) -> anyhow::Result<Completion> {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments);
     finish(command).await
@@ -111,7 +111,7 @@ pub async fn run<S: AsRef<OsStr>>(
 ///
 /// # Errors
 /// When it cannot be started or does not end; a bad exit code is no error.
-pub async fn finish(mut command: tokio::process::Command) -> anyhow::Result<Finished> {
+pub async fn finish(mut command: tokio::process::Command) -> anyhow::Result<Completion> {
     let what = format!("{:?}", command.as_std());
     let child = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(LIMIT, child)

@@ -238,7 +238,7 @@ async fn gather(
 }
 
 /// Runs `catrust audit …` where no server is.
-async fn offline(arguments: &[&str]) -> anyhow::Result<catrust_tests::program::Finished> {
+async fn offline(arguments: &[&str]) -> anyhow::Result<catrust_tests::program::Completion> {
     catrust("http://127.0.0.1:1", None, &[&["audit"], arguments].concat()).await
 }
 

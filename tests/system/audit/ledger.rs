@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use catrust_tests::deployment::{Deployment, Plan};
 use catrust_tests::instance::TestInstance;
-use catrust_tests::program::Finished;
+use catrust_tests::program::Completion;
 use catrust_tests::server::{Server, run_server};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -106,7 +106,7 @@ impl Ledger {
     }
 
     /// Runs a command of `catrust-server` on the database.
-    pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Finished> {
+    pub async fn command(&self, arguments: &[&str]) -> anyhow::Result<Completion> {
         match self {
             Self::Postgres(deployment) => deployment.command(arguments).await,
             Self::Sqlite(data) => {

@@ -104,8 +104,8 @@ async fn a_serial_number_is_taken_until_it_is_deleted(site: &Site) -> anyhow::Re
     let again = client.register_ca_certificate(instance.registration(&ca, &instance.code().await?)?).await;
     refused(again, Code::AlreadyExists, "SnNotUnique")?;
     let same_serial = Ca::with(&unique("other"), |params| {
-        let octets = hex::decode(&ca.sn).expect("canonical spellings are hexadecimal");
-        params.serial_number = Some(rcgen::SerialNumber::from_slice(&octets));
+        let bytes = hex::decode(&ca.sn).expect("canonical spellings are hexadecimal");
+        params.serial_number = Some(rcgen::SerialNumber::from_slice(&bytes));
     })?;
     let request = instance.registration(&same_serial, &instance.code().await?)?;
     refused(client.register_ca_certificate(request).await, Code::AlreadyExists, "SnNotUnique")?;

@@ -54,8 +54,8 @@ async fn trust_is_turned_off_and_on_again(site: &Site) -> anyhow::Result<()> {
 async fn any_common_spelling_of_a_serial_number_finds_it(site: &Site) -> anyhow::Result<()> {
     let instance = site.instance().await?;
     let ca = instance.new_ca().await?;
-    let octets: Vec<_> = ca.sn.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
-    let colons = octets.join(":");
+    let bytes: Vec<_> = ca.sn.as_bytes().chunks(2).map(String::from_utf8_lossy).collect();
+    let colons = bytes.join(":");
     let spellings = [
         ca.sn.to_lowercase(),
         format!("0x{}", ca.sn),

@@ -92,8 +92,8 @@ impl Fleet {
         .await
     }
 
-    /// Lets `attack` go on, inactivates the member's CA certificate in its midst, and gives how
-    /// long its session lived on. All the while the outcast tries to get in.
+    /// Inactivates the member's CA certificate during `attack`, and gives how long the member's
+    /// session lived on. The outcast tries to get in all the time.
     async fn under(&self, attack: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<Duration> {
         let attacking = tokio::spawn(attack);
         let (stop, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

@@ -2,7 +2,7 @@
 
 use catrust_tests::certificates::Ca;
 use catrust_tests::postgres::{Postgres, Tls};
-use catrust_tests::program::{Finished, repository};
+use catrust_tests::program::{Completion, repository};
 use catrust_tests::server::run_server;
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use tempfile::TempDir;
@@ -46,14 +46,14 @@ impl Site {
     }
 
     /// Runs a command with `database.…` settings.
-    async fn run(&self, command: &str, settings: &[(&str, &str)]) -> anyhow::Result<Finished> {
+    async fn run(&self, command: &str, settings: &[(&str, &str)]) -> anyhow::Result<Completion> {
         let names: Vec<_> = settings.iter().map(|(name, _)| format!("CATRUST_DATABASE__{name}")).collect();
         let settings = names.iter().map(String::as_str).zip(settings.iter().map(|(_, value)| *value));
         run_server(&[command], &settings.collect::<Vec<_>>()).await
     }
 
     /// Runs `verify` as the servers' role, with a CA for the server and a certificate of one's own.
-    async fn verify(&self, url: &str, ca: &str, own: &str) -> anyhow::Result<Finished> {
+    async fn verify(&self, url: &str, ca: &str, own: &str) -> anyhow::Result<Completion> {
         let (ca, cert, key) =
             (self.file(ca), self.file(&format!("{own}.pem")), self.file(&format!("{own}.key")));
         let files = [("ROOT_CA_FILE", &*ca), ("CLIENT_CERT_FILE", &cert), ("CLIENT_KEY_FILE", &key)];
@@ -61,7 +61,7 @@ impl Site {
     }
 }
 
-fn refused(finished: &Finished, why: &str) {
+fn refused(finished: &Completion, why: &str) {
     assert_ne!(finished.code, Some(0), "{}", finished.stdout);
     assert!(finished.stderr.contains(why), "{}", finished.stderr);
 }

@@ -24,7 +24,7 @@ fn names_in(directory: &Path, names: &mut BTreeSet<String>) -> anyhow::Result<()
 fn claimed(page: &str) -> BTreeSet<&str> {
     let sentence = |word: &&str| {
         word.matches('_').count() >= 3
-            && word.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'_')
+            && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     page.split('`').skip(1).step_by(2).filter(sentence).collect()
 }

@@ -207,7 +207,7 @@ async fn texts_have_a_length_and_no_control_characters(site: &Site) -> anyhow::R
         };
         refused_field(client.delete_ca_certificate(request).await, "reason")?;
     }
-    // Characters count, not octets; and a reason is data, whatever it looks like.
+    // Characters count, not bytes; and a reason is data, whatever it looks like.
     for reason in ["\u{1F600}".repeat(512), "'; DROP TABLE events; --".to_owned(), "\u{202e}<b>".to_owned()] {
         let request =
             InactivateCaCertificateRequest { reason: reason.clone(), ..instance.inactivation(&ca.sn) };

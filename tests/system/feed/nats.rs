@@ -15,14 +15,14 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 
 /// One message as it came from the stream.
 #[derive(Debug)]
-pub struct Published {
+pub struct StreamMessage {
     pub subject: String,
     pub sequence: u64,
     pub headers: BTreeMap<String, String>,
     pub body: String,
 }
 
-impl Published {
+impl StreamMessage {
     /// `position` in the body: ProtoJSON writes 64 bit integers as strings.
     pub fn position(&self) -> anyhow::Result<u64> {
         let body: serde_json::Value = serde_json::from_str(&self.body)?;
@@ -31,7 +31,7 @@ impl Published {
 }
 
 /// Every message that the stream holds now.
-pub async fn collect(nats: &Nats) -> anyhow::Result<Vec<Published>> {
+pub async fn collect(nats: &Nats) -> anyhow::Result<Vec<StreamMessage>> {
     let mut stream = nats.stream().await?;
     let wanted = stream.info().await?.state.messages;
     let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..Default::default() };
@@ -45,7 +45,7 @@ pub async fn collect(nats: &Nats) -> anyhow::Result<Vec<Published>> {
         let headers = headers
             .iter()
             .filter_map(|(name, values)| Some((name.to_string(), values.first()?.as_str().to_owned())));
-        collected.push(Published {
+        collected.push(StreamMessage {
             subject: message.subject.to_string(),
             sequence: info.stream_sequence,
             headers: headers.collect(),

@@ -1,13 +1,13 @@
 //! `catrust fleet` and `catrust ca inactivate --wait`, as a person on call uses them.
 
 use catrust_tests::instance::TestInstance;
-use catrust_tests::program::{Finished, built, finish};
+use catrust_tests::program::{Completion, built, finish};
 use catrust_tests::server::Server;
 use serde_json::Value;
 
 use super::broker::{apply_when_there, refused, report, report_applied};
 
-async fn catrust(server: &Server, arguments: &[&str]) -> anyhow::Result<Finished> {
+async fn catrust(server: &Server, arguments: &[&str]) -> anyhow::Result<Completion> {
     let mut command = tokio::process::Command::new(built("catrust")?);
     command.env("CATRUST_SERVER", server.address()).args(arguments);
     finish(command).await

@@ -9,7 +9,7 @@ use catrust_proto::Timestamp;
 use catrust_proto::v1::KeySet;
 use catrust_tests::deployment::{Deployment, Plan, Replica};
 use catrust_tests::process::Launcher;
-use catrust_tests::program::{Finished, built, free_port, run};
+use catrust_tests::program::{Completion, built, free_port, run};
 use catrust_tests::server::{Server, launcher};
 use tempfile::TempDir;
 
@@ -94,7 +94,7 @@ impl Desk {
     }
 }
 
-async fn catrust(arguments: &[&str]) -> anyhow::Result<Finished> {
+async fn catrust(arguments: &[&str]) -> anyhow::Result<Completion> {
     run(built("catrust")?, arguments).await
 }
 

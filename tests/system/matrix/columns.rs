@@ -45,7 +45,7 @@ pub const COLUMNS: [Column; Column::Allowed as usize + 1] = [
 
 /// What a caller shows.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Shown {
+pub enum Credential {
     Certificate,
     Token,
 }
@@ -143,17 +143,17 @@ impl Callers {
     }
 
     /// The caller of a column.
-    pub fn of(&self, column: Column, operator: bool, shown: Shown) -> anyhow::Result<Caller> {
-        let (leaf, token) = match (column.principal(operator), shown) {
+    pub fn of(&self, column: Column, operator: bool, credential: Credential) -> anyhow::Result<Caller> {
+        let (leaf, token) = match (column.principal(operator), credential) {
             (None, _) if column == Column::NoIdentity => (None, None),
-            (None, Shown::Certificate) => {
+            (None, Credential::Certificate) => {
                 (Some(self.tls.client_ca.client(&certificate_name("unknown"))?), None)
             }
-            (None, Shown::Token) => (None, Some(self.strangers_key.token(&claims("allowed")))),
-            (Some(principal), Shown::Certificate) => {
+            (None, Credential::Token) => (None, Some(self.strangers_key.token(&claims("allowed")))),
+            (Some(principal), Credential::Certificate) => {
                 (Some(self.tls.client_ca.client(&certificate_name(&principal))?), None)
             }
-            (Some(principal), Shown::Token) => {
+            (Some(principal), Credential::Token) => {
                 let mut claims = claims(&principal);
                 claims["account_id"] = json!(column.account());
                 claims["catrust_operator"] = json!(is_operator(&principal));

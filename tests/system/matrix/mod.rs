@@ -19,30 +19,30 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::{Code, Status};
 
-use self::columns::{COLUMNS, Callers, Column, Shown};
+use self::columns::{COLUMNS, Callers, Column, Credential};
 use self::rows::{Cell, ROWS, Row};
 
 /// What a cell holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Expected {
+enum Verdict {
     Allowed,
     Refused(Code, &'static str),
 }
 
-const NO_IDENTITY: Expected = Expected::Refused(Code::Unauthenticated, "Unauthenticated");
-const NO_PERMISSION: Expected = Expected::Refused(Code::PermissionDenied, "PermissionCheckFailed");
-const NOT_OWNER: Expected = Expected::Refused(Code::PermissionDenied, "MqttOwnerCheckError");
-const NO_PLATINUM: Expected = Expected::Refused(Code::FailedPrecondition, "EditionNotSupported");
+const NO_IDENTITY: Verdict = Verdict::Refused(Code::Unauthenticated, "Unauthenticated");
+const NO_PERMISSION: Verdict = Verdict::Refused(Code::PermissionDenied, "PermissionCheckFailed");
+const NOT_OWNER: Verdict = Verdict::Refused(Code::PermissionDenied, "MqttOwnerCheckError");
+const NO_PLATINUM: Verdict = Verdict::Refused(Code::FailedPrecondition, "EditionNotSupported");
 
 /// The whole table: what each row says of each column.
-fn expected(row: &Row, column: Column) -> Expected {
+fn expected(row: &Row, column: Column) -> Verdict {
     match column {
         Column::NoIdentity | Column::WrongIdentity => NO_IDENTITY,
         Column::OtherAccount => row.other_account,
         Column::NoPolicy | Column::DenyWins => NO_PERMISSION,
         Column::WithoutDependent => row.without_dependent,
         Column::WrongEdition => row.wrong_edition,
-        Column::Allowed => Expected::Allowed,
+        Column::Allowed => Verdict::Allowed,
     }
 }
 
@@ -69,35 +69,35 @@ fn every_rpc_of_the_contract_has_a_row() -> anyhow::Result<()> {
 }
 
 /// What a reply is, in the words of a cell.
-fn found(answer: Result<(), Status>) -> Result<Expected, String> {
-    let Err(status) = answer else { return Ok(Expected::Allowed) };
+fn found(answer: Result<(), Status>) -> Result<Verdict, String> {
+    let Err(status) = answer else { return Ok(Verdict::Allowed) };
     let refusal = Refusal::of(&status).map_err(|error| format!("{error:#}"))?;
-    // Of what is expected, the code is a text of this program's.
+    // `Verdict` borrows its code from this program, so the expected one that is equal is given.
     let known = [NO_IDENTITY, NO_PERMISSION, NOT_OWNER, NO_PLATINUM];
-    let same = |cell: &&Expected| matches!(cell, Expected::Refused(status, code) if *status == refusal.status && *code == refusal.code);
+    let same = |cell: &&Verdict| matches!(cell, Verdict::Refused(status, code) if *status == refusal.status && *code == refusal.code);
     known.iter().find(same).copied().ok_or_else(|| format!("{refusal:?}"))
 }
 
 /// Runs the table; gives what is not as expected.
-async fn run(callers: &Callers, makers: &Makers, shown: Shown) -> anyhow::Result<String> {
+async fn run(callers: &Callers, makers: &Makers, credential: Credential) -> anyhow::Result<String> {
     let mut wrong = String::new();
     let untouched = makers.cell(Column::Allowed).await?;
     let mut cells = 0;
     for row in ROWS {
         for column in COLUMNS {
             let wanted = expected(row, column);
-            // Who is refused changes nothing, and so needs nothing of its own.
+            // A refused call changes nothing, so refused cells share an instance.
             let own;
-            let cell = if wanted == Expected::Allowed || column == Column::WrongEdition {
+            let cell = if wanted == Verdict::Allowed || column == Column::WrongEdition {
                 own = makers.cell(column).await?;
                 &own
             } else {
                 &untouched
             };
-            let caller = callers.of(column, row.for_operators, shown)?;
+            let caller = callers.of(column, row.for_operators, credential)?;
             let had = found((row.call)(&caller, cell).await);
             if had != Ok(wanted) {
-                writeln!(wrong, "{shown:?} {} {column:?}: expected {wanted:?}, had {had:?}", row.path)?;
+                writeln!(wrong, "{credential:?} {} {column:?}: expected {wanted:?}, had {had:?}", row.path)?;
             }
             cells += 1;
         }
@@ -147,24 +147,24 @@ impl Makers {
     }
 }
 
-async fn holds(shown: Shown) -> anyhow::Result<()> {
+async fn holds(credential: Credential) -> anyhow::Result<()> {
     let tls = Tls::new()?;
     let (callers, _publisher, plan) = Callers::plan(tls).await?;
     let deployment = plan.deploy().await?;
     let replica = deployment.replica("a").await?;
     let callers = callers.at(replica.server.address());
     let makers = Makers { operator: callers.with_token(OPERATOR)?, owner: callers.with_token(OWNER)? };
-    let wrong = run(&callers, &makers, shown).await?;
+    let wrong = run(&callers, &makers, credential).await?;
     assert!(wrong.is_empty(), "\n{wrong}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_holds_for_client_certificates() -> anyhow::Result<()> {
-    holds(Shown::Certificate).await
+    holds(Credential::Certificate).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_holds_for_tokens() -> anyhow::Result<()> {
-    holds(Shown::Token).await
+    holds(Credential::Token).await
 }

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::{Response, Status, Streaming};
 
-use super::{Expected, NO_PERMISSION, NO_PLATINUM, NOT_OWNER};
+use super::{NO_PERMISSION, NO_PLATINUM, NOT_OWNER, Verdict};
 
 /// What a call works on.
 pub struct Cell {
@@ -27,11 +27,11 @@ pub struct Row {
     /// Whether only operators of catrust may call it.
     pub for_operators: bool,
     /// Of somebody of another account, who may do everything there.
-    pub other_account: Expected,
+    pub other_account: Verdict,
     /// Of somebody who may do everything but `mq:MqttInstanceAccess`.
-    pub without_dependent: Expected,
+    pub without_dependent: Verdict,
     /// On an instance that is not Platinum.
-    pub wrong_edition: Expected,
+    pub wrong_edition: Verdict,
     /// Makes the call, and reads the first message where it is a stream.
     pub call: for<'a> fn(&'a Caller, &'a Cell) -> BoxFuture<'a, Result<(), Status>>,
 }
@@ -44,8 +44,8 @@ const fn of_owners(path: &'static str, call: Call) -> Row {
         path,
         for_operators: false,
         other_account: NOT_OWNER,
-        without_dependent: Expected::Allowed,
-        wrong_edition: Expected::Allowed,
+        without_dependent: Verdict::Allowed,
+        wrong_edition: Verdict::Allowed,
         call,
     }
 }

@@ -71,7 +71,7 @@ impl Stage {
         Ok(user)
     }
 
-    /// A user of every replica in turn, one of the first alone, and one more of all.
+    /// Three users: two that call every replica in turn, and one that calls the first alone.
     async fn users(&self) -> anyhow::Result<[User; 3]> {
         let all = self.targets();
         let users = [("spread", &all[..]), ("pinned", &all[..1]), ("busy", &all[..])];
@@ -79,7 +79,7 @@ impl Stage {
         Ok([spread.await?, pinned.await?, busy.await?])
     }
 
-    /// Waits until every replica that is there gives this share, and hears so many.
+    /// Waits until every running replica gives this share, and hears `heard` others.
     async fn gives(&self, share: f64, heard: u32) -> anyhow::Result<()> {
         let there = self.targets().into_iter().filter(|(_, there)| there.load(Ordering::Relaxed));
         for (replica, _) in there {
@@ -113,8 +113,8 @@ fn report(name: &str, calls: &[Call]) {
 /// What became of the calls of three users, and what else is known of a run.
 type Run<T> = ([Vec<Call>; 3], T);
 
-/// Runs a scenario, and again where the machine stopped for so long that a user who keeps
-/// to the limit did not, as the servers saw it: such a run proves nothing.
+/// Runs a scenario, and runs it again where the machine stood still: calls that were sent
+/// apart then reach the servers together, above the limit, and the run proves nothing.
 async fn undisturbed<T>(scenario: impl AsyncFn() -> anyhow::Result<Run<T>>) -> anyhow::Result<Run<T>> {
     let bearable = 0.6 * f64::from(BURST) / f64::from(LIMIT);
     for _ in 0..3 {
@@ -132,8 +132,8 @@ async fn undisturbed<T>(scenario: impl AsyncFn() -> anyhow::Result<Run<T>>) -> a
 }
 
 impl Stage {
-    /// Users at nine tenths of the limit, at all replicas and at one, and one at five times it,
-    /// while `meanwhile` happens.
+    /// Two users call at nine tenths of the limit, one at five times the limit, while `meanwhile`
+    /// happens.
     async fn load<T>(users: &[User; 3], began: Instant, meanwhile: impl Future<Output = T>) -> Run<T> {
         let [spread, pinned, busy] = users;
         let (spread, pinned, busy, outcome) = tokio::join!(
@@ -228,7 +228,7 @@ async fn without_nats_the_shares_make_the_limit_and_with_it_the_limit_is_whole_a
     let per_second = count_between(&pinned, Outcome::Admitted, shared, restored) as f64 / (restored - shared);
     let share = f64::from(LIMIT) / f64::from(REPLICAS);
     println!("pinned, without NATS: {per_second:.1}/s of a share of {share:.1}/s");
-    // The part of its burst is what it may have beyond the share.
+    // Beyond its share it may have its part of the burst.
     let most = share + f64::from(BURST) / f64::from(REPLICAS) / (restored - shared) + 1.0;
     assert!((0.8 * share..=most).contains(&per_second), "{per_second}");
 

@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use super::load::metric;
 
 const SUBJECT: &str = "catrust.v1.internal.spending";
-/// Large beside the rate of 2 per second, so that what a message takes out of a bucket
-/// is still missing when the test looks.
+/// Large compared with the rate of 2 per second: what a message takes out of a bucket is
+/// still missing when the test looks.
 const BURST: u32 = 20;
 
 async fn deployed() -> anyhow::Result<(Deployment, [Replica; 2])> {
@@ -66,7 +66,7 @@ async fn garbage_huge_and_recorded_messages_charge_nobody() -> anyhow::Result<()
         recorded.push(message.context("the wire ended")?.payload);
     }
     eventually(Duration::from_secs(20), "the bucket of `b` is empty again", async || {
-        // To look is to spend: rarely, so that more drains.
+        // Looking spends a call, so look rarely: more drains in between.
         tokio::time::sleep(Duration::from_secs(3)).await;
         match remaining(&b).await {
             Ok(found) if found == BURST - 1 => Ok(()),
@@ -92,11 +92,11 @@ async fn garbage_huge_and_recorded_messages_charge_nobody() -> anyhow::Result<()
         }
     })
     .await?;
-    // The call before has drained or not; nothing else was taken out.
+    // Two calls at most were taken out: this one, and the one before unless it has drained.
     assert!(remaining(&b).await? >= BURST - 2);
     assert_eq!(metric(&b, "catrust_rate_limiter_share", "").await?, 1.0);
 
-    // To a replica that was started later they are nobody's words.
+    // Their sender has gone: it does not answer a replica that was started later.
     drop(b);
     let c = deployment.replica("c").await?;
     hears(&c, 2.0).await?;
@@ -125,7 +125,7 @@ async fn what_one_replica_admits_the_other_one_knows() -> anyhow::Result<()> {
     for _ in 0..spent {
         remaining(&a).await?;
     }
-    // To look is to spend: only so often that `b` cannot come there by itself.
+    // Looking spends a call, so look seldom enough that the looks alone cannot empty `b`.
     let mut looks = 0;
     eventually(Duration::from_secs(5), "`b` has heard of the calls at `a`", async || {
         looks += 1;

@@ -110,8 +110,8 @@ pub fn count_between(calls: &[Call], outcome: Outcome, from: f64, to: f64) -> us
     inside.filter(|call| call.outcome == outcome).count()
 }
 
-/// The longest that a call was held up, by whatever, in seconds. Where that is long, the
-/// servers saw calls together that were meant to be apart.
+/// The longest delay of a call, in seconds. Where it is long, calls that were meant to be
+/// apart reached the servers together.
 pub fn longest_stop(calls: &[Call]) -> f64 {
     let answered = calls.iter().filter(|call| call.outcome != Outcome::Lost);
     answered.map(|call| call.answered - call.due).fold(0.0, f64::max)

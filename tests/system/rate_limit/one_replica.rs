@@ -23,7 +23,7 @@ async fn deployed() -> anyhow::Result<(Deployment, Replica)> {
     Ok((deployment, replica))
 }
 
-/// A call that an instance which is not there answers: cheap, and counted.
+/// A call about an unknown instance: cheap, and counted by the limiter.
 async fn call(caller: &Caller) -> Result<GetInstanceResponse, Status> {
     let request = GetInstanceRequest { mqtt_instance_id: "absent".to_owned() };
     Ok(caller.instances.clone().get_instance(request).await?.into_inner())
@@ -115,8 +115,8 @@ async fn waiting_exactly_as_long_as_told_lets_the_next_call_pass() -> anyhow::Re
     Ok(())
 }
 
-/// Calls at once until a call after them, alone, is refused: what it is told stays
-/// true, because nothing else is under way that could pass and take its turn.
+/// Sends many calls at once, then one alone, until that one is refused. No other call is
+/// then under way, so that the time it is given stays true.
 async fn exhaust(caller: &Caller) -> anyhow::Result<Refusal> {
     eventually(Duration::from_secs(20), "a call is refused", async || {
         let calls = (0..2 * BURST).map(|_| call(caller));

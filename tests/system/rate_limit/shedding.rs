@@ -78,7 +78,8 @@ async fn an_inactivation_finds_a_place_when_reads_do_not() -> anyhow::Result<()>
     let late = read(callers[2].clone(), request.clone()).await;
     refused(late, Code::Unavailable, "SystemOverFlow")?;
 
-    // As many inactivations have their places, and the rest and every read have not.
+    // A fifth of the places is kept for inactivations: so many go on, while the other
+    // inactivations and every read are refused.
     let mut saved = JoinSet::new();
     for (caller, sn) in callers.iter().zip(certificates) {
         let instance = TestInstance { caller: caller.clone(), id: instance.id.clone() };

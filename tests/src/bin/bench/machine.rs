@@ -27,26 +27,26 @@ pub fn fdatasync(directory: &Path) -> anyhow::Result<Latencies> {
     Ok(latencies(durations))
 }
 
-/// One octet there and back over TCP, 5,000 times.
+/// One byte there and back over TCP, 5,000 times.
 pub async fn loopback_round_trip() -> anyhow::Result<Latencies> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let echo = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let mut octet = [0];
-        while stream.read(&mut octet).await? == 1 {
-            stream.write_all(&octet).await?;
+        let mut byte = [0];
+        while stream.read(&mut byte).await? == 1 {
+            stream.write_all(&byte).await?;
         }
         anyhow::Ok(())
     });
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (mut durations, mut octet) = (Vec::new(), [0]);
+    let (mut durations, mut byte) = (Vec::new(), [0]);
     for _ in 0..5_000 {
         let started = Instant::now();
-        stream.write_all(&octet).await?;
-        stream.read_exact(&mut octet).await?;
+        stream.write_all(&byte).await?;
+        stream.read_exact(&mut byte).await?;
         durations.push(started.elapsed());
     }
     drop(stream);

@@ -51,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
         println!("round {round} of {ROUNDS} ...");
         measure(&mut rounds, &floor, &replica, &instances).await?;
     }
-    let resident = replica.server.resident_octets()?;
+    let resident = replica.server.resident_bytes()?;
     replica.server.kill();
     let (events, rebuilding) = rebuild(&deployment).await?;
 

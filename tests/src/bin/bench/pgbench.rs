@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use catrust_tests::instance::TestInstance;
 use catrust_tests::postgres::{Postgres, programs};
-use catrust_tests::program::{Finished, finish};
+use catrust_tests::program::{Completion, finish};
 use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 
@@ -167,7 +167,7 @@ impl Floor {
         Ok(Latencies::sorted(micros))
     }
 
-    async fn run(&self, script: &str, length: Duration, arguments: &[&str]) -> anyhow::Result<Finished> {
+    async fn run(&self, script: &str, length: Duration, arguments: &[&str]) -> anyhow::Result<Completion> {
         let mut command = tokio::process::Command::new(programs()?.join("pgbench"));
         command.current_dir(self.scripts.path());
         command.args(["--no-vacuum", "--protocol=prepared", "-T", &length.as_secs().to_string()]);

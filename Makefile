@@ -21,7 +21,7 @@ quick: ## format, lints and unit tests of the rooms that changed, and what depen
 	@tests/bin/quick
 
 bench: ## first readings next to pgbench and the floors of this machine
-	@tests/bin/tools build postgres nats mosquitto
+	@tests/bin/tools build openssl postgres nats mosquitto
 	@tests/bin/bench
 
 fuzz: ## a million hostile inputs for each reader; INPUTS= and SEED= to change that

@@ -96,9 +96,21 @@ const WALLS: &[Wall] = &[
         ],
         not: &[],
     },
+    // Loaded into a broker as well. Its DER reader brings `time`, for dates.
+    Wall {
+        room: "catrust-device-trust",
+        rooms: &["catrust-domain"],
+        not: &[RUNTIME, NETWORK, DATABASE, CONTRACT],
+    },
+    Wall {
+        room: "catrust-decision-table",
+        rooms: &["catrust-domain"],
+        not: &[RUNTIME, NETWORK, DATABASE, CONTRACT],
+    },
     Wall {
         room: "catrust-broker-agent",
         rooms: &[
+            "catrust-device-trust",
             "catrust-domain",
             "catrust-mosquitto-control",
             "catrust-proto",
@@ -115,7 +127,7 @@ const WALLS: &[Wall] = &[
     // Inside somebody else's broker: no runtime, no network of its own.
     Wall {
         room: "catrust-mosquitto-plugin",
-        rooms: &["catrust-domain", "catrust-mosquitto-control"],
+        rooms: &["catrust-device-trust", "catrust-domain", "catrust-mosquitto-control"],
         not: &[RUNTIME, NETWORK, DATABASE, CONTRACT],
     },
     Wall {

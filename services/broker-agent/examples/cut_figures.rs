@@ -76,7 +76,7 @@ async fn gate(upstream: &str, sessions: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resident memory of this process, in octets.
+/// Resident memory of this process, in bytes.
 fn resident() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
@@ -191,7 +191,7 @@ async fn many_sessions(gate: &mut GateProcess, a: &[Client], b: &[Client]) -> an
     // Buffers that were full during the storm are given back.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let used = gate.ask("rss")?[0].saturating_sub(before);
-    println!("resident memory of the gate: {} octets per idle session", used / count as u64);
+    println!("resident memory of the gate: {} bytes per idle session", used / count as u64);
 
     let half = a.len();
     let mut watchers = tokio::task::JoinSet::new();

@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 const DEVICES: usize = 64;
 const HANDSHAKES: usize = 2_000;
 const SPAN: Duration = Duration::from_secs(3);
-/// PUBLISH, QoS 0, 100 octets in all.
+/// PUBLISH, QoS 0, 100 bytes in all.
 const MESSAGE: [u8; 100] = {
     let mut message = [7; 100];
     (message[0], message[1], message[2], message[3], message[4]) = (0x30, 98, 0, 1, b't');

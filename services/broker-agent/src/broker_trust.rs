@@ -2,12 +2,12 @@
 //! vouches for, and the one way to change them.
 //!
 //! ```text
-//! apply:  (1) swap the set ─▶ (2) retire resumption ─▶ (3) tell the losers ─▶ wait until they have ended
-//! admit:  look at the set ─▶ register ─▶ look at the set again; another one ─▶ once more
+//! apply:  (1) swap the trust ─▶ (2) retire resumption ─▶ (3) tell the losers ─▶ wait until they have ended
+//! admit:  look at the trust ─▶ register ─▶ look at it again; another one ─▶ once more
 //! ```
 //!
 //! No connect slips past a change. It registers before step 3 takes the registry's
-//! lock, and is seen there; or after, and then its second look finds the new set,
+//! lock, and is seen there; or after, and then its second look finds the new trust,
 //! which was stored before that lock was taken.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use catrust_device_trust::Refusal;
 use catrust_trust_feed::agent::{AgentTrust, Applied, Enforcement, Enforcer, NotApplied};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_util::sync::CancellationToken;
 
 use crate::registry::{SessionId, SessionRegistry};
+use crate::revision_trust::RevisionTrust;
 use crate::session::{Cause, Cut, Session};
-use crate::trust_set::TrustSet;
-use crate::vouch::Refusal;
 
 /// How long a receipt waits for told sessions to end. A session ends within
 /// milliseconds unless its task is stuck.
@@ -35,12 +35,12 @@ const EXPIRY_TICK: Duration = Duration::from_secs(1);
 /// The live trust of one broker. Refuses everybody until the first bundle.
 #[derive(Debug)]
 pub struct BrokerTrust {
-    set: ArcSwap<TrustSet>,
+    current: ArcSwap<RevisionTrust>,
     registry: Arc<SessionRegistry>,
     /// Counts the times when somebody lost trust. Tickets and stored sessions of an
     /// earlier epoch are not resumed.
     epoch: AtomicU64,
-    /// Held while a set is swapped and its losers are told: one decision at a time.
+    /// Held while the trust is swapped and its losers are told: one decision at a time.
     deciding: Mutex<()>,
     cut_total: AtomicU64,
 }
@@ -48,7 +48,7 @@ pub struct BrokerTrust {
 impl Default for BrokerTrust {
     fn default() -> Self {
         Self {
-            set: ArcSwap::from_pointee(TrustSet::nothing()),
+            current: ArcSwap::from_pointee(RevisionTrust::nothing()),
             registry: Arc::default(),
             epoch: AtomicU64::new(0),
             deciding: Mutex::default(),
@@ -58,10 +58,10 @@ impl Default for BrokerTrust {
 }
 
 impl BrokerTrust {
-    /// The set of the moment.
+    /// The trust of the moment.
     #[must_use]
-    pub fn set(&self) -> Arc<TrustSet> {
-        self.set.load_full()
+    pub fn current(&self) -> Arc<RevisionTrust> {
+        self.current.load_full()
     }
 
     /// The live sessions.
@@ -84,35 +84,35 @@ impl BrokerTrust {
     }
 
     /// Admits a connection after its TLS handshake, resumed ones included: `chain` is
-    /// what [`rustls::ConnectionCommon`] gives as `peer_certificates`. No octet MUST be
+    /// what [`rustls::ConnectionCommon`] gives as `peer_certificates`. No byte MUST be
     /// forwarded before.
     ///
     /// # Errors
     /// [`Refusal`]; close the connection.
     pub fn admit(&self, chain: Option<&[CertificateDer<'static>]>) -> Result<Session, Refusal> {
         let chain = chain.ok_or(Refusal::NoCertificate)?;
-        let mut set = self.set();
+        let mut trust = self.current();
         loop {
-            let vouch = set.admit(chain, UnixTime::now())?;
-            let session = Session::register(&self.registry, vouch);
-            let now = self.set();
-            if Arc::ptr_eq(&set, &now) {
+            let path = trust.admit(chain, UnixTime::now())?;
+            let session = Session::register(&self.registry, path);
+            let now = self.current();
+            if Arc::ptr_eq(&trust, &now) {
                 return Ok(session);
             }
-            set = now;
+            trust = now;
         }
     }
 
     /// Steps 1 to 3; gives the sessions that were told to end.
     fn decide(&self, trust: &AgentTrust) -> Vec<SessionId> {
         let _one_at_a_time = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
-        let previous = self.set();
-        let set = Arc::new(TrustSet::new(&trust.bundle, trust.freshness.admits(), Some(&previous)));
-        for (sha256, reason) in set.unusable() {
+        let previous = self.current();
+        let current = Arc::new(RevisionTrust::new(&trust.bundle, trust.freshness.admits(), &previous));
+        for (sha256, reason) in current.unusable() {
             tracing::error!(%sha256, %reason, "an active CA certificate cannot be used: its devices are refused");
         }
-        let narrower = set.is_narrower_than(&previous);
-        self.set.store(Arc::clone(&set));
+        let narrower = current.is_narrower_than(&previous);
+        self.current.store(Arc::clone(&current));
         if narrower {
             self.epoch.fetch_add(1, Ordering::SeqCst);
         }
@@ -120,10 +120,10 @@ impl BrokerTrust {
             cause: Cause::Distrusted { with_will: trust.with_will },
             reason: Arc::from(trust.reason.as_str()),
         };
-        self.registry.cut(&set, &previous, UnixTime::now(), &cut)
+        self.registry.cut(&current, &previous, UnixTime::now(), &cut)
     }
 
-    /// Ends the sessions of CA certificates that expire, until `stop`.
+    /// Ends the sessions whose certificate expires, or one above it, until `stop`.
     pub async fn watch_expiry(&self, stop: CancellationToken) {
         let mut tick = tokio::time::interval(EXPIRY_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -136,7 +136,7 @@ impl BrokerTrust {
             let now = UnixTime::now();
             let told = self.expire(earlier, now);
             if !told.is_empty() {
-                tracing::info!(sessions = told.len(), "sessions cut: their CA certificate has expired");
+                tracing::info!(sessions = told.len(), "sessions cut: certificates have expired");
             }
             earlier = now;
         }
@@ -144,12 +144,12 @@ impl BrokerTrust {
 
     fn expire(&self, earlier: UnixTime, now: UnixTime) -> Vec<SessionId> {
         let _one_at_a_time = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = self.set();
-        if set.expires_between(earlier, now) {
+        let current = self.current();
+        if current.set().expires_between(earlier, now) {
             self.epoch.fetch_add(1, Ordering::SeqCst);
         }
-        let cut = Cut { cause: Cause::Expired, reason: Arc::from("the CA certificate has expired") };
-        let told = self.registry.cut(&set, &set, now, &cut);
+        let cut = Cut { cause: Cause::Expired, reason: Arc::from("a certificate on its path has expired") };
+        let told = self.registry.cut(&current, &current, now, &cut);
         self.cut_total.fetch_add(told.len() as u64, Ordering::Relaxed);
         told
     }

@@ -1,7 +1,7 @@
 //! catrust for MQTT brokers: who is trusted now, and how to stop trusting at once.
 //!
 //! ```text
-//! trust-feed's agent ─ AgentTrust ─▶ BrokerTrust ── set ──▶ DeviceVerifier (full handshakes)
+//! trust-feed's agent ─ AgentTrust ─▶ BrokerTrust ─ trust ─▶ DeviceVerifier (full handshakes)
 //!                                        │   └─ epoch ─▶ TlsFront (resumption)
 //!                                        └─ registry ─▶ Session::cut (live sessions)
 //! ```
@@ -84,22 +84,19 @@
 //! }
 //! ```
 
-mod anchor;
 mod broker_trust;
 pub mod gate;
 pub mod mosquitto;
 mod registry;
+mod revision_trust;
 mod session;
 mod tls_front;
-mod trust_set;
 mod verifier;
-mod vouch;
 
-pub use anchor::UnusableCertificate;
 pub use broker_trust::BrokerTrust;
+pub use catrust_device_trust::{Refusal, TrustPath, TrustSet, UnusableCertificate};
 pub use registry::{SessionId, SessionRegistry};
+pub use revision_trust::RevisionTrust;
 pub use session::{Cause, Cut, Session};
 pub use tls_front::{AcceptError, Resumption, TlsFront};
-pub use trust_set::TrustSet;
 pub use verifier::DeviceVerifier;
-pub use vouch::{Refusal, Vouch};

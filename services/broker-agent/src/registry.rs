@@ -13,13 +13,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use catrust_device_trust::{IssuerPath, TrustPath};
 use catrust_domain::Sha256;
 use rustls::pki_types::UnixTime;
 use tokio::sync::{oneshot, watch};
 
+use crate::revision_trust::RevisionTrust;
 use crate::session::Cut;
-use crate::trust_set::TrustSet;
-use crate::vouch::{IssuerPath, Vouch};
 
 /// Names a session for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,15 +39,17 @@ struct Sessions {
     entries: HashMap<SessionId, Entry>,
     /// Open sessions by the path that vouches.
     by_path: HashMap<Arc<IssuerPath>, HashSet<SessionId>>,
-    /// Open sessions by the first octets of the device's own key: a device that uses
-    /// the key of a CA is found without a walk over all.
-    by_leaf_key: BTreeSet<(u64, SessionId)>,
+    /// Open sessions by the first bytes of the digests of the device's own certificate
+    /// and key: a device that uses the key of a CA is found without a walk over all.
+    by_leaf: BTreeSet<(u64, SessionId)>,
+    /// Open sessions by the last second in which the device's own certificate is valid.
+    by_expiry: BTreeSet<(i64, SessionId)>,
     open: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    vouch: Arc<Vouch>,
+    path: Arc<TrustPath>,
     /// Gone once the session is told to end.
     signal: Option<oneshot::Sender<Cut>>,
 }
@@ -77,18 +79,18 @@ impl SessionRegistry {
     pub fn open_below(&self, anchor: &Sha256) -> usize {
         let sessions = self.lock();
         let groups = sessions.by_path.iter();
-        groups.filter(|(path, _)| path.anchor == *anchor).map(|(_, members)| members.len()).sum()
+        groups.filter(|(path, _)| path.anchor.sha256 == *anchor).map(|(_, members)| members.len()).sum()
     }
 
     /// Enters a session. The caller MUST compare with the trust of the moment after
     /// this, not before: a change that came in between has not seen the session.
-    pub(crate) fn register(&self, vouch: &Arc<Vouch>) -> (SessionId, oneshot::Receiver<Cut>) {
+    pub(crate) fn register(&self, path: &Arc<TrustPath>) -> (SessionId, oneshot::Receiver<Cut>) {
         let (signal, told) = oneshot::channel();
         let mut sessions = self.lock();
         sessions.last_id += 1;
         let id = SessionId(sessions.last_id);
-        sessions.entries.insert(id, Entry { vouch: Arc::clone(vouch), signal: Some(signal) });
-        sessions.link(id, vouch);
+        sessions.entries.insert(id, Entry { path: Arc::clone(path), signal: Some(signal) });
+        sessions.link(id, path);
         sessions.open += 1;
         (id, told)
     }
@@ -98,7 +100,7 @@ impl SessionRegistry {
         let mut sessions = self.lock();
         let Some(entry) = sessions.entries.remove(&id) else { return };
         if entry.signal.is_some() {
-            sessions.unlink(id, &entry.vouch);
+            sessions.unlink(id, &entry.path);
             sessions.open -= 1;
         } else {
             drop(sessions);
@@ -106,33 +108,32 @@ impl SessionRegistry {
         }
     }
 
-    /// Tells the sessions to end that `set` does not vouch for at `now`, and no
+    /// Tells the sessions to end that `trust` does not vouch for at `now`, and no
     /// others, and gives their ids. Costs a look at each CA that has sessions, and a
-    /// look at each session of those that `set` does not trust.
+    /// look at each session of those that `trust` does not trust.
     ///
-    /// MUST NOT run twice at a time: a later set's verdicts would be overwritten by
-    /// an earlier one's. [`crate::BrokerTrust`] sees to it.
+    /// MUST NOT run twice at a time: later verdicts would be overwritten by earlier ones. [`crate::BrokerTrust`] sees to it.
     pub(crate) fn cut(
         &self,
-        set: &TrustSet,
-        previous: &TrustSet,
+        trust: &RevisionTrust,
+        previous: &RevisionTrust,
         now: UnixTime,
         cut: &Cut,
     ) -> Vec<SessionId> {
-        let mut losers = self.move_to_twins(set, previous, now);
-        let suspects = self.suspects(set, now);
+        let mut losers = self.move_to_twins(trust, previous, now);
+        let suspects = self.suspects(trust, now);
         // Without the lock: a chain that has another path costs signatures, and new
-        // sessions must not wait for them. They are checked against `set` anyway.
+        // sessions must not wait for them. They are checked against `trust` anyway.
         let mut moved = Vec::new();
-        for (id, vouch) in suspects {
-            match set.verify(&vouch.chain, now) {
+        for (id, path) in suspects {
+            match trust.verify(&path.chain, now) {
                 Ok(other) => moved.push((id, other)),
                 Err(_) => losers.push(id),
             }
         }
         let mut sessions = self.lock();
-        for (id, vouch) in moved {
-            sessions.change_vouch(id, vouch);
+        for (id, path) in moved {
+            sessions.change_path(id, path);
         }
         losers.retain(|id| sessions.tell(*id, cut.clone()));
         self.ending.send_modify(|count| *count += losers.len());
@@ -155,30 +156,35 @@ impl SessionRegistry {
     }
 
     /// Moves whole groups whose CA certificate has an active twin, and gives the
-    /// sessions whose own key is denied, whatever their path.
-    fn move_to_twins(&self, set: &TrustSet, previous: &TrustSet, now: UnixTime) -> Vec<SessionId> {
+    /// sessions whose own certificate is denied or expired, whatever their path.
+    fn move_to_twins(
+        &self,
+        trust: &RevisionTrust,
+        previous: &RevisionTrust,
+        now: UnixTime,
+    ) -> Vec<SessionId> {
         let mut sessions = self.lock();
         let untrusted: Vec<Arc<IssuerPath>> =
-            sessions.by_path.keys().filter(|path| !set.trusts(path, now)).map(Arc::clone).collect();
-        for path in untrusted {
-            if let Some(twin) = set.through_twin(&path, previous, now).map(Arc::new) {
-                let members = sessions.by_path.get(&path).cloned().unwrap_or_default();
+            sessions.by_path.keys().filter(|path| !trust.set().trusts(path, now)).map(Arc::clone).collect();
+        for issuers in untrusted {
+            if let Some(twin) = trust.set().through_twin(&issuers, previous.set(), now).map(Arc::new) {
+                let members = sessions.by_path.get(&issuers).cloned().unwrap_or_default();
                 for id in members {
                     let Some(entry) = sessions.entries.get(&id) else { continue };
-                    let vouch = Vouch { path: Arc::clone(&twin), ..(*entry.vouch).clone() };
-                    sessions.change_vouch(id, Arc::new(vouch));
+                    let path = TrustPath { issuers: Arc::clone(&twin), ..(*entry.path).clone() };
+                    sessions.change_path(id, Arc::new(path));
                 }
             }
         }
-        sessions.with_denied_key(set)
+        sessions.with_untrusted_leaf(trust, now)
     }
 
-    fn suspects(&self, set: &TrustSet, now: UnixTime) -> Vec<(SessionId, Arc<Vouch>)> {
+    fn suspects(&self, trust: &RevisionTrust, now: UnixTime) -> Vec<(SessionId, Arc<TrustPath>)> {
         let sessions = self.lock();
-        let untrusted = sessions.by_path.iter().filter(|(path, _)| !set.trusts(path, now));
+        let untrusted = sessions.by_path.iter().filter(|(issuers, _)| !trust.set().trusts(issuers, now));
         untrusted
             .flat_map(|(_, members)| members)
-            .filter_map(|id| Some((*id, Arc::clone(&sessions.entries.get(id)?.vouch))))
+            .filter_map(|id| Some((*id, Arc::clone(&sessions.entries.get(id)?.path))))
             .collect()
     }
 
@@ -199,37 +205,41 @@ impl SessionRegistry {
 }
 
 impl Sessions {
-    fn link(&mut self, id: SessionId, vouch: &Vouch) {
-        self.by_path.entry(Arc::clone(&vouch.path)).or_default().insert(id);
-        self.by_leaf_key.insert((prefix(&vouch.leaf_key), id));
+    fn link(&mut self, id: SessionId, path: &TrustPath) {
+        self.by_path.entry(Arc::clone(&path.issuers)).or_default().insert(id);
+        self.by_leaf.insert((prefix(&path.leaf.sha256), id));
+        self.by_leaf.insert((prefix(&path.leaf.spki_sha256), id));
+        self.by_expiry.insert((path.leaf_validity.not_after, id));
     }
 
-    fn unlink(&mut self, id: SessionId, vouch: &Vouch) {
-        if let Some(members) = self.by_path.get_mut(&vouch.path) {
+    fn unlink(&mut self, id: SessionId, path: &TrustPath) {
+        if let Some(members) = self.by_path.get_mut(&path.issuers) {
             members.remove(&id);
             if members.is_empty() {
-                self.by_path.remove(&vouch.path);
+                self.by_path.remove(&path.issuers);
             }
         }
-        self.by_leaf_key.remove(&(prefix(&vouch.leaf_key), id));
+        self.by_leaf.remove(&(prefix(&path.leaf.sha256), id));
+        self.by_leaf.remove(&(prefix(&path.leaf.spki_sha256), id));
+        self.by_expiry.remove(&(path.leaf_validity.not_after, id));
     }
 
-    fn change_vouch(&mut self, id: SessionId, vouch: Arc<Vouch>) {
+    fn change_path(&mut self, id: SessionId, path: Arc<TrustPath>) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.signal.is_none() {
             return;
         }
-        let old = std::mem::replace(&mut entry.vouch, Arc::clone(&vouch));
+        let old = std::mem::replace(&mut entry.path, Arc::clone(&path));
         self.unlink(id, &old);
-        self.link(id, &vouch);
+        self.link(id, &path);
     }
 
     /// Tells one session to end; gives whether it was open.
     fn tell(&mut self, id: SessionId, cut: Cut) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };
         let Some(signal) = entry.signal.take() else { return false };
-        let vouch = Arc::clone(&entry.vouch);
-        self.unlink(id, &vouch);
+        let path = Arc::clone(&entry.path);
+        self.unlink(id, &path);
         self.open -= 1;
         // A receiver that is gone is a session that is being removed just now: its
         // `remove` waits for the lock and will count it down.
@@ -237,13 +247,17 @@ impl Sessions {
         true
     }
 
-    fn with_denied_key(&self, set: &TrustSet) -> Vec<SessionId> {
-        let range = |key: &Sha256| (prefix(key), SessionId(0))..=(prefix(key), SessionId(u64::MAX));
-        set.denied_keys()
-            .flat_map(|key| self.by_leaf_key.range(range(key)))
+    fn with_untrusted_leaf(&self, trust: &RevisionTrust, now: UnixTime) -> Vec<SessionId> {
+        let of = |digest: &Sha256| (prefix(digest), SessionId(0))..=(prefix(digest), SessionId(u64::MAX));
+        let denied = trust
+            .set()
+            .denied()
+            .flat_map(|digest| self.by_leaf.range(of(digest)))
             .map(|(_, id)| *id)
-            .filter(|id| self.entries.get(id).is_some_and(|entry| set.denies_key(&entry.vouch.leaf_key)))
-            .collect()
+            .filter(|id| self.entries.get(id).is_some_and(|entry| trust.set().denies(&entry.path.leaf)));
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let expired = self.by_expiry.range(..(now, SessionId(0))).map(|(_, id)| *id);
+        denied.chain(expired).collect()
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use catrust_device_trust::TrustPath;
 use catrust_domain::Sha256;
 use tokio::sync::oneshot;
 
 use crate::registry::{SessionId, SessionRegistry};
-use crate::vouch::Vouch;
 
 /// Why a session shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Cause {
         /// Whether the last will shall be published.
         with_will: bool,
     },
-    /// The CA certificate that vouches has expired.
+    /// A certificate on its path has expired: the device's own, or one above it.
     Expired,
     /// The broker itself is leaving; the device may come back, elsewhere or later.
     Draining,
@@ -38,15 +38,15 @@ pub struct Cut {
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
-    vouch: Arc<Vouch>,
+    path: Arc<TrustPath>,
     registry: Arc<SessionRegistry>,
     told: oneshot::Receiver<Cut>,
 }
 
 impl Session {
-    pub(crate) fn register(registry: &Arc<SessionRegistry>, vouch: Arc<Vouch>) -> Self {
-        let (id, told) = registry.register(&vouch);
-        Self { id, vouch, registry: Arc::clone(registry), told }
+    pub(crate) fn register(registry: &Arc<SessionRegistry>, path: Arc<TrustPath>) -> Self {
+        let (id, told) = registry.register(&path);
+        Self { id, path, registry: Arc::clone(registry), told }
     }
 
     /// The session's name in this process.
@@ -59,13 +59,13 @@ impl Session {
     /// have moved the session to a twin.
     #[must_use]
     pub fn anchor(&self) -> Sha256 {
-        self.vouch.anchor()
+        self.path.anchor()
     }
 
-    /// The path and chain that were admitted.
+    /// The path and chain that were admitted, and the device's user name.
     #[must_use]
-    pub fn vouch(&self) -> &Vouch {
-        &self.vouch
+    pub fn path(&self) -> &TrustPath {
+        &self.path
     }
 
     /// Waits for the order to end. The broker MUST watch it whenever it waits for

@@ -10,7 +10,7 @@
 //!   alert: after a receipt no handshake of an inactive CA succeeds;
 //! - each session, resumed or not, is admitted by its certificate after the
 //!   handshake: one that was resumed while the epoch changed is closed before it has
-//!   sent an octet.
+//!   sent a byte.
 //!
 //! Retiring alone would leave the race; admission alone would let the handshake
 //! succeed first. The price of retiring is a full handshake for each device of the
@@ -22,6 +22,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use catrust_device_trust::Refusal;
 use rustls::crypto::ring::Ticketer;
 use rustls::server::{Acceptor, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache};
 use rustls::{Error as TlsError, ServerConfig};
@@ -32,7 +33,6 @@ use tokio_rustls::server::TlsStream;
 use crate::broker_trust::BrokerTrust;
 use crate::session::Session;
 use crate::verifier::DeviceVerifier;
-use crate::vouch::Refusal;
 
 /// How devices may resume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,10 +7,11 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use catrust_device_trust::Refusal;
 
 use crate::broker_trust::BrokerTrust;
-use crate::trust_set::algorithms;
 
 /// Asks the trust of the moment about each full handshake; zero active CA
 /// certificates refuse everybody.
@@ -27,7 +28,7 @@ impl DeviceVerifier {
     /// Makes a verifier over `trust`, for `ServerConfig`s of one's own.
     #[must_use]
     pub fn new(trust: Arc<BrokerTrust>) -> Self {
-        Self { trust, algorithms: algorithms() }
+        Self { trust, algorithms: rustls::crypto::ring::default_provider().signature_verification_algorithms }
     }
 }
 
@@ -54,7 +55,7 @@ impl ClientCertVerifier for DeviceVerifier {
             .chain(intermediates)
             .map(|der| CertificateDer::from(&**der))
             .collect();
-        self.trust.set().admit(&chain, now)?;
+        self.trust.current().admit(&chain, now).map_err(alert)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -79,4 +80,19 @@ impl ClientCertVerifier for DeviceVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// Chooses the alert that the device sees.
+const fn alert(refusal: Refusal) -> Error {
+    let reason = match refusal {
+        Refusal::NoCertificate => return Error::NoCertificatesPresented,
+        Refusal::ChainTooLong | Refusal::Malformed | Refusal::OldVersion => CertificateError::BadEncoding,
+        Refusal::Inactive => CertificateError::Revoked,
+        Refusal::Expired => CertificateError::Expired,
+        Refusal::WrongPurpose => CertificateError::InvalidPurpose,
+        Refusal::UnknownIssuer => CertificateError::UnknownIssuer,
+        // Stale, too costly, and what a later version may add.
+        _ => CertificateError::ApplicationVerificationFailure,
+    };
+    Error::InvalidCertificate(reason)
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use catrust_mosquitto_control::{Outcome, RESPONSE_TOPIC, Response};
 
-use crate::engine::{Client, Controlled, Decision};
+use crate::engine::{Client, Decision, Effect};
 use crate::host::mosquitto::{
     self, BasicAuth, ClientRef, Control, Disconnect, ERR_ACL_DENIED, ERR_AUTH, ERR_PLUGIN_DEFER, ERR_UNKNOWN,
     Level, SUCCESS, log,
@@ -92,7 +92,7 @@ pub unsafe extern "C" fn on_disconnect(_event: c_int, data: *mut c_void, _user: 
 pub unsafe extern "C" fn on_control(_event: c_int, data: *mut c_void, _user: *mut c_void) -> c_int {
     guarded(ERR_UNKNOWN, || {
         // SAFETY: the broker gives the data of this event, a client that it holds, and
-        // that many octets of payload.
+        // that many bytes of payload.
         let (reference, payload) = unsafe {
             let event = &*data.cast::<Control>();
             let payload = if event.payload.is_null() {
@@ -116,20 +116,15 @@ pub unsafe extern "C" fn on_control(_event: c_int, data: *mut c_void, _user: *mu
 
 fn carry_out(payload: &[u8]) -> Response {
     let begin = Instant::now();
-    let leaf_of = |key: ClientKey| {
-        // SAFETY: the registry holds clients from CONNECT to their disconnect event, and
-        // this is the broker's only thread, so that the client is alive.
-        unsafe { ClientRef::new(key.0 as *mut _) }.certificate()
-    };
-    let controlled = plugin::with(|engine| engine.control(payload, plugin::now(), leaf_of));
-    let mut response = controlled.map_or_else(lost, cut);
+    let effect = plugin::with(|engine| engine.control(payload, plugin::now()));
+    let mut response = effect.map_or_else(lost, cut);
     response.ms = begin.elapsed().as_secs_f64() * 1000.0;
     response
 }
 
 /// Kicks, with the engine's lock free: the broker calls [`on_disconnect`] for each.
-fn cut(controlled: Controlled) -> Response {
-    let Controlled { mut response, kick, with_will } = controlled;
+fn cut(effect: Effect) -> Response {
+    let Effect { mut response, kick, with_will } = effect;
     for (_, client_id) in &kick {
         mosquitto::kick(client_id, with_will);
     }

@@ -11,14 +11,16 @@
 
 use std::time::{Duration, Instant};
 
+use catrust_device_trust::{Certificate, Refusal, TrustSet};
 use catrust_domain::{InstanceId, Sha256};
 use catrust_mosquitto_control::{Bundle, Outcome, Renewal, Request, RequestBody, Response};
 
-use crate::certificate::Certificate;
-use crate::intermediates::Intermediates;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use crate::entries::{InvalidEntries, trust_set};
 use crate::options::{Certificateless, Options, UserName};
 use crate::sessions::{ClientKey, Session, Sessions};
-use crate::trust::{InvalidEntries, Refusal, TrustSet};
+use crate::shown_chains::ShownChains;
 
 /// Longest that a bundle may be relied on: a year, so that no sum overflows.
 const MAX_ADMISSION: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -27,8 +29,8 @@ const MAX_ADMISSION: Duration = Duration::from_secs(366 * 24 * 3600);
 /// relied on for a length of time, whatever is done to the calendar.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {
-    /// Seconds since the epoch.
-    pub unix: i64,
+    /// The calendar's.
+    pub calendar: UnixTime,
     /// The monotonic clock.
     pub instant: Instant,
 }
@@ -76,7 +78,7 @@ pub enum Denial {
 
 /// Why a request is refused. Nothing changed.
 #[derive(Debug, thiserror::Error)]
-enum RequestRefusal {
+enum RejectedRequest {
     #[error("the request is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error("the bundle is for the instance {0}")]
@@ -97,7 +99,7 @@ enum RequestRefusal {
 
 /// What follows from a request.
 #[derive(Debug)]
-pub struct Controlled {
+pub struct Effect {
     /// The answer, as it stands before anybody is kicked.
     pub response: Response,
     /// Sessions that MUST be kicked now, with their client identifiers.
@@ -115,7 +117,7 @@ pub struct Engine {
     trust: TrustSet,
     admits_until: Option<Instant>,
     sessions: Sessions,
-    known: Intermediates,
+    shown: ShownChains,
 }
 
 impl Engine {
@@ -131,14 +133,15 @@ impl Engine {
         &self.options
     }
 
-    /// Checks the certificate of a full handshake; `presented` is what came with it.
+    /// Checks what a device shows in a full handshake, its own certificate first.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn handshake(&mut self, leaf: &[u8], presented: &[Vec<u8>], now: Now) -> Result<(), Refusal> {
+    pub fn handshake(&mut self, chain: &[Vec<u8>], now: Now) -> Result<(), Refusal> {
         self.check_admission(now)?;
-        let path = self.trust.verify(leaf, presented, &self.known, now.unix)?;
-        self.known.learn(path.vouched.anchor, &path.intermediates);
+        let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let path = self.trust.verify(&chain, now.calendar)?;
+        self.shown.remember(&path);
         Ok(())
     }
 
@@ -172,34 +175,30 @@ impl Engine {
         leaf: &[u8],
         now: Now,
     ) -> Result<Option<String>, Denial> {
-        let facts = Certificate::parse(leaf).map_err(|_| Refusal::Malformed)?;
-        if facts.common_name.as_ref() == Some(&self.options.agent_user) {
+        let certificate = Certificate::read(leaf)?;
+        let user_name = certificate.user_name();
+        if user_name == self.options.agent_user {
             return Err(Denial::AgentName);
         }
-        let sha256 = facts.link.sha256;
         let is_known = self.sessions.find(key).is_some_and(|session| {
-            session.leaf == sha256
+            session.path.leaf == certificate.id
                 && session.client_id == client_id
-                && self.trust.still_holds(&session.vouched, now.unix)
+                && self.trust.holds(&session.path, now.calendar)
         });
         // A live session outlives the trust's currency: only new ones need it.
         if !is_known {
             self.check_admission(now)?;
-            let vouched = self.trust.verify(leaf, &[], &self.known, now.unix)?.vouched;
-            self.sessions.insert(key, Session { client_id, leaf: sha256, vouched });
+            let path = self.trust.verify(&self.shown.chain(leaf), now.calendar)?;
+            self.sessions.insert(key, Session { client_id, path });
         }
         Ok(match self.options.user_name {
-            UserName::CommonName => Some(facts.common_name.unwrap_or_else(|| format!("sha256-{sha256}"))),
+            UserName::CommonName => Some(user_name),
             UserName::Keep => None,
         })
     }
 
     fn check_admission(&self, now: Now) -> Result<(), Refusal> {
-        if self.admits_until.is_some_and(|until| now.instant < until) {
-            Ok(())
-        } else {
-            Err(Refusal::NotCurrent)
-        }
+        if self.admits_until.is_some_and(|until| now.instant < until) { Ok(()) } else { Err(Refusal::Stale) }
     }
 
     /// Takes note that a client is gone.
@@ -216,28 +215,23 @@ impl Engine {
             && client.socket.as_ref().is_some_and(|socket| permitted.is_none_or(|path| path == socket))
     }
 
-    /// Carries a request out. `leaf_of` gives the certificate, DER, of a live client.
-    pub fn control(
-        &mut self,
-        payload: &[u8],
-        now: Now,
-        leaf_of: impl Fn(ClientKey) -> Option<Vec<u8>>,
-    ) -> Controlled {
+    /// Carries a request out.
+    pub fn control(&mut self, payload: &[u8], now: Now) -> Effect {
         let request = serde_json::from_slice::<Request>(payload);
         let id = request.as_ref().map_or(0, |request| request.id);
         let with_will = match &request {
             Ok(Request { body: RequestBody::Bundle(bundle), .. }) => bundle.with_will,
             _ => false,
         };
-        let result = request.map_err(RequestRefusal::from).and_then(|request| match request.body {
+        let result = request.map_err(RejectedRequest::from).and_then(|request| match request.body {
             RequestBody::Bundle(bundle) => self.replace(bundle, now),
             RequestBody::Renewal(renewal) => self.renew(&renewal, now),
         });
-        let kick = if result.is_ok() { self.losers(now, leaf_of) } else { Vec::new() };
-        Controlled { response: self.response(id, result), kick, with_will }
+        let kick = if result.is_ok() { self.losers(now) } else { Vec::new() };
+        Effect { response: self.response(id, result), kick, with_will }
     }
 
-    fn response(&self, id: u64, result: Result<(), RequestRefusal>) -> Response {
+    fn response(&self, id: u64, result: Result<(), RejectedRequest>) -> Response {
         let (outcome, reason) = match result {
             Ok(()) => (Outcome::Applied, String::new()),
             Err(refusal) => (Outcome::Refused, refusal.to_string()),
@@ -254,43 +248,43 @@ impl Engine {
         }
     }
 
-    fn replace(&mut self, bundle: Bundle, now: Now) -> Result<(), RequestRefusal> {
+    fn replace(&mut self, bundle: Bundle, now: Now) -> Result<(), RejectedRequest> {
         self.check_instance(&bundle.instance_id)?;
         if bundle.entries.is_empty() && !bundle.explicit_empty {
-            return Err(RequestRefusal::Empty);
+            return Err(RejectedRequest::Empty);
         }
         if let Some((_, revision, digest)) = &self.point {
             if bundle.revision < *revision {
-                return Err(RequestRefusal::Older(bundle.revision, *revision));
+                return Err(RejectedRequest::Older(bundle.revision, *revision));
             }
             if bundle.revision == *revision && bundle.digest != *digest {
-                return Err(RequestRefusal::Forked(*revision));
+                return Err(RejectedRequest::Forked(*revision));
             }
         }
-        let (trust, computed) = TrustSet::new(&bundle.entries)?;
+        let (trust, computed) = trust_set(&bundle.entries, &self.trust)?;
         if computed != bundle.digest {
-            return Err(RequestRefusal::Digest { stated: bundle.digest, computed });
+            return Err(RejectedRequest::Digest { stated: bundle.digest, computed });
         }
-        self.known.retain(|anchor| trust.is_registered(anchor));
+        self.shown.retain(|anchor| trust.find(anchor).is_some());
         self.trust = trust;
         self.point = Some((bundle.instance_id, bundle.revision, bundle.digest));
         self.admit_for(bundle.admit_for_ms, now);
         Ok(())
     }
 
-    fn renew(&mut self, renewal: &Renewal, now: Now) -> Result<(), RequestRefusal> {
+    fn renew(&mut self, renewal: &Renewal, now: Now) -> Result<(), RejectedRequest> {
         let in_force = self.point.as_ref().map(|(_, revision, digest)| (*revision, *digest));
         if in_force != Some((renewal.revision, renewal.digest)) {
-            return Err(RequestRefusal::NotInForce(renewal.revision));
+            return Err(RejectedRequest::NotInForce(renewal.revision));
         }
         self.admit_for(renewal.admit_for_ms, now);
         Ok(())
     }
 
-    fn check_instance(&self, instance_id: &InstanceId) -> Result<(), RequestRefusal> {
+    fn check_instance(&self, instance_id: &InstanceId) -> Result<(), RejectedRequest> {
         let bound = self.options.instance_id.as_ref().or(self.point.as_ref().map(|(id, _, _)| id));
         match bound {
-            Some(bound) if bound != instance_id => Err(RequestRefusal::WrongInstance(instance_id.clone())),
+            Some(bound) if bound != instance_id => Err(RejectedRequest::WrongInstance(instance_id.clone())),
             _ => Ok(()),
         }
     }
@@ -302,20 +296,12 @@ impl Engine {
 
     /// The sessions that the trust does not vouch for. Those whose path fell are tried
     /// once more, since another CA certificate may vouch: the twin of a superseded one.
-    fn losers(
-        &mut self,
-        now: Now,
-        leaf_of: impl Fn(ClientKey) -> Option<Vec<u8>>,
-    ) -> Vec<(ClientKey, String)> {
+    fn losers(&mut self, now: Now) -> Vec<(ClientKey, String)> {
         let mut losers = Vec::new();
-        for key in self.sessions.shaken(|vouched| self.trust.still_holds(vouched, now.unix)) {
-            let path = leaf_of(key).map(|leaf| self.trust.verify(&leaf, &[], &self.known, now.unix));
-            match path {
-                Some(Ok(path)) => self.sessions.vouch_again(key, path.vouched),
-                Some(Err(_)) | None => {
-                    let client_id = self.sessions.find(key).map(|session| session.client_id.clone());
-                    losers.extend(client_id.map(|client_id| (key, client_id)));
-                }
+        for (key, session) in self.sessions.shaken(|path| self.trust.holds(path, now.calendar)) {
+            match self.trust.verify(&session.path.chain, now.calendar) {
+                Ok(path) => session.path = path,
+                Err(_) => losers.push((key, session.client_id.clone())),
             }
         }
         losers

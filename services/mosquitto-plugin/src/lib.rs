@@ -3,15 +3,15 @@
 //!
 //! ```text
 //! TLS handshake ──▶ tls_hook ──┐
-//! CONNECT, SIGHUP ▶ callbacks ─┼─▶ engine ─▶ trust, sessions, intermediates
+//! CONNECT, SIGHUP ▶ callbacks ─┼─▶ engine ─▶ trust set, sessions, shown chains
 //! $CONTROL ───────▶ callbacks ─┘      └────▶ who is to be kicked
 //! ```
 //! [`engine`] decides and knows no C; [`host`] knows C and decides nothing. `unsafe` is
 //! permitted in this crate alone, and stands in `host`, `tls_hook`, `callbacks` and here.
 //!
 //! The plugin wants three events of the broker: CONNECT, `$CONTROL` and disconnect.
-//! TICK is not among them: it comes once per packet under load, and never with
-//! `per_listener_settings` (BROKERS.md §1.3). Neither is RELOAD, whose return code means
+//! TICK is not among them: under load it comes once per packet, and with
+//! `per_listener_settings` never. Neither is RELOAD, whose return code means
 //! different things in 2.0 and 2.1.
 
 use std::ffi::{c_int, c_void};
@@ -22,15 +22,14 @@ use catrust_mosquitto_control::REQUEST_TOPIC;
 use crate::host::mosquitto::{ERR_UNKNOWN, Level, PLUGIN_VERSION, PluginId, RawOption, SUCCESS, log};
 
 mod callbacks;
-pub mod certificate;
 pub mod engine;
+pub mod entries;
 pub mod host;
-pub mod intermediates;
 pub mod options;
 mod plugin;
 pub mod sessions;
+pub mod shown_chains;
 mod tls_hook;
-pub mod trust;
 
 #[cfg(test)]
 #[path = "../tests/broker/authority.rs"]

@@ -8,6 +8,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use catrust_mosquitto_control::configuration::Configuration;
 
+use rustls_pki_types::UnixTime;
+
 use crate::engine::{Engine, Now};
 use crate::host::mosquitto::{Level, log};
 use crate::options::Options;
@@ -44,8 +46,8 @@ pub fn stop() {
 #[must_use]
 pub fn now() -> Now {
     // A clock before 1970 makes every certificate "not yet valid", which is right.
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs());
-    Now { unix: i64::try_from(unix).unwrap_or(i64::MAX), instant: Instant::now() }
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { calendar: UnixTime::since_unix_epoch(since_epoch), instant: Instant::now() }
 }
 
 /// Looks through the broker's configuration for what would defeat the plugin, and says
@@ -72,8 +74,8 @@ pub fn check_configuration(options: &Options) -> bool {
 }
 
 fn command_line() -> Vec<OsString> {
-    let octets = std::fs::read("/proc/self/cmdline").unwrap_or_default();
-    octets.split(|octet| *octet == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
+    let bytes = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
 /// The file behind `-c` or `--config-file`; the last one, as the broker does.

@@ -1,13 +1,11 @@
-//! The registry of live sessions: which CA certificate vouched for whom.
+//! The registry of live sessions: which CA certificate vouches for whom.
 //!
-//! Thanks to it a change costs the kicks alone. Re-verifying every live device on the
-//! broker's only thread took most of the time in a prototype (BROKERS.md §1.3).
+//! Thanks to it a change costs the kicks alone. Verifying every live device again, on the
+//! broker's only thread, would take most of the time.
 
 use std::collections::HashMap;
 
-use catrust_domain::Sha256;
-
-use crate::trust::Vouched;
+use catrust_device_trust::TrustPath;
 
 /// Names a client for as long as it is connected: the broker's address of it, never
 /// followed in here.
@@ -15,14 +13,12 @@ use crate::trust::Vouched;
 pub struct ClientKey(pub usize);
 
 /// A live session.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Session {
     /// MQTT client identifier.
     pub client_id: String,
-    /// SHA-256 of the device's certificate.
-    pub leaf: Sha256,
     /// The path that vouches for it.
-    pub vouched: Vouched,
+    pub path: TrustPath,
 }
 
 /// The live sessions of devices with certificates.
@@ -61,22 +57,10 @@ impl Sessions {
     }
 
     /// The sessions whose path `holds` says no to; ascending by key.
-    #[must_use]
-    pub fn shaken(&self, holds: impl Fn(&Vouched) -> bool) -> Vec<ClientKey> {
-        let mut keys: Vec<_> = self
-            .by_client
-            .iter()
-            .filter(|(_, session)| !holds(&session.vouched))
-            .map(|(key, _)| *key)
-            .collect();
-        keys.sort_unstable();
-        keys
-    }
-
-    /// Gives a session another path. Nothing happens where there is none.
-    pub fn vouch_again(&mut self, key: ClientKey, vouched: Vouched) {
-        if let Some(session) = self.by_client.get_mut(&key) {
-            session.vouched = vouched;
-        }
+    pub fn shaken(&mut self, holds: impl Fn(&TrustPath) -> bool) -> Vec<(ClientKey, &mut Session)> {
+        let sessions = self.by_client.iter_mut().filter(|(_, session)| !holds(&session.path));
+        let mut shaken: Vec<_> = sessions.map(|(key, session)| (*key, session)).collect();
+        shaken.sort_unstable_by_key(|(key, _)| *key);
+        shaken
     }
 }

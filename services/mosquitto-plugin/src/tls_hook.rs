@@ -1,7 +1,7 @@
 //! The hook into the broker's TLS handshakes.
 //!
 //! The broker reads its `cafile` once, so that its own verification goes on accepting
-//! what has become inactive, and refuses what was registered later (BROKERS.md §1.1).
+//! what has become inactive, and refuses what was registered later.
 //! OpenSSL tells us of every SSL object that is made; there we put our verification in
 //! the place of its own. A context that the broker builds anew on SIGHUP is caught the
 //! same way.
@@ -9,10 +9,11 @@
 use std::ffi::{c_int, c_long, c_void};
 use std::panic::catch_unwind;
 
+use catrust_device_trust::Refusal;
+
 use crate::host::mosquitto::{Level, log};
 use crate::host::openssl::{self, ServerSsl, Verification};
 use crate::plugin;
-use crate::trust::Refusal;
 
 /// Starts to verify the devices of all listeners; says whether OpenSSL lets us.
 pub fn install() -> bool {
@@ -57,8 +58,8 @@ unsafe extern "C" fn verify(verification: *mut Verification, _argument: *mut c_v
 unsafe fn check(verification: *const Verification) -> Result<(), Refusal> {
     // SAFETY: the caller vouches for it.
     let shown = unsafe { openssl::shown(verification) }.ok_or(Refusal::Malformed)?;
-    let verdict = plugin::with(|engine| engine.handshake(&shown.leaf, &shown.others, plugin::now()))
-        .unwrap_or(Err(Refusal::NotCurrent));
+    let verdict =
+        plugin::with(|engine| engine.handshake(&shown, plugin::now())).unwrap_or(Err(Refusal::Stale));
     if let Err(refusal) = verdict {
         log(Level::Info, &format!("a TLS handshake is refused: {refusal}"));
     }
@@ -67,11 +68,12 @@ unsafe fn check(verification: *const Verification) -> Result<(), Refusal> {
 
 const fn error_code(refusal: Refusal) -> c_int {
     match refusal {
-        Refusal::NotCurrent | Refusal::Malformed | Refusal::OldVersion | Refusal::ChainTooLong => {
-            openssl::V_ERR_APPLICATION
-        }
+        Refusal::Malformed | Refusal::OldVersion | Refusal::ChainTooLong => openssl::V_ERR_REJECTED,
         Refusal::UnknownIssuer => openssl::V_ERR_UNKNOWN_ISSUER,
         Refusal::Inactive => openssl::V_ERR_REVOKED,
         Refusal::Expired => openssl::V_ERR_EXPIRED,
+        Refusal::WrongPurpose => openssl::V_ERR_PURPOSE,
+        // Stale, too costly, and what a later version may add.
+        _ => openssl::V_ERR_APPLICATION,
     }
 }

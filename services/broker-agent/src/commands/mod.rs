@@ -64,7 +64,7 @@ fn init_log(arguments: &LogArguments) -> anyhow::Result<()> {
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
         LogFormat::Text => fmt::layer()
             .with_target(false)
-            // Colours would be octets in the way of whoever searches a file.
+            // Colours would be bytes in the way of whoever searches a file.
             .with_ansi(io::stderr().is_terminal())
             .with_writer(io::stderr)
             .boxed(),

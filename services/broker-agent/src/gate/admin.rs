@@ -35,7 +35,7 @@ pub fn routes(parts: Arc<GateParts>, stopping: CancellationToken) -> Router {
 async fn ready(State(admin): State<Admin>) -> Response {
     let reason = if admin.stopping.is_cancelled() {
         "draining"
-    } else if !admin.parts.trust.set().admits() {
+    } else if !admin.parts.trust.current().admits() {
         "no trust bundle that is fresh enough"
     } else {
         return "ready\n".into_response();

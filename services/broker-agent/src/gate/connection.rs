@@ -32,7 +32,7 @@ use crate::tls_front::AcceptError;
 
 type Device = TlsStream<TcpStream>;
 
-/// Octets that may wait in rustls for a device that does not read: its default is
+/// Bytes that may wait in rustls for a device that does not read: its default is
 /// 64 KiB.
 const DEVICE_BUFFER: usize = 16 * 1024;
 
@@ -61,8 +61,8 @@ pub async fn serve(
     })
     .await;
     let (to_broker, to_device) = pump.moved();
-    parts.metrics.octets_to_broker.add(to_broker);
-    parts.metrics.octets_to_devices.add(to_device);
+    parts.metrics.bytes_to_broker.add(to_broker);
+    parts.metrics.bytes_to_devices.add(to_device);
     match outcome {
         Ok(Err(cut)) => Box::pin(end(&parts, *pump, session, &cut)).await,
         Ok(Ok(End::Stalled)) => parts.metrics.stalled.one(),
@@ -100,7 +100,7 @@ async fn accept(
     None
 }
 
-/// Waits for the device's first octets and connects to the broker; a cut ends it.
+/// Waits for the device's first bytes and connects to the broker; a cut ends it.
 async fn reach_broker(
     parts: &GateParts,
     mut device: Device,
@@ -127,7 +127,7 @@ async fn reach_broker(
 async fn wait_and_connect(parts: &GateParts, device: &mut Device) -> Option<Upstream> {
     let settings = &parts.settings;
     match timeout(settings.connect_timeout, device.fill_buf()).await {
-        // The octets stay in the device's buffer for the relay.
+        // The bytes stay in the device's buffer for the relay.
         Ok(Ok([first, ..])) if *first == CONNECT || !parts.framed() => {}
         _ => {
             parts.metrics.no_connect.one();
@@ -147,10 +147,9 @@ async fn wait_and_connect(parts: &GateParts, device: &mut Device) -> Option<Upst
 
 fn proxy_first(device: &Device, session: &Session, peer: SocketAddr) -> Vec<u8> {
     let (stream, connection) = device.get_ref();
-    let name = session.vouch().chain().first().and_then(proxy_header::common_name);
     // A socket that is closed already has no address; its relay ends at once.
     let gate = stream.local_addr().unwrap_or(peer);
-    proxy_header::header(peer, gate, connection.protocol_version(), name.as_deref())
+    proxy_header::header(peer, gate, connection.protocol_version(), &session.path().user_name)
 }
 
 /// Ends both sides after a cut. Neither side is waited for before the device is out: a
@@ -168,7 +167,7 @@ async fn end(parts: &GateParts, pump: Pump<Device, Upstream>, session: Session, 
     } else if suppress {
         tracing::warn!("cut inside a packet: the broker publishes the last will");
     }
-    // As a rule this is all: the octets fit into the socket's buffer.
+    // As a rule this is all: the bytes fit into the socket's buffer.
     let finished = at_once(broker.finish()).await;
     if fence(&parts.pace, &session, cut) {
         parts.pace.wait().await;

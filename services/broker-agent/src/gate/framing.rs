@@ -2,11 +2,11 @@
 //! broker at a packet boundary.
 //!
 //! ```text
-//! octets of the device ─▶ whole packets, passed on │ the beginning of one, held back
+//! bytes of the device ─▶ whole packets, passed on │ the beginning of one, held back
 //! ```
 //!
 //! A device that was cut in the middle of a packet never sends the rest, and a
-//! DISCONNECT inside a packet is payload. Packets up to [`HOLD`] octets are therefore
+//! DISCONNECT inside a packet is payload. Packets up to [`HOLD`] bytes are therefore
 //! passed on whole or not at all; longer ones stream, and during those there is no
 //! boundary. Both MQTT 3.1.1 and 5 have the same fixed header (§2.1 of either).
 
@@ -18,10 +18,10 @@ pub const HOLD: usize = 16 * 1024;
 /// will.
 pub const DISCONNECT: [u8; 2] = [0xe0, 0x00];
 
-/// First octet of CONNECT.
+/// First byte of CONNECT.
 pub const CONNECT: u8 = 0x10;
 
-/// The octets cannot be MQTT: a remaining length of more than four octets.
+/// The bytes cannot be MQTT: a remaining length of more than four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the remaining length of a packet is malformed")]
 pub struct NotMqtt;
@@ -29,26 +29,26 @@ pub struct NotMqtt;
 /// Follows one direction of a connection.
 #[derive(Debug, Default)]
 pub struct Framing {
-    /// Octets still to come of a packet that was passed on in part.
+    /// Bytes still to come of a packet that was passed on in part.
     inside: u64,
 }
 
 impl Framing {
-    /// How many of `octets` can be passed on. The caller MUST pass exactly those on,
+    /// How many of `bytes` can be passed on. The caller MUST pass exactly those on,
     /// in order, and offer the others again with what follows them.
     ///
     /// # Errors
     /// [`NotMqtt`]: close the connection.
-    pub fn complete(&mut self, octets: &[u8]) -> Result<usize, NotMqtt> {
-        let mut end = take(&mut self.inside, octets.len());
-        while let Some(length) = packet_length(&octets[end..])? {
-            let rest = octets.len() - end;
+    pub fn complete(&mut self, bytes: &[u8]) -> Result<usize, NotMqtt> {
+        let mut end = take(&mut self.inside, bytes.len());
+        while let Some(length) = packet_length(&bytes[end..])? {
+            let rest = bytes.len() - end;
             if let Some(missing) = length.checked_sub(rest as u64).filter(|missing| *missing > 0) {
                 if length <= HOLD as u64 {
                     break;
                 }
                 self.inside = missing;
-                return Ok(octets.len());
+                return Ok(bytes.len());
             }
             // Not above `rest`, as was just compared.
             end += usize::try_from(length).unwrap_or(rest);
@@ -56,7 +56,7 @@ impl Framing {
         Ok(end)
     }
 
-    /// Octets still to come of the packet that was passed on in part; 0 at a packet
+    /// Bytes still to come of the packet that was passed on in part; 0 at a packet
     /// boundary.
     #[must_use]
     pub const fn inside(&self) -> u64 {
@@ -64,7 +64,7 @@ impl Framing {
     }
 }
 
-/// The first packet boundary in `passed` at or after `offset`, where `inside` octets of
+/// The first packet boundary in `passed` at or after `offset`, where `inside` bytes of
 /// an earlier packet stand at its beginning. `None` where its last packet goes on
 /// behind it.
 #[must_use]
@@ -88,17 +88,17 @@ fn take(inside: &mut u64, available: usize) -> usize {
     taken
 }
 
-/// Length of the packet that begins `octets`, its header included; `None` where the
+/// Length of the packet that begins `bytes`, its header included; `None` where the
 /// header is not whole.
-fn packet_length(octets: &[u8]) -> Result<Option<u64>, NotMqtt> {
+fn packet_length(bytes: &[u8]) -> Result<Option<u64>, NotMqtt> {
     let mut remaining = 0_u64;
-    for (index, octet) in octets.iter().skip(1).take(4).enumerate() {
-        remaining |= u64::from(octet & 0x7f) << (7 * index);
-        if octet & 0x80 == 0 {
+    for (index, byte) in bytes.iter().skip(1).take(4).enumerate() {
+        remaining |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
             return Ok(Some(remaining + index as u64 + 2));
         }
     }
-    if octets.len() > 4 { Err(NotMqtt) } else { Ok(None) }
+    if bytes.len() > 4 { Err(NotMqtt) } else { Ok(None) }
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_five_octets_is_refused() {
+    fn a_length_of_five_bytes_is_refused() {
         assert_eq!(Framing::default().complete(&[0x10, 0xff, 0xff, 0xff, 0xff, 0x01]), Err(NotMqtt));
         assert_eq!(Framing::default().complete(&[0x10, 0xff, 0xff, 0xff]), Ok(0));
     }

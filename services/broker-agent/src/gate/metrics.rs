@@ -52,10 +52,10 @@ pub struct Metrics {
     pub stalled: Value,
     /// Last wills that were suppressed on a cut.
     pub wills_suppressed: Value,
-    /// Octets passed on to the broker.
-    pub octets_to_broker: Value,
-    /// Octets passed on to devices.
-    pub octets_to_devices: Value,
+    /// Bytes passed on to the broker.
+    pub bytes_to_broker: Value,
+    /// Bytes passed on to devices.
+    pub bytes_to_devices: Value,
     /// Times that certificate and key were read again.
     pub identity_reloads: Value,
     /// Times that they could not be used.
@@ -66,7 +66,7 @@ impl Metrics {
     /// Writes everything in the Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn render(&self, trust: &BrokerTrust) -> String {
-        let set = trust.set();
+        let current = trust.current();
         let mut text = String::with_capacity(4096);
         let mut metric = |name: &str, kind: &str, help: &str, samples: &[(&str, u64)]| {
             let _ = writeln!(text, "# HELP catrust_gate_{name} {help}\n# TYPE catrust_gate_{name} {kind}");
@@ -114,12 +114,12 @@ impl Metrics {
             &[("", self.wills_suppressed.get())],
         );
         metric(
-            "octets_total",
+            "bytes_total",
             "counter",
-            "Octets passed on",
+            "Bytes passed on",
             &[
-                ("{to=\"broker\"}", self.octets_to_broker.get()),
-                ("{to=\"device\"}", self.octets_to_devices.get()),
+                ("{to=\"broker\"}", self.bytes_to_broker.get()),
+                ("{to=\"device\"}", self.bytes_to_devices.get()),
             ],
         );
         metric(
@@ -133,14 +133,19 @@ impl Metrics {
         );
         metric("sessions_open", "gauge", "Sessions open now", &[("", trust.registry().open() as u64)]);
         metric("sessions_ending", "gauge", "Sessions told to end", &[("", trust.registry().ending() as u64)]);
-        metric("trust_revision", "gauge", "Revision of the trust that is enforced", &[("", set.revision())]);
+        metric(
+            "trust_revision",
+            "gauge",
+            "Revision of the trust that is enforced",
+            &[("", current.revision())],
+        );
         metric(
             "trust_admits",
             "gauge",
             "1 while new sessions are admitted",
-            &[("", u64::from(set.admits()))],
+            &[("", u64::from(current.admits()))],
         );
-        metric("trust_active", "gauge", "Active CA certificates", &[("", set.active() as u64)]);
+        metric("trust_active", "gauge", "Active CA certificates", &[("", current.set().active() as u64)]);
         text
     }
 }

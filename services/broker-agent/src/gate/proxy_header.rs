@@ -1,14 +1,12 @@
 //! The PROXY protocol header, version 2, with the facts of the device's TLS
 //! connection: for brokers that take the user name from the certificate.
 //!
-//! The certificate itself is not sent: Mosquitto takes no more than 500 octets of
+//! The certificate itself is not sent: Mosquitto takes no more than 500 bytes of
 //! header.
 
 use std::net::{IpAddr, SocketAddr};
 
 use rustls::ProtocolVersion;
-use rustls::pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command PROXY.
@@ -22,17 +20,15 @@ const PP2_SUBTYPE_SSL_CN: u8 = 0x22;
 /// is set for resumed sessions as well: the gate checks the certificate of those as it
 /// does for others, and brokers refuse a device without it.
 const CLIENT: u8 = 0x07;
-/// Longest common name that is sent: X.520 permits 64 characters of up to 4 octets.
-/// A longer one is left out and never cut, which would make it another name.
-const MAX_COMMON_NAME: usize = 256;
 
-/// Makes the header of one connection.
+/// Makes the header of one connection. `user_name` goes where brokers look for the
+/// certificate's common name.
 #[must_use]
 pub fn header(
     device: SocketAddr,
     gate: SocketAddr,
     version: Option<ProtocolVersion>,
-    common_name: Option<&str>,
+    user_name: &str,
 ) -> Vec<u8> {
     let mut tls = vec![CLIENT];
     tls.extend_from_slice(&0_u32.to_be_bytes());
@@ -41,9 +37,7 @@ pub fn header(
         _ => "TLSv1.3",
     };
     push_field(&mut tls, PP2_SUBTYPE_SSL_VERSION, version.as_bytes());
-    if let Some(name) = common_name {
-        push_field(&mut tls, PP2_SUBTYPE_SSL_CN, name.as_bytes());
-    }
+    push_field(&mut tls, PP2_SUBTYPE_SSL_CN, user_name.as_bytes());
     let (family, mut body) = addresses(device, gate);
     push_field(&mut body, PP2_TYPE_SSL, &tls);
 
@@ -54,17 +48,8 @@ pub fn header(
     header
 }
 
-/// The common name of a certificate's subject: the first one, as brokers take it.
-/// `None` where there is none, or one that is no text or longer than 256 octets.
-#[must_use]
-pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_owned();
-    let usable = !name.is_empty() && name.len() <= MAX_COMMON_NAME && !name.chars().any(char::is_control);
-    usable.then_some(name)
-}
-
-/// Family and addresses. IPv4 in IPv6 clothes (a listener on `::`) is told as IPv4.
+/// Family and addresses. An IPv4 address that a listener on `::` gives in its IPv6 form is sent as
+/// IPv4.
 fn addresses(device: SocketAddr, gate: SocketAddr) -> (u8, Vec<u8>) {
     let mut body = Vec::with_capacity(64);
     let family = match (device.ip().to_canonical(), gate.ip().to_canonical()) {
@@ -89,10 +74,10 @@ fn addresses(device: SocketAddr, gate: SocketAddr) -> (u8, Vec<u8>) {
     (family, body)
 }
 
-fn push_field(octets: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    octets.push(kind);
-    octets.extend_from_slice(&length(value));
-    octets.extend_from_slice(value);
+fn push_field(bytes: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    bytes.push(kind);
+    bytes.extend_from_slice(&length(value));
+    bytes.extend_from_slice(value);
 }
 
 /// All that is sent is far below 64 KiB: the only part from outside is bounded.
@@ -105,12 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_octets_are_those_of_the_specification() {
+    fn the_bytes_are_those_of_the_specification() {
         let header = header(
             "192.0.2.7:50000".parse().unwrap(),
             "192.0.2.1:8883".parse().unwrap(),
             Some(ProtocolVersion::TLSv1_2),
-            Some("dev"),
+            "dev",
         );
         let expected = [
             b"\r\n\r\n\0\r\nQUIT\n".as_slice(),
@@ -127,7 +112,7 @@ mod tests {
     #[test]
     fn families_are_not_mixed_and_mapped_addresses_are_ipv4() {
         let header = |device: &str| {
-            header(device.parse().unwrap(), "[2001:db8::1]:1".parse().unwrap(), None, None)[13]
+            header(device.parse().unwrap(), "[2001:db8::1]:1".parse().unwrap(), None, "dev")[13]
         };
         assert_eq!(header("[2001:db8::2]:5"), TCP_OVER_IPV6);
         assert_eq!(header("192.0.2.1:5"), TCP_OVER_IPV6);
@@ -138,7 +123,8 @@ mod tests {
     #[test]
     fn the_longest_header_fits_what_mosquitto_takes() {
         let (device, gate) = ("[2001:db8::2]:5".parse().unwrap(), "[2001:db8::1]:1".parse().unwrap());
-        let name = "n".repeat(MAX_COMMON_NAME);
-        assert!(header(device, gate, None, Some(&name)).len() <= 500);
+        // The longest user name there is.
+        let name = "n".repeat(256);
+        assert!(header(device, gate, None, &name).len() <= 500);
     }
 }

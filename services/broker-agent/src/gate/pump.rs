@@ -1,4 +1,4 @@
-//! Carries octets between one device and the broker.
+//! Carries bytes between one device and the broker.
 //!
 //! A session has no buffer of its own while it is idle: reads go into one buffer of
 //! the thread and from there straight to the other side. What the other side does
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::framing::{DISCONNECT, Framing, HOLD, NotMqtt, boundary_after};
 
-/// Octets per read. A TLS record has no more than 16 KiB.
+/// Bytes per read. A TLS record has no more than 16 KiB.
 const READ: usize = 16 * 1024;
 
 thread_local! {
@@ -43,10 +43,10 @@ pub struct PumpLimits {
     pub linger: Duration,
 }
 
-/// Octets on their way to a side that did not take them all.
+/// Bytes on their way to a side that did not take them all.
 #[derive(Debug, Default)]
 struct Rest {
-    octets: Vec<u8>,
+    bytes: Vec<u8>,
     written: usize,
 }
 
@@ -54,17 +54,17 @@ impl Rest {
     /// Gives the memory back once all is written: an idle session has none.
     fn advance(&mut self, written: usize) {
         self.written += written;
-        if self.written == self.octets.len() {
+        if self.written == self.bytes.len() {
             *self = Self::default();
         }
     }
 
     fn left(&self) -> &[u8] {
-        &self.octets[self.written..]
+        &self.bytes[self.written..]
     }
 
     fn is_empty(&self) -> bool {
-        self.octets.is_empty()
+        self.bytes.is_empty()
     }
 }
 
@@ -73,12 +73,12 @@ impl Rest {
 pub struct Pump<D, B> {
     device: D,
     broker: B,
-    /// `None`: octets are passed on as they come, and no boundary is known.
+    /// `None`: bytes are passed on as they come, and no boundary is known.
     framing: Option<Framing>,
     /// Beginning of a packet, held back.
     held: Vec<u8>,
     to_broker: Rest,
-    /// Octets of a packet begun earlier that stand at the beginning of `to_broker`.
+    /// Bytes of a packet begun earlier that stand at the beginning of `to_broker`.
     to_broker_inside: u64,
     to_device: Rest,
     device_ended: bool,
@@ -107,7 +107,7 @@ where
             held: Vec::new(),
             // The header is no MQTT: for the framing it is the rest of a packet.
             to_broker_inside: first.len() as u64,
-            to_broker: Rest { octets: first, written: 0 },
+            to_broker: Rest { bytes: first, written: 0 },
             to_device: Rest::default(),
             device_ended: false,
             broker_ended: false,
@@ -119,7 +119,7 @@ where
         }
     }
 
-    /// Octets passed on to the broker and to the device.
+    /// Bytes passed on to the broker and to the device.
     pub const fn moved(&self) -> (u64, u64) {
         self.moved
     }
@@ -213,7 +213,7 @@ where
                 Poll::Ready(Ok(more)) => written += more,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.to_broker = Rest { octets: passed.to_vec(), written };
+                    self.to_broker = Rest { bytes: passed.to_vec(), written };
                     self.to_broker_inside = inside;
                     break;
                 }
@@ -245,16 +245,16 @@ where
     fn poll_read_broker(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<()>> {
         let mut read = ReadBuf::new(buffer);
         ready!(Pin::new(&mut self.broker).poll_read(cx, &mut read))?;
-        let octets = read.filled();
-        self.broker_ended = octets.is_empty();
+        let bytes = read.filled();
+        self.broker_ended = bytes.is_empty();
         let mut written = 0;
-        while written < octets.len() {
+        while written < bytes.len() {
             self.flush_device = true;
-            match Pin::new(&mut self.device).poll_write(cx, &octets[written..]) {
+            match Pin::new(&mut self.device).poll_write(cx, &bytes[written..]) {
                 Poll::Ready(Ok(more)) => written += more,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.to_device = Rest { octets: octets.to_vec(), written };
+                    self.to_device = Rest { bytes: bytes.to_vec(), written };
                     break;
                 }
             }
@@ -271,13 +271,13 @@ where
         let mut rest = self.to_broker;
         let boundary = match (&self.framing, self.device_ended) {
             (Some(framing), false) if rest.is_empty() => (framing.inside() == 0).then_some(0),
-            (Some(_), false) => boundary_after(self.to_broker_inside, &rest.octets, rest.written),
+            (Some(_), false) => boundary_after(self.to_broker_inside, &rest.bytes, rest.written),
             _ => None,
         };
         let tells = match boundary.filter(|_| disconnect) {
             Some(boundary) => {
-                rest.octets.truncate(boundary);
-                rest.octets.extend_from_slice(&DISCONNECT);
+                rest.bytes.truncate(boundary);
+                rest.bytes.extend_from_slice(&DISCONNECT);
                 true
             }
             None => {
@@ -320,7 +320,7 @@ impl<B: AsyncRead + AsyncWrite + Unpin> BrokerEnd<B> {
     }
 
     /// Reads and forgets until the broker closes, as it does after DISCONNECT. A
-    /// socket that is closed with unread octets sends a reset, which may overtake the
+    /// socket that is closed with unread bytes sends a reset, which may overtake the
     /// DISCONNECT in the broker. Set a limit of time around it.
     ///
     /// # Errors

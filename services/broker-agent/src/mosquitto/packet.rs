@@ -5,7 +5,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// Largest packet that the broker may send us; a response is a few hundred octets.
+/// Largest packet that the broker may send us; a response is a few hundred bytes.
 const MAX_INCOMING: usize = 64 * 1024;
 /// Largest remaining length that MQTT can spell.
 const MAX_REMAINING: usize = 268_435_455;
@@ -103,9 +103,9 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Incoming>
 async fn remaining_length(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<usize> {
     let mut length = 0;
     for shift in [0, 7, 14, 21] {
-        let octet = stream.read_u8().await?;
-        length |= usize::from(octet & 0x7f) << shift;
-        if octet & 0x80 == 0 {
+        let byte = stream.read_u8().await?;
+        length |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
             let limit = || io::Error::new(io::ErrorKind::InvalidData, "a packet over the limit");
             return if length <= MAX_INCOMING { Ok(length) } else { Err(limit()) };
         }
@@ -142,14 +142,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_publish_of_qos_0_has_no_identifier() {
-        let octets = [0x30, 4, 0, 1, b'a', 9];
-        let read = read(&mut octets.as_slice()).await.unwrap();
+        let bytes = [0x30, 4, 0, 1, b'a', 9];
+        let read = read(&mut bytes.as_slice()).await.unwrap();
         assert_eq!(read, Incoming::Published { topic: "a".to_owned(), payload: vec![9], id: None });
     }
 
     #[tokio::test]
     async fn what_is_no_mqtt_is_an_error() {
-        for octets in [
+        for bytes in [
             &[][..],
             &[0x20],
             &[0x20, 2, 0],
@@ -160,7 +160,7 @@ mod tests {
             &[0x30, 3, 0, 9, b'a'],
             &[0x32, 4, 0, 1, b'a', 0],
         ] {
-            assert!(read(&mut &*octets).await.is_err(), "{octets:?}");
+            assert!(read(&mut &*bytes).await.is_err(), "{bytes:?}");
         }
     }
 

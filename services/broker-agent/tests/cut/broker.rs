@@ -12,7 +12,7 @@ use crate::harness::CONNECT;
 /// What one connection brought.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    pub octets: Vec<u8>,
+    pub bytes: Vec<u8>,
     pub ended: bool,
 }
 
@@ -72,19 +72,19 @@ fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seen:
         let mut buffer = vec![0; 4096];
         loop {
             let count = stream.read(&mut buffer).await.unwrap_or(0);
-            let octets = &buffer[..count];
+            let bytes = &buffer[..count];
             {
                 let mut seen = seen.lock().unwrap();
-                seen[index].octets.extend_from_slice(octets);
+                seen[index].bytes.extend_from_slice(bytes);
                 seen[index].ended = count == 0;
             }
             if count == 0 {
                 return;
             }
-            let answer: Vec<u8> = if octets.ends_with(CONNECT) {
+            let answer: Vec<u8> = if bytes.ends_with(CONNECT) {
                 vec![0x20, 2, 0, 0]
             } else {
-                octets
+                bytes
                     .as_chunks::<2>()
                     .0
                     .iter()

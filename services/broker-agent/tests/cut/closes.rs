@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use catrust_decision_table::Authority;
 use catrust_trust_feed::agent::{AgentTrust, Freshness};
 use rustls::HandshakeKind;
 use rustls::client::Tls12Resumption;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::broker::FakeBroker;
-use crate::fixtures::{ACTIVE, Ca, INACTIVE, SUPERSEDED, trust};
+use crate::fixtures::{ACTIVE, Ca, Device, INACTIVE, SUPERSEDED, trust, trust_of};
 use crate::harness::{CONNECT, Gate, VERSIONS, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,4 +214,39 @@ async fn sessions_end_when_their_ca_expires() {
     assert!(SystemTime::now() + Duration::from_secs(1) > end, "ended before the CA did");
     client.must_be_refused().await;
     other.must_live().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_its_devices_certificate_expires() {
+    let broker = FakeBroker::tcp().await;
+    let gate = Gate::start(&broker.address, &[]).await;
+    let a = Authority::new("A");
+    gate.apply(&trust_of(1, &[(&a.der, ACTIVE)])).await;
+    let end = SystemTime::now() + Duration::from_secs(3);
+    let device = |device: catrust_decision_table::Device| {
+        gate.client(&Device { chain: device.chain, key: device.key }, VERSIONS[1])
+    };
+    let (short, long) = (device(a.device_valid("a1", (-60, 3))), device(a.device("a2")));
+    let (mut ends, mut stays) = (short.must_connect().await, long.must_connect().await);
+    ends.closed().await;
+    assert!(SystemTime::now() + Duration::from_secs(1) > end, "ended before the certificate did");
+    short.must_be_refused().await;
+    stays.must_live().await;
+}
+
+/// A certificate that is registered as a CA's and shown as a device's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_session_with_a_superseded_certificate_as_its_own_ends() {
+    let broker = FakeBroker::tcp().await;
+    let gate = Gate::start(&broker.address, &[]).await;
+    let a = Authority::new("A");
+    let device = a.device("a1");
+    let leaf = device.chain[0].clone();
+    gate.apply(&trust_of(1, &[(&a.der, ACTIVE)])).await;
+    let client = gate.client(&Device { chain: device.chain, key: device.key }, VERSIONS[1]);
+    let mut session = client.must_connect().await;
+    let next = trust_of(2, &[(&a.der, ACTIVE), (&leaf, SUPERSEDED)]);
+    assert_eq!(gate.apply(&next).await.sessions_cut, 1);
+    session.closed().await;
+    client.must_be_refused().await;
 }

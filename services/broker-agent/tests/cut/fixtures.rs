@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use catrust_device_trust::Certificate;
 use catrust_domain::{
     CaState, CertificateFacts, InactivationScope, Sha256, Timestamp, TrustBundle, TrustEntry,
 };
@@ -76,17 +77,7 @@ impl Ca {
         intermediates: Vec<CertificateDer<'static>>,
     ) -> Self {
         let pem = pem("CERTIFICATE", &der);
-        let facts = CertificateFacts {
-            sn: "01".parse().unwrap(),
-            sha256: Sha256::of(&der),
-            spki_sha256: Sha256::of(&key.subject_public_key_info()),
-            subject: String::new(),
-            subject_key_id: String::new(),
-            issuer: String::new(),
-            not_before: Timestamp::from_micros(0),
-            not_after: Timestamp::from_micros(0),
-            ca_content: pem.clone(),
-        };
+        let facts = facts(&der, Sha256::of(&key.subject_public_key_info()));
         Self { params, key, der, pem, facts: Arc::new(facts), intermediates }
     }
 
@@ -166,7 +157,19 @@ impl Ca {
 
 /// The trust of an instance where the CAs have these states.
 pub fn trust(revision: u64, states: &[(&Ca, CaState)]) -> AgentTrust {
-    let mut entries: Vec<TrustEntry> = states.iter().map(|(ca, state)| ca.entry(*state)).collect();
+    bundle(revision, states.iter().map(|(ca, state)| ca.entry(*state)).collect())
+}
+
+/// The same, of certificates alone.
+pub fn trust_of(revision: u64, states: &[(&CertificateDer<'static>, CaState)]) -> AgentTrust {
+    let entry = |(der, state): &(&CertificateDer<'static>, CaState)| {
+        let id = Certificate::read(der).unwrap().id;
+        TrustEntry { facts: Arc::new(facts(der, id.spki_sha256)), state: *state }
+    };
+    bundle(revision, states.iter().map(entry).collect())
+}
+
+fn bundle(revision: u64, mut entries: Vec<TrustEntry>) -> AgentTrust {
     entries.sort_by_key(|entry| entry.facts.sha256);
     let bundle = TrustBundle {
         instance_id: "fleet".parse().unwrap(),
@@ -183,13 +186,27 @@ pub fn trust(revision: u64, states: &[(&Ca, CaState)]) -> AgentTrust {
     }
 }
 
+fn facts(der: &CertificateDer<'_>, spki_sha256: Sha256) -> CertificateFacts {
+    CertificateFacts {
+        sn: "01".parse().unwrap(),
+        sha256: Sha256::of(der),
+        spki_sha256,
+        subject: String::new(),
+        subject_key_id: String::new(),
+        issuer: String::new(),
+        not_before: Timestamp::from_micros(0),
+        not_after: Timestamp::from_micros(0),
+        ca_content: pem("CERTIFICATE", der),
+    }
+}
+
 /// PEM by `openssl`-compatible lines.
 pub fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut base64 = String::new();
     for chunk in der.chunks(3) {
-        let octets = [chunk[0], *chunk.get(1).unwrap_or(&0), *chunk.get(2).unwrap_or(&0)];
-        let bits = u32::from_be_bytes([0, octets[0], octets[1], octets[2]]);
+        let bytes = [chunk[0], *chunk.get(1).unwrap_or(&0), *chunk.get(2).unwrap_or(&0)];
+        let bits = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
         for index in 0..4 {
             if index <= chunk.len() {
                 base64.push(char::from(DIGITS[(bits >> (18 - 6 * index)) as usize & 63]));

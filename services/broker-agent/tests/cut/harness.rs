@@ -12,6 +12,7 @@ use catrust_trust_feed::agent::{AgentTrust, Applied, Enforcer as _};
 use clap::Parser;
 use rustls::client::{ClientSessionMemoryCache, Resumption, Tls12Resumption};
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
@@ -133,15 +134,22 @@ impl Client {
         let mut roots = RootCertStore::empty();
         roots.add(server_ca.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        // Unchecked: what no honest client would show is shown as well.
+        let key = provider.key_provider.load_private_key(device.private_key()).unwrap();
+        let identity = SingleCertAndKey::from(CertifiedKey::new(device.chain.clone(), key));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(roots)
-            .with_client_auth_cert(device.chain.clone(), device.private_key())
-            .unwrap();
+            .with_client_cert_resolver(Arc::new(identity));
         config.resumption =
             Resumption::store(Arc::new(ClientSessionMemoryCache::new(8))).tls12_resumption(tls12);
         Self { config: Arc::new(config), address }
+    }
+
+    /// The same device, connecting elsewhere.
+    pub fn to(&self, address: SocketAddr) -> Self {
+        Self { address, ..self.clone() }
     }
 
     /// The same device without a memory of its sessions.
@@ -200,10 +208,10 @@ impl Connection {
         self.tls.get_ref().1.handshake_kind().unwrap()
     }
 
-    pub async fn expect(&mut self, octets: &[u8]) -> std::io::Result<()> {
-        let mut read = vec![0; octets.len()];
+    pub async fn expect(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut read = vec![0; bytes.len()];
         self.tls.read_exact(&mut read).await?;
-        assert_eq!(read, octets);
+        assert_eq!(read, bytes);
         Ok(())
     }
 
@@ -214,10 +222,10 @@ impl Connection {
 
     /// Waits until the gate has closed; anything else that comes fails the test.
     pub async fn closed(&mut self) {
-        let mut octet = [0];
-        match soon("the session is closed", self.tls.read(&mut octet)).await {
+        let mut byte = [0];
+        match soon("the session is closed", self.tls.read(&mut byte)).await {
             Ok(0) | Err(_) => {}
-            Ok(_) => panic!("an octet came instead of the end: {octet:?}"),
+            Ok(_) => panic!("a byte came instead of the end: {byte:?}"),
         }
     }
 

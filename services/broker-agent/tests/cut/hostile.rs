@@ -1,7 +1,7 @@
 //! Hostile chains and files: nothing panics, and nobody gets in who has no key for it.
 //! The runner is that of the control plane; `make fuzz` gives each target a million inputs.
 
-use catrust_broker_agent::TrustSet;
+use catrust_broker_agent::RevisionTrust;
 use catrust_mosquitto_control::{
     Bundle, Entry, Outcome, Renewal, Request, RequestBody, Response, configuration::Configuration,
 };
@@ -18,7 +18,11 @@ fn chains_of_devices() {
     let root = Ca::new("root");
     let (inner, leaked) = (root.intermediate("inner"), root.intermediate("leaked"));
     let (good, bad) = (inner.device("d1").chain, leaked.device("d2").chain);
-    let set = TrustSet::new(&trust(1, &[(&root, ACTIVE), (&leaked, INACTIVE)]).bundle, true, None);
+    let set = RevisionTrust::new(
+        &trust(1, &[(&root, ACTIVE), (&leaked, INACTIVE)]).bundle,
+        true,
+        &RevisionTrust::nothing(),
+    );
     let now = UnixTime::now();
     assert!(set.admit(&good, now).is_ok() && set.admit(&bad, now).is_err());
     let inputs = good.iter().chain(&bad).map(|certificate| certificate.to_vec());
@@ -28,8 +32,8 @@ fn chains_of_devices() {
         let mut chain = if turn % 2 == 0 { good.clone() } else { bad.clone() };
         let place = turn / 2 % chain.len();
         chain[place] = CertificateDer::from(input.to_vec());
-        if let Ok(vouch) = set.admit(&chain, now) {
-            assert_eq!(vouch.anchor(), root.sha256());
+        if let Ok(path) = set.admit(&chain, now) {
+            assert_eq!(path.anchor(), root.sha256());
             assert_ne!(&chain[0], &bad[0], "the leaked intermediate's device got in");
         }
     });

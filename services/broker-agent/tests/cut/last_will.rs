@@ -18,19 +18,19 @@ async fn last_seen(broker: &FakeBroker) -> Seen {
     seen.await.pop().unwrap()
 }
 
-/// Connects a device, lets it send `octets`, and cuts it.
+/// Connects a device, lets it send `bytes`, and cuts it.
 async fn cut_after(
     arguments: &[&str],
     with_will: bool,
-    octets: &[u8],
+    bytes: &[u8],
     passed: impl Fn(&Seen) -> bool,
 ) -> (Gate, Seen) {
     let (broker, a) = (FakeBroker::tcp().await, Ca::new("A"));
     let gate = Gate::start(&broker.address, arguments).await;
     gate.apply(&trust(1, &[(&a, ACTIVE)])).await;
     let mut device = gate.client(&a.device("a1"), &TLS13).must_connect().await;
-    device.tls.write_all(octets).await.unwrap();
-    until("the octets arrive", || broker.seen().pop().unwrap(), passed).await;
+    device.tls.write_all(bytes).await.unwrap();
+    until("the bytes arrive", || broker.seen().pop().unwrap(), passed).await;
     let next = AgentTrust { with_will, ..trust(2, &[(&a, INACTIVE)]) };
     assert_eq!(gate.apply(&next).await.sessions_cut, 1);
     device.closed().await;
@@ -48,7 +48,7 @@ async fn the_broker_is_told_disconnect_unless_the_will_was_asked_for() {
         (&["--last-will", "send"], false, &plain),
     ] {
         let (_, seen) = cut_after(arguments, with_will, &[], |_| true).await;
-        assert_eq!(seen.octets, *expected, "{arguments:?} {with_will}");
+        assert_eq!(seen.bytes, *expected, "{arguments:?} {with_will}");
     }
 }
 
@@ -57,18 +57,18 @@ async fn a_packet_that_was_not_whole_is_not_passed_on() {
     let whole = publish("t", "1");
     let sent = [whole.as_slice(), &publish("t", "2")[..5]].concat();
     let length = CONNECT.len() + whole.len();
-    let (_, seen) = cut_after(&[], false, &sent, |seen| seen.octets.len() >= length).await;
-    assert_eq!(seen.octets, [CONNECT, &whole, &DISCONNECT].concat());
+    let (_, seen) = cut_after(&[], false, &sent, |seen| seen.bytes.len() >= length).await;
+    assert_eq!(seen.bytes, [CONNECT, &whole, &DISCONNECT].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inside_a_long_packet_nothing_is_said() {
-    // PUBLISH of 1,000,000 octets, of which 40,000 come.
-    let mut octets = vec![0x30, 0xc0, 0x84, 0x3d];
-    octets.resize(40_000, 0);
-    let length = CONNECT.len() + octets.len();
-    let (gate, seen) = cut_after(&[], false, &octets, |seen| seen.octets.len() == length).await;
-    assert_eq!(seen.octets, [CONNECT, &octets].concat());
+    // PUBLISH of 1,000,000 bytes, of which 40,000 come.
+    let mut bytes = vec![0x30, 0xc0, 0x84, 0x3d];
+    bytes.resize(40_000, 0);
+    let length = CONNECT.len() + bytes.len();
+    let (gate, seen) = cut_after(&[], false, &bytes, |seen| seen.bytes.len() == length).await;
+    assert_eq!(seen.bytes, [CONNECT, &bytes].concat());
     assert_eq!(gate.parts.metrics.wills_suppressed.get(), 0);
 }
 
@@ -115,7 +115,7 @@ async fn a_device_of_another_ca_takes_the_client_id_over() {
     assert_eq!(connect("d"), CONNECT);
 }
 
-/// A socket that is closed with unread octets sends a reset, and where a segment was
+/// A socket that is closed with unread bytes sends a reset, and where a segment was
 /// lost on the way the reset comes first.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_waits_for_the_broker_to_close_after_disconnect() {
@@ -130,9 +130,9 @@ async fn the_gate_waits_for_the_broker_to_close_after_disconnect() {
     assert!(flood.await.is_err());
 
     assert_eq!(gate.apply(&trust(2, &[(&a, INACTIVE)])).await.sessions_cut, 1);
-    let mut octets = vec![0; CONNECT.len() + DISCONNECT.len()];
-    soon("DISCONNECT", broker.read_exact(&mut octets)).await.unwrap();
-    assert_eq!(octets, [CONNECT, &DISCONNECT].concat());
+    let mut bytes = vec![0; CONNECT.len() + DISCONNECT.len()];
+    soon("DISCONNECT", broker.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(bytes, [CONNECT, &DISCONNECT].concat());
     let end = tokio::time::timeout(Duration::from_millis(100), broker.read(&mut [0])).await;
     assert!(end.is_err(), "the gate has closed first: {end:?}");
 }

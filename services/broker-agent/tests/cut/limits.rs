@@ -90,19 +90,19 @@ async fn a_broker_that_reads_nothing_holds_its_device_back_and_is_given_up() {
     let (broker, _) = soon("the gate comes", socket.accept()).await.unwrap();
     // PUBLISH of 200 MB: far more than all buffers on the way.
     let mut sent = 0_u64;
-    let mut octets = vec![0; 16_000];
-    octets[..5].copy_from_slice(&[0x30, 0x80, 0xc2, 0xd7, 0x2f]);
+    let mut bytes = vec![0; 16_000];
+    bytes[..5].copy_from_slice(&[0x30, 0x80, 0xc2, 0xd7, 0x2f]);
     let stopped = soon("the device is held back, then closed", async {
         loop {
-            match device.tls.write_all(&octets).await {
-                Ok(()) => sent += octets.len() as u64,
+            match device.tls.write_all(&bytes).await {
+                Ok(()) => sent += bytes.len() as u64,
                 Err(_) => return sent,
             }
-            octets.fill(0);
+            bytes.fill(0);
         }
     })
     .await;
-    assert!(stopped < 100_000_000, "{stopped} octets were taken");
+    assert!(stopped < 100_000_000, "{stopped} bytes were taken");
     assert_eq!(gate.parts.metrics.stalled.get(), 1);
     drop(broker);
 }
@@ -114,13 +114,13 @@ async fn a_broker_that_reads_nothing_does_not_keep_a_cut_device_alive() {
     let mut device = gate.client(&a.device("a1"), &TLS13).handshake().await.unwrap();
     device.tls.write_all(CONNECT).await.unwrap();
     let (_broker, _) = soon("the gate comes", socket.accept()).await.unwrap();
-    let mut octets = vec![0; 16_000];
-    octets[..5].copy_from_slice(&[0x30, 0x80, 0xc2, 0xd7, 0x2f]);
+    let mut bytes = vec![0; 16_000];
+    bytes[..5].copy_from_slice(&[0x30, 0x80, 0xc2, 0xd7, 0x2f]);
     while let Ok(written) =
-        tokio::time::timeout(Duration::from_millis(200), device.tls.write_all(&octets)).await
+        tokio::time::timeout(Duration::from_millis(200), device.tls.write_all(&bytes)).await
     {
         written.unwrap();
-        octets.fill(0);
+        bytes.fill(0);
     }
     let start = Instant::now();
     assert_eq!(gate.apply(&trust(2, &[(&a, INACTIVE)])).await.sessions_cut, 1);
@@ -143,7 +143,7 @@ async fn a_device_that_reads_nothing_holds_the_broker_back() {
         sent
     })
     .await;
-    assert!(sent < 100_000_000, "{sent} octets were taken");
+    assert!(sent < 100_000_000, "{sent} bytes were taken");
     assert_eq!(gate.parts.metrics.stalled.get(), 1);
 }
 
@@ -160,9 +160,9 @@ async fn a_device_that_reads_nothing_does_not_hold_the_receipt_up() {
     assert_eq!(gate.apply(&trust(2, &[(&a, INACTIVE)])).await.sessions_cut, 1);
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     // What was on its way may arrive still; nothing more comes after it.
-    let mut octets = Vec::new();
-    let _ = soon("the session is closed", device.tls.read_to_end(&mut octets)).await;
-    assert!(octets.len() < 50_000_000);
+    let mut bytes = Vec::new();
+    let _ = soon("the session is closed", device.tls.read_to_end(&mut bytes)).await;
+    assert!(bytes.len() < 50_000_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 
 mod broker;
 mod closes;
+mod decisions;
 mod fixtures;
 mod harness;
 mod hostile;

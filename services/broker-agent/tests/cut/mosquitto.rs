@@ -30,7 +30,7 @@ impl Mosquitto {
     }
 }
 
-/// A packet of up to 127 octets.
+/// A packet of up to 127 bytes.
 fn packet(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
     [&[first, u8::try_from(body.len()).unwrap()], body.as_slice()].concat()

@@ -32,8 +32,8 @@ async fn the_proxy_header_tells_address_version_and_common_name_before_anything_
             let mut device = client.must_connect().await;
             let local = device.tls.get_ref().0.local_addr().unwrap();
             device.must_live().await;
-            let octets = broker.seen()[index].octets.clone();
-            let (header, rest) = octets.split_at(52);
+            let bytes = broker.seen()[index].bytes.clone();
+            let (header, rest) = bytes.split_at(52);
             assert_eq!(header[..16], *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x24");
             assert_eq!(header[16..24], [127, 0, 0, 1, 127, 0, 0, 1]);
             assert_eq!(
@@ -66,7 +66,7 @@ async fn megabytes_pass_in_both_directions_at_once() {
     for length in (0_u32..2_000).step_by(7).chain([16_382, 16_383, 16_384, 100_000, 3_000_000]) {
         sent.extend([0x30, 0x80 | (length & 0x7f) as u8, 0x80 | (length >> 7 & 0x7f) as u8]);
         sent.extend([0x80 | (length >> 14 & 0x7f) as u8, (length >> 21) as u8]);
-        sent.extend((0..length).map(|octet| octet as u8));
+        sent.extend((0..length).map(|byte| byte as u8));
     }
     let expected = sent.clone();
     let write = tokio::spawn(async move {
@@ -76,7 +76,7 @@ async fn megabytes_pass_in_both_directions_at_once() {
     let mut echoed = Vec::new();
     soon("the echo", reader.read_to_end(&mut echoed)).await.unwrap();
     write.await.unwrap();
-    assert!(echoed == expected, "{} octets of {}", echoed.len(), expected.len());
+    assert!(echoed == expected, "{} bytes of {}", echoed.len(), expected.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,5 +171,5 @@ async fn a_gate_that_leaves_takes_nobody_in_and_closes_over_its_drain_time() {
     let seen =
         until("the broker's sides end", || broker.seen(), |seen| seen.iter().all(|seen| seen.ended)).await;
     // No word in the devices' name: for the broker they are lost, not leaving.
-    assert!(seen.iter().all(|seen| !seen.octets.ends_with(&[0xe0, 0])), "{seen:?}");
+    assert!(seen.iter().all(|seen| !seen.bytes.ends_with(&[0xe0, 0])), "{seen:?}");
 }

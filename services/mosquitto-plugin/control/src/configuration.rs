@@ -2,7 +2,7 @@
 //!
 //! Both ends look: the plugin when the broker loads it, and stops the start; the agent
 //! before it connects, for an operator who wants to know beforehand. Everything here
-//! was seen to open a way past the plugin, or to hit bystanders (BROKERS.md §1).
+//! was seen to open a way past the plugin, or to hit bystanders.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -104,8 +104,8 @@ impl Configuration {
 
     fn include(&mut self, file: &Path, depth: usize) -> Result<(), ConfigurationError> {
         let failed = |path: &Path, source| ConfigurationError { path: path.display().to_string(), source };
-        let octets = std::fs::read(file).map_err(|error| failed(file, error))?;
-        for (index, line) in String::from_utf8_lossy(&octets).lines().enumerate() {
+        let bytes = std::fs::read(file).map_err(|error| failed(file, error))?;
+        for (index, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;

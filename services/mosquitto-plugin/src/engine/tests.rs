@@ -8,7 +8,8 @@ const KEY: ClientKey = ClientKey(1);
 const OTHER: ClientKey = ClientKey(2);
 
 fn now() -> Now {
-    Now { unix: 1_700_000_000, instant: Instant::now() }
+    let calendar = UnixTime::since_unix_epoch(Duration::from_secs(1_700_000_000));
+    Now { calendar, instant: Instant::now() }
 }
 
 fn later(now: Now, milliseconds: u64) -> Now {
@@ -17,7 +18,7 @@ fn later(now: Now, milliseconds: u64) -> Now {
 
 fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -> Vec<u8> {
     let entries: Vec<_> = states.iter().map(|(ca, state)| Entry::new(&ca.der, *state)).collect();
-    let digest = TrustSet::new(&entries).unwrap().1;
+    let digest = trust_set(&entries, &TrustSet::default()).unwrap().1;
     let bundle = Bundle {
         instance_id: "factory".parse().unwrap(),
         revision,
@@ -30,8 +31,8 @@ fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -
     serde_json::to_vec(&Request { id: 7, body: RequestBody::Bundle(bundle) }).unwrap()
 }
 
-fn apply(engine: &mut Engine, request: &[u8], now: Now) -> Controlled {
-    let controlled = engine.control(request, now, |_| None);
+fn apply(engine: &mut Engine, request: &[u8], now: Now) -> Effect {
+    let controlled = engine.control(request, now);
     assert_eq!((controlled.response.outcome, controlled.response.reason.as_str()), (Outcome::Applied, ""));
     assert_eq!(controlled.response.id, 7);
     controlled
@@ -50,15 +51,15 @@ fn local(user_name: Option<&str>) -> Client {
     }
 }
 
-const NOT_CURRENT: Decision = Decision::Deny(Denial::Certificate(Refusal::NotCurrent));
+const STALE: Decision = Decision::Deny(Denial::Certificate(Refusal::Stale));
 
 #[test]
 fn without_a_bundle_nobody_is_accepted_but_the_agent() {
     let a = Authority::new("A");
     let mut engine = Engine::default();
     let device = a.device("d");
-    assert_eq!(engine.handshake(&device.der, &[], now()), Err(Refusal::NotCurrent));
-    assert_eq!(engine.connect(KEY, client(&device, "d"), now()), NOT_CURRENT);
+    assert_eq!(engine.handshake(std::slice::from_ref(&device.der), now()), Err(Refusal::Stale));
+    assert_eq!(engine.connect(KEY, client(&device, "d"), now()), STALE);
     assert_eq!(engine.connect(KEY, local(Some("catrust-agent")), now()), Decision::Agent);
     assert_eq!(engine.open(), 0);
 }
@@ -104,16 +105,16 @@ fn the_trust_lapses_for_new_sessions_and_not_for_live_ones() {
     let (device, begin) = (a.device("d"), now());
     let mut engine = Engine::default();
     apply(&mut engine, &request(1, &[(&a, CaState::Active)], 1000), begin);
-    assert!(engine.handshake(&device.der, &[], later(begin, 999)).is_ok());
+    assert!(engine.handshake(std::slice::from_ref(&device.der), later(begin, 999)).is_ok());
     let admitted = engine.connect(KEY, client(&device, "d"), later(begin, 999));
     assert!(matches!(admitted, Decision::Admit(_)));
     let lapsed = later(begin, 1000);
-    assert_eq!(engine.handshake(&device.der, &[], lapsed), Err(Refusal::NotCurrent));
-    assert_eq!(engine.connect(OTHER, client(&device, "e"), lapsed), NOT_CURRENT);
+    assert_eq!(engine.handshake(std::slice::from_ref(&device.der), lapsed), Err(Refusal::Stale));
+    assert_eq!(engine.connect(OTHER, client(&device, "e"), lapsed), STALE);
     // As the broker asks again on SIGHUP.
     assert_eq!(engine.connect(KEY, client(&device, "d"), lapsed), admitted);
     // Another device at the same address is not that session.
-    assert_eq!(engine.connect(KEY, client(&a.device("f"), "d"), lapsed), NOT_CURRENT);
+    assert_eq!(engine.connect(KEY, client(&a.device("f"), "d"), lapsed), STALE);
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn a_change_names_the_sessions_to_kick_and_a_refused_one_names_none() {
     apply(&mut engine, &request(1, &[(&a, CaState::Active), (&b, CaState::Active)], 1000), now());
     engine.connect(KEY, client(&a.device("a"), "a"), now());
     engine.connect(OTHER, client(&b.device("b"), "b"), now());
-    let older = engine.control(&request(0, &[(&a, inactive)], 1000), now(), |_| None);
+    let older = engine.control(&request(0, &[(&a, inactive)], 1000), now());
     assert_eq!((older.response.outcome, older.response.revision), (Outcome::Refused, 1));
     assert!(older.kick.is_empty());
     let change = request(2, &[(&a, inactive), (&b, CaState::Active)], 1000);
@@ -146,10 +147,11 @@ fn another_active_ca_may_take_over_a_session() {
     apply(&mut engine, &request(1, &[(&a, CaState::Active)], 1000), now());
     engine.connect(KEY, client(&device, "a"), now());
     let change = request(2, &[(&a, superseded), (&twin, CaState::Active)], 1000);
-    let controlled = engine.control(&change, now(), |_| Some(device.der.clone()));
+    let controlled = engine.control(&change, now());
     assert!(controlled.kick.is_empty());
-    // Where the broker does not give the certificate any more, the session goes.
     let change = request(3, &[(&twin, superseded), (&a, CaState::Active)], 1000);
+    assert!(apply(&mut engine, &change, now()).kick.is_empty());
+    let change = request(4, &[(&twin, superseded), (&a, superseded)], 1000);
     assert_eq!(apply(&mut engine, &change, now()).kick, [(KEY, "a".to_owned())]);
 }
 
@@ -158,5 +160,5 @@ fn no_admission_is_too_long_to_be_counted() {
     let a = Authority::new("A");
     let mut engine = Engine::default();
     apply(&mut engine, &request(1, &[(&a, CaState::Active)], u64::MAX), now());
-    assert!(engine.handshake(&a.device("d").der, &[], now()).is_ok());
+    assert!(engine.handshake(&[a.device("d").der], now()).is_ok());
 }

@@ -77,11 +77,11 @@ pub struct Control {
     /// The client that published.
     pub client: *mut RawClient,
     topic: *const c_char,
-    /// What it published, `payload_length` octets.
+    /// What it published, `payload_length` bytes.
     pub payload: *const c_void,
     properties: *const c_void,
     reason_string: *mut c_char,
-    /// Octets of `payload`.
+    /// Bytes of `payload`.
     pub payload_length: u32,
     qos: u8,
     reason_code: u8,
@@ -152,11 +152,11 @@ pub fn log(level: Level, text: &str) {
         Level::Error => LOG_ERR,
     };
     let text = c_text(&format!("catrust: {text}"));
-    // SAFETY: the format takes one string, and gets one that ends with a zero octet.
+    // SAFETY: the format takes one string, and gets one that ends with a zero byte.
     unsafe { mosquitto_log_printf(level, c"%s".as_ptr(), text.as_ptr()) }
 }
 
-/// Text for C: a zero octet inside, which only a hostile peer puts there, becomes U+FFFD.
+/// Text for C: a zero byte inside, which only a hostile peer puts there, becomes U+FFFD.
 fn c_text(text: &str) -> CString {
     CString::new(text.replace('\0', "\u{fffd}")).unwrap_or_default()
 }
@@ -165,7 +165,7 @@ fn c_text(text: &str) -> CString {
 /// shortened name could become another one's.
 ///
 /// # Safety
-/// `text` MUST be null, or point to octets that end with zero and stay for the call.
+/// `text` MUST be null, or point to bytes that end with zero and stay for the call.
 pub unsafe fn text(text: *const c_char) -> Option<String> {
     if text.is_null() {
         return None;

@@ -54,6 +54,10 @@ pub const V_ERR_UNKNOWN_ISSUER: c_int = 2;
 pub const V_ERR_EXPIRED: c_int = 10;
 /// `X509_V_ERR_CERT_REVOKED`: `certificate_revoked`.
 pub const V_ERR_REVOKED: c_int = 23;
+/// `X509_V_ERR_INVALID_PURPOSE`: `unsupported_certificate`.
+pub const V_ERR_PURPOSE: c_int = 26;
+/// `X509_V_ERR_CERT_REJECTED`: `bad_certificate`.
+pub const V_ERR_REJECTED: c_int = 28;
 /// `X509_V_ERR_APPLICATION_VERIFICATION`: `handshake_failure`.
 pub const V_ERR_APPLICATION: c_int = 50;
 
@@ -147,36 +151,28 @@ impl ServerSsl {
     }
 }
 
-/// What a device showed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// Its certificate, DER.
-    pub leaf: Vec<u8>,
-    /// What came with it, DER.
-    pub others: Vec<Vec<u8>>,
-}
-
-/// What is verified; `None` where there is nothing that could be.
+/// The chain that a device shows, DER, its own certificate first; `None` where there is
+/// nothing that could be verified.
 ///
 /// # Safety
 /// `verification` MUST be what OpenSSL gave to a verify callback that is running.
-pub unsafe fn shown(verification: *const Verification) -> Option<Shown> {
+pub unsafe fn shown(verification: *const Verification) -> Option<Vec<Vec<u8>>> {
     // SAFETY: the caller vouches for it; what these return belongs to the verification.
     let (leaf, stack) =
         unsafe { (X509_STORE_CTX_get0_cert(verification), X509_STORE_CTX_get0_untrusted(verification)) };
     // SAFETY: the certificate lives as long as the verification.
     let leaf = unsafe { der(leaf) }?;
-    let mut others = Vec::new();
+    let mut chain = vec![leaf];
     if !stack.is_null() {
         // SAFETY: a stack of certificates that lives as long as the verification.
         for index in 0..unsafe { OPENSSL_sk_num(stack) } {
             // SAFETY: the index is inside.
-            others.extend(unsafe { der(OPENSSL_sk_value(stack, index).cast()) });
+            let other = unsafe { der(OPENSSL_sk_value(stack, index).cast()) };
+            // The leaf stands in the stack too.
+            chain.extend(other.filter(|other| *other != chain[0]));
         }
     }
-    // The leaf stands in the stack too.
-    others.retain(|other| *other != leaf);
-    Some(Shown { leaf, others })
+    Some(chain)
 }
 
 /// Tells OpenSSL why a verification failed: the alert follows from it.
@@ -198,12 +194,12 @@ unsafe fn der(certificate: *const X509) -> Option<Vec<u8>> {
     }
     // SAFETY: the caller vouches for it; null asks for the length.
     let length = unsafe { i2d_X509(certificate, std::ptr::null_mut()) };
-    let mut octets = vec![0; usize::try_from(length).ok()?];
-    let mut end = octets.as_mut_ptr();
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    let mut end = bytes.as_mut_ptr();
     // SAFETY: the buffer has the length that was just asked for, and the certificate
     // does not change meanwhile: this is the broker's only thread.
     let written = unsafe { i2d_X509(certificate, &raw mut end) };
-    (written == length).then_some(octets)
+    (written == length).then_some(bytes)
 }
 
 /// The DER of a certificate of which the caller has a reference, which is given back.
@@ -212,8 +208,8 @@ unsafe fn der(certificate: *const X509) -> Option<Vec<u8>> {
 /// `certificate` MUST be null, or a reference that nobody else gives back.
 pub unsafe fn owned_der(certificate: *mut X509) -> Option<Vec<u8>> {
     // SAFETY: the caller vouches for it.
-    let octets = unsafe { der(certificate) };
+    let bytes = unsafe { der(certificate) };
     // SAFETY: the reference is the caller's to give; null is passed over.
     unsafe { X509_free(certificate) };
-    octets
+    bytes
 }

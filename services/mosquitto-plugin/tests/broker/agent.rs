@@ -43,7 +43,7 @@ impl Agent {
         response
     }
 
-    /// Publishes any octets, and waits for the response.
+    /// Publishes any bytes, and waits for the response.
     pub async fn send_raw(&mut self, payload: &[u8]) -> Response {
         self.stream.write_all(&mqtt::publish(REQUEST_TOPIC, payload, 1)).await.unwrap();
         loop {

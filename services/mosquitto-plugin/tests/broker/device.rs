@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rustls::client::{Resumption, Tls12Resumption};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -73,23 +74,30 @@ impl Device {
         tls: Tls,
         name: &str,
     ) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(broker.server_ca.der.clone().into()).unwrap();
         let mut shown = vec![CertificateDer::from(device.der.clone())];
         shown.extend(chain.iter().map(|ca| CertificateDer::from(ca.der.clone())));
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(device.key_der.clone()));
+        Self { name: name.to_owned(), ..Self::showing(broker, &shown, &device.key_der, tls) }
+    }
+
+    /// A device that shows this chain, with a key in PKCS #8.
+    pub fn showing(broker: &Broker, chain: &[CertificateDer<'static>], key: &[u8], tls: Tls) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(broker.server_ca.der.clone().into()).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.to_vec()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        // Unchecked: what no honest client would show is shown as well.
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let identity = SingleCertAndKey::from(CertifiedKey::new(chain.to_vec(), key));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[tls.version])
             .unwrap()
             .with_root_certificates(roots)
-            .with_client_auth_cert(shown, key)
-            .unwrap();
+            .with_client_cert_resolver(Arc::new(identity));
         if tls.by_session_id {
             config.resumption =
                 Resumption::in_memory_sessions(32).tls12_resumption(Tls12Resumption::SessionIdOnly);
         }
-        Self { config: Arc::new(config), name: name.to_owned() }
+        Self { config: Arc::new(config), name: String::new() }
     }
 
     /// Makes a TLS connection and no more. In TLS 1.3 the device takes it for made

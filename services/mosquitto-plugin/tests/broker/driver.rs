@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_broker_agent::mosquitto::{MosquittoEnforcer, MosquittoSettings};
+use catrust_device_trust::Certificate;
 use catrust_domain::{CaState, CertificateFacts, Timestamp, TrustBundle, TrustEntry};
-use catrust_mosquitto::certificate::Certificate;
 use catrust_trust_feed::agent::{AgentTrust, Enforcement, Enforcer as _, Freshness};
 
 use crate::authority::Authority;
@@ -28,12 +28,12 @@ fn settings(socket: &Path) -> MosquittoSettings {
 }
 
 fn entry(ca: &Authority, state: CaState) -> TrustEntry {
-    let certificate = Certificate::parse(&ca.der).unwrap();
+    let certificate = Certificate::read(&ca.der).unwrap();
     let seconds = |seconds: i64| Timestamp::from_micros(0).plus_seconds(seconds);
     let facts = CertificateFacts {
         sn: "01".parse().unwrap(),
-        sha256: certificate.link.sha256,
-        spki_sha256: certificate.link.spki_sha256,
+        sha256: certificate.id.sha256,
+        spki_sha256: certificate.id.spki_sha256,
         subject: String::new(),
         subject_key_id: String::new(),
         issuer: String::new(),

@@ -14,6 +14,7 @@ mod trust;
 
 mod bridge;
 mod control;
+mod decisions;
 mod driver;
 mod figures;
 mod handshake;

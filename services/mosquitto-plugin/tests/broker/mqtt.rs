@@ -139,10 +139,10 @@ pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Pa
     };
     let (mut length, mut shift) = (0_usize, 0);
     loop {
-        let octet = stream.read_u8().await?;
-        length |= usize::from(octet & 0x7f) << shift;
+        let byte = stream.read_u8().await?;
+        length |= usize::from(byte & 0x7f) << shift;
         shift += 7;
-        if octet & 0x80 == 0 {
+        if byte & 0x80 == 0 {
             break;
         }
     }

@@ -19,7 +19,7 @@ impl Run {
 
     /// The return code of the CONNACK, if there was one.
     pub fn connack(&self) -> Option<u8> {
-        let at = self.output.windows(3).position(|octets| octets == [0x20, 2, 0])?;
+        let at = self.output.windows(3).position(|bytes| bytes == [0x20, 2, 0])?;
         self.output.get(at + 3).copied()
     }
 

@@ -1,4 +1,4 @@
-//! TLS session resumption: the biggest leak of all (BROKERS.md §2).
+//! TLS session resumption: the biggest leak of all.
 
 use crate::device::{Attempt, Device, Session, TLS12, TLS12_BY_ID, TLS13, Tls};
 use crate::mosquitto::Settings;

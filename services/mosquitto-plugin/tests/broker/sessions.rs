@@ -1,11 +1,13 @@
 //! Live sessions: who is cut, how, and who is not.
 
+use catrust_mosquitto_control::Renewal;
+
 use crate::device::{Device, Session, TLS12, TLS13};
 use crate::eventually::{LIMIT, eventually};
 use crate::mosquitto::Settings;
 use crate::mqtt::{self, Connect};
 use crate::stage::Stage;
-use crate::trust::{ACTIVE, INACTIVE, bundle};
+use crate::trust::{ACTIVE, INACTIVE, bundle, bundle_of};
 
 #[tokio::test]
 async fn live_sessions_of_the_inactive_ca_end_and_the_others_stay() {
@@ -205,4 +207,29 @@ async fn where_passwords_count_a_certificate_alone_is_not_enough() {
     let response = stage.inactivate_a().await;
     assert_eq!((response.kicked, response.open), (1, 0));
     session.closed().await;
+}
+
+/// The agent renews the trust every few seconds, and with each renewal the plugin looks at
+/// the clock.
+#[tokio::test]
+async fn a_session_ends_with_the_first_renewal_after_its_devices_certificate_has_expired() {
+    let mut stage = Stage::new().await;
+    let a = catrust_decision_table::Authority::new("CA of S");
+    let registered = (&a.der[..], ACTIVE);
+    let bundle = bundle_of(stage.revision + 1, &[registered]);
+    let renewal = Renewal { revision: bundle.revision, digest: bundle.digest, admit_for_ms: 3_600_000 };
+    stage.agent.apply(bundle).await;
+    let (short, long) = (a.device_valid("s", (-60, 3)), a.device("l"));
+    let short = Device::showing(&stage.broker, &short.chain, &short.key, TLS13);
+    let long = Device::showing(&stage.broker, &long.chain, &long.key, TLS13);
+    let session = short.connect_with(&stage.broker, &Connect::new("s")).await;
+    let mut stays = long.connect_with(&stage.broker, &Connect::new("l")).await;
+    assert_eq!(stage.agent.renew(renewal.clone()).await.kicked, 0);
+    tokio::time::sleep(std::time::Duration::from_millis(4500)).await;
+    let response = stage.agent.renew(renewal).await;
+    assert_eq!((response.kicked, response.open), (1, 1));
+    session.closed().await;
+    let error = short.attempt_with(&stage.broker, &Connect::new("s")).await.tls_refused();
+    assert!(error.contains("CertificateExpired"), "{error}");
+    stays.assert_alive().await;
 }

@@ -4,14 +4,14 @@ use super::*;
 
 const LIMITS: PumpLimits = PumpLimits { stall: Duration::from_secs(60), linger: Duration::from_secs(5) };
 
-/// PUBLISH of `length` octets in all, up to 129.
+/// PUBLISH of `length` bytes in all, up to 129.
 fn packet(length: u8) -> Vec<u8> {
     let mut packet = vec![0x30, length - 2];
     packet.resize(usize::from(length), length);
     packet
 }
 
-/// A pump whose broker takes `room` octets without reading; gives the pump, the
+/// A pump whose broker takes `room` bytes without reading; gives the pump, the
 /// device's end and the broker's end.
 fn pump(first: &[u8], room: usize) -> (Pump<DuplexStream, DuplexStream>, DuplexStream, DuplexStream) {
     let (device, device_end) = duplex(64 * 1024);
@@ -28,9 +28,9 @@ async fn carry(pump: &mut Pump<DuplexStream, DuplexStream>) {
 }
 
 async fn rest(mut end: DuplexStream) -> Vec<u8> {
-    let mut octets = Vec::new();
-    end.read_to_end(&mut octets).await.unwrap();
-    octets
+    let mut bytes = Vec::new();
+    end.read_to_end(&mut bytes).await.unwrap();
+    bytes
 }
 
 #[tokio::test]
@@ -110,6 +110,6 @@ async fn an_idle_session_holds_no_buffer() {
         got += broker.read(&mut read[got..]).await.unwrap();
         carry(&mut pump).await;
     }
-    assert_eq!(pump.to_broker.octets.capacity() + pump.held.capacity(), 0);
+    assert_eq!(pump.to_broker.bytes.capacity() + pump.held.capacity(), 0);
     assert!(pump.timer.is_none());
 }

@@ -15,7 +15,7 @@ use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
 /// Why the server is not ready; `None` when it is.
-pub type Unreadiness = Option<&'static str>;
+pub(crate) type Unreadiness = Option<&'static str>;
 
 #[derive(Clone)]
 struct Admin {
@@ -23,8 +23,7 @@ struct Admin {
     readiness: watch::Receiver<Unreadiness>,
 }
 
-/// The routes.
-pub fn routes(registry: prometheus::Registry, readiness: watch::Receiver<Unreadiness>) -> Router {
+pub(crate) fn routes(registry: prometheus::Registry, readiness: watch::Receiver<Unreadiness>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))

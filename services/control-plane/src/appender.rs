@@ -119,7 +119,7 @@ impl Batch {
 
 /// Hands commands to the appender task. Cheap to clone.
 #[derive(Clone)]
-pub struct Appender {
+pub(crate) struct Appender {
     queue: Arc<Mutex<CommandQueue>>,
     filled: Arc<Notify>,
     capacity: usize,
@@ -132,7 +132,7 @@ impl Appender {
     ///
     /// # Errors
     /// The future fails when its thread cannot be started, or dies.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn CommandStore>,
         capacity: usize,
         meter: &Meter,
@@ -154,7 +154,7 @@ impl Appender {
     /// # Errors
     /// [`ApiError::Overloaded`] when the queue is full, [`ApiError::Draining`] after
     /// the end, [`ApiError::Rejected`] when a rule said no, [`ApiError::Store`].
-    pub async fn submit(&self, envelope: CommandEnvelope) -> Result<Reply, ApiError> {
+    pub(crate) async fn submit(&self, envelope: CommandEnvelope) -> Result<Reply, ApiError> {
         let started = Instant::now();
         let name = command_name(&envelope.command);
         let outcome = self.enqueue_and_wait(envelope).await;

@@ -90,46 +90,37 @@ const SERVICES: &[&str] = &[
 ];
 
 /// What the wiring needs besides the settings.
-pub struct Parts {
-    /// The log.
-    pub store: Arc<dyn EventStore>,
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn EventStore>,
     /// Signs the messages, and says who vouches for that.
-    pub keys: Arc<ServerKeys>,
+    pub(crate) keys: Arc<ServerKeys>,
     /// The feed to publish to, where there is one besides the in-process one.
-    pub feed: Option<Arc<dyn TrustFeed>>,
+    pub(crate) feed: Option<Arc<dyn TrustFeed>>,
     /// Whether that feed may be emptied although it holds another log.
-    pub take_over_stream: bool,
-    /// The receipts that come on that feed.
-    pub receipts: Option<ReceiptStream>,
+    pub(crate) take_over_stream: bool,
+    pub(crate) receipts: Option<ReceiptStream>,
     /// The way to the other replicas, to tell them what users spend.
-    pub spending: Option<(SpendingSender, SpendingStream)>,
-    /// Finds out who calls.
-    pub authenticator: Arc<dyn Authenticator>,
+    pub(crate) spending: Option<(SpendingSender, SpendingStream)>,
+    pub(crate) authenticator: Arc<dyn Authenticator>,
     /// Makes TLS handshakes; `None` for a listener without TLS. Its files MUST have been read.
-    pub tls: Option<Arc<ServerTls>>,
+    pub(crate) tls: Option<Arc<ServerTls>>,
     /// Keep what is made of files true to them: identities, policies, TLS certificates, key sets.
-    pub reloaders: Vec<Reloader>,
-    /// Decides what they may do.
-    pub authorizer: Arc<dyn Authorizer>,
-    /// Reads the wall clock.
-    pub clock: Clock,
+    pub(crate) reloaders: Vec<Reloader>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) clock: Clock,
 }
 
 /// A server whose listeners are bound and whose tasks run.
-pub struct RunningServer {
-    /// Its tasks.
-    pub tasks: Tasks,
-    /// What its handlers work with.
-    pub api: Arc<Api>,
-    /// Where it accepts calls.
-    pub grpc_address: SocketAddr,
+pub(crate) struct RunningServer {
+    pub(crate) tasks: Tasks,
+    pub(crate) api: Arc<Api>,
+    pub(crate) grpc_address: SocketAddr,
     /// Where probes and metrics are.
-    pub admin_address: SocketAddr,
+    pub(crate) admin_address: SocketAddr,
 }
 
-/// The wall clock.
 #[must_use]
-pub fn system_clock() -> Clock {
+pub(crate) fn system_clock() -> Clock {
     Arc::new(|| {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp::from_micros(since_epoch.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
@@ -140,7 +131,7 @@ pub fn system_clock() -> Clock {
 ///
 /// # Errors
 /// A listener cannot be bound, a file cannot be read, or the store does not answer.
-pub async fn assemble(
+pub(crate) async fn assemble(
     config: &Config,
     mut parts: Parts,
     telemetry: &Telemetry,

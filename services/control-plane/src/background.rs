@@ -23,7 +23,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 /// Keeps health and readiness true: serving while the store answers, until `unready`.
 /// `services` are the names that health knows, besides the empty one. Ends the
 /// streams of `Watch` when the server drains: it would wait for them for ever.
-pub async fn watch_readiness(
+pub(crate) async fn watch_readiness(
     store: Arc<dyn Maintenance>,
     mut health: HealthReporter,
     services: &'static [&'static str],
@@ -63,7 +63,12 @@ pub async fn watch_readiness(
 }
 
 /// Forgets stored replies older than `days`.
-pub async fn prune_replies(store: Arc<dyn CommandStore>, clock: Clock, days: u32, stop: CancellationToken) {
+pub(crate) async fn prune_replies(
+    store: Arc<dyn CommandStore>,
+    clock: Clock,
+    days: u32,
+    stop: CancellationToken,
+) {
     let mut ticks = interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {

@@ -98,16 +98,10 @@ impl ServerKeys {
         self.source.is_some().then(|| Arc::new(KeySetFile { keys: Arc::clone(self), clock }))
     }
 
-    /// Reads the set again, and puts a newer one in force that vouches for this server's key.
-    /// Blocks.
+    /// Puts the set of `message` in force where it is newer and vouches for this server's key.
     ///
     /// # Errors
-    /// Why the file is not to be used, and what to do; what was in force stays.
-    pub fn look(&self, now: Timestamp) -> Result<Adoption, String> {
-        let Some(source) = &self.source else { return Ok(Adoption::Known) };
-        self.adopt(source.read()?, source, now)
-    }
-
+    /// Why it is not to be used, and what to do; what was in force stays.
     fn adopt(
         &self,
         message: proto::KeySet,

@@ -6,26 +6,29 @@
 //! NATS). What brokers say that they did comes in by [`fleet`]. [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
 //! subcommands.
 
-pub mod admin;
-pub mod api;
-pub mod appender;
-pub mod assemble;
-pub mod background;
+#![warn(unreachable_pub)]
+
+mod admin;
+mod api;
+mod appender;
+mod assemble;
+mod background;
 pub mod certificate;
 pub mod commands;
 pub mod config;
 pub mod directory;
 pub mod error;
-pub mod evidence;
+mod evidence;
 pub mod fleet;
 pub mod follower;
 pub mod keys;
 pub mod lifecycle;
-pub mod listener;
-pub mod middleware;
-pub mod per_user;
+mod listener;
+mod middleware;
+mod per_user;
+#[expect(unreachable_pub, reason = "about to be a crate of its own")]
 pub mod publisher;
-pub mod refusals;
-pub mod reload;
-pub mod telemetry;
-pub mod tls;
+mod refusals;
+mod reload;
+mod telemetry;
+mod tls;

@@ -33,7 +33,7 @@ const READY: usize = 16;
 
 /// The connections of `listener`, at most `most` at once; others wait to be accepted. With
 /// `tls`, those whose handshake succeeded.
-pub fn connections(
+pub(crate) fn connections(
     listener: TcpListener,
     most: usize,
     tls: Option<Arc<ServerTls>>,
@@ -112,7 +112,7 @@ struct Socket {
 }
 
 /// A connection that the server may use.
-pub struct Connection {
+pub(crate) struct Connection {
     transport: Transport,
     peer: Peer,
     /// Ends when the client certificate is no longer accepted.
@@ -127,11 +127,9 @@ enum Transport {
 
 /// Who is at the other end, as far as the transport tells.
 #[derive(Clone, Debug)]
-pub struct Peer {
-    /// Network address.
-    pub address: SocketAddr,
-    /// The verified client certificate.
-    pub client_certificate: Option<Arc<ClientCertificate>>,
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Connection {

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts by user. Clones share the counts; memory is that of the users who hold any.
 #[derive(Clone, Debug)]
-pub struct PerUser {
+pub(crate) struct PerUser {
     held: Arc<Mutex<HashMap<Arc<str>, usize>>>,
     most: usize,
 }
 
 /// One of a user's share; given back when dropped.
 #[derive(Debug)]
-pub struct UserShare {
+pub(crate) struct UserShare {
     of: PerUser,
     user: Arc<str>,
 }
@@ -20,19 +20,19 @@ pub struct UserShare {
 impl PerUser {
     /// At most `most` for each user.
     #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { held: Arc::default(), most: most.max(1) }
     }
 
     /// How many each user may hold.
     #[must_use]
-    pub const fn most(&self) -> usize {
+    pub(crate) const fn most(&self) -> usize {
         self.most
     }
 
     /// Takes one, unless the user holds its share already.
     #[must_use]
-    pub fn take(&self, user: &Arc<str>) -> Option<UserShare> {
+    pub(crate) fn take(&self, user: &Arc<str>) -> Option<UserShare> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.entry(Arc::clone(user)).or_default();
         if *count >= self.most {

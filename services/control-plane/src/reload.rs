@@ -7,9 +7,9 @@
 //! that the change is complete. What cannot be used leaves in force what was, makes nobody
 //! unready, and is told once: in the log, and by the gauge of its source.
 
-pub mod identities;
-pub mod issuer;
-pub mod policies;
+pub(crate) mod identities;
+pub(crate) mod issuer;
+pub(crate) mod policies;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const FILE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Something that is made of what lies outside of the process.
 #[async_trait]
-pub trait Reload: Send + Sync {
+pub(crate) trait Reload: Send + Sync {
     /// What it is, for the log and for metrics.
     fn name(&self) -> &'static str;
 
@@ -65,16 +65,16 @@ pub trait Reload: Send + Sync {
 }
 
 /// What a look has read.
-pub struct Content {
+pub(crate) struct Content {
     /// Tells it from other contents; no secret.
-    pub version: String,
+    pub(crate) version: String,
     /// Puts it in force, as a whole or not at all: where it fails, what was in force MUST stay.
     /// May block.
-    pub adopt: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
+    pub(crate) adopt: Box<dyn FnOnce() -> anyhow::Result<()> + Send>,
 }
 
 /// Keeps something true to its source.
-pub struct Reloader {
+pub(crate) struct Reloader {
     source: Arc<dyn Reload>,
     instruments: ReloadInstruments,
     in_force: Option<String>,
@@ -92,7 +92,7 @@ impl Reloader {
     ///
     /// # Errors
     /// It cannot be read or used, and [`Reload::may_be_away`] does not allow for that.
-    pub async fn start(source: Arc<dyn Reload>, meter: &Meter) -> anyhow::Result<Self> {
+    pub(crate) async fn start(source: Arc<dyn Reload>, meter: &Meter) -> anyhow::Result<Self> {
         let instruments = source.instruments(meter);
         let mut reloader = Self { source, instruments, in_force: None, seen: None, refused: None };
         match Arc::clone(&reloader.source).read().await {
@@ -120,7 +120,7 @@ impl Reloader {
     ///
     /// # Errors
     /// The process cannot listen for SIGHUP.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut hangup = signal(SignalKind::hangup())?;
         loop {
             self.instruments.refused(self.refused.is_some());
@@ -188,7 +188,7 @@ impl Reloader {
 ///
 /// # Errors
 /// One cannot be read.
-pub async fn read_files(
+pub(crate) async fn read_files(
     files: Vec<PathBuf>,
     adopt: impl FnOnce(&[Vec<u8>]) -> anyhow::Result<()> + Send + 'static,
 ) -> anyhow::Result<Content> {
@@ -206,13 +206,13 @@ pub async fn read_files(
 
 /// What is told about a source in numbers.
 #[derive(Debug)]
-pub struct ReloadInstruments {
+pub(crate) struct ReloadInstruments {
     /// Changes by outcome; `None` where nobody counts them.
-    pub reloads: Option<Counter<u64>>,
+    pub(crate) reloads: Option<Counter<u64>>,
     /// 1 while the source holds something that cannot be used.
-    pub refused: Gauge<u64>,
+    pub(crate) refused: Gauge<u64>,
     /// Labels of both.
-    pub labels: Vec<KeyValue>,
+    pub(crate) labels: Vec<KeyValue>,
 }
 
 impl ReloadInstruments {

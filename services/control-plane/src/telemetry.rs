@@ -18,11 +18,11 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use crate::config::{LogFormat, TelemetryConfig};
 
 /// What [`Telemetry::init`] set up. MUST be kept until the end, and shut down.
-pub struct Telemetry {
+pub(crate) struct Telemetry {
     /// What `/metrics` shows.
-    pub registry: prometheus::Registry,
+    pub(crate) registry: prometheus::Registry,
     /// Makes instruments: each room its own, beside what it counts.
-    pub meter: Meter,
+    pub(crate) meter: Meter,
     meters: SdkMeterProvider,
     tracers: Option<SdkTracerProvider>,
 }
@@ -33,7 +33,7 @@ impl Telemetry {
     ///
     /// # Errors
     /// The OTLP endpoint is unusable, or a subscriber is installed already.
-    pub fn init(config: &TelemetryConfig) -> anyhow::Result<Self> {
+    pub(crate) fn init(config: &TelemetryConfig) -> anyhow::Result<Self> {
         let resource = Resource::builder().with_service_name(config.service_name.clone()).build();
         let registry = prometheus::Registry::new();
         let meters = meters(config, &registry, resource.clone())?;
@@ -58,7 +58,7 @@ impl Telemetry {
     }
 
     /// Sends what is left. Blocks for seconds at most.
-    pub fn shutdown(self) {
+    pub(crate) fn shutdown(self) {
         if let Some(tracers) = self.tracers
             && let Err(error) = tracers.shutdown()
         {
@@ -75,7 +75,11 @@ const DURATION_BOUNDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// An instrument for durations in seconds, all with the same bounds.
-pub fn duration_histogram(meter: &Meter, name: &'static str, description: &'static str) -> Histogram<f64> {
+pub(crate) fn duration_histogram(
+    meter: &Meter,
+    name: &'static str,
+    description: &'static str,
+) -> Histogram<f64> {
     let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
     histogram.with_boundaries(DURATION_BOUNDS.to_vec()).build()
 }

@@ -32,25 +32,24 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The files, all PEM.
 #[derive(Clone, Debug)]
-pub struct TlsFiles {
+pub(crate) struct TlsFiles {
     /// The server's certificate, followed by its intermediates.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
     /// The CAs that client certificates are checked against.
-    pub client_cas: Option<PathBuf>,
+    pub(crate) client_cas: Option<PathBuf>,
 }
 
 impl TlsFiles {
     /// The files, in the order in which [`ServerTls::replace`] takes their contents.
     #[must_use]
-    pub fn paths(&self) -> Vec<PathBuf> {
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
         [&self.certificate, &self.key].into_iter().chain(&self.client_cas).cloned().collect()
     }
 }
 
 /// What handshakes are made with.
-pub struct ServerTls {
+pub(crate) struct ServerTls {
     files: TlsFiles,
     /// Present once it was read.
     in_force: ArcSwapOption<HandshakeSettings>,
@@ -70,27 +69,26 @@ struct ClientConnections {
 }
 
 /// What a handshake has made.
-pub struct Handshake<S> {
-    /// The encrypted connection.
-    pub stream: TlsStream<S>,
+pub(crate) struct Handshake<S> {
+    pub(crate) stream: TlsStream<S>,
     /// What the client has shown, verified.
-    pub client_certificate: Option<Arc<ClientCertificate>>,
+    pub(crate) client_certificate: Option<Arc<ClientCertificate>>,
     /// To be kept as long as the connection.
-    pub place: Option<ConnectionPlace>,
+    pub(crate) place: Option<ConnectionPlace>,
 }
 
 /// A connection among those whose certificates are checked again.
-pub struct ConnectionPlace {
+pub(crate) struct ConnectionPlace {
     tls: Arc<ServerTls>,
     number: u64,
     /// Cancelled when the certificate is no longer accepted.
-    pub withdrawn: CancellationToken,
+    pub(crate) withdrawn: CancellationToken,
 }
 
 impl ServerTls {
     /// Nothing is read yet: see [`Reload`].
     #[must_use]
-    pub fn new(files: TlsFiles) -> Self {
+    pub(crate) fn new(files: TlsFiles) -> Self {
         Self { files, in_force: ArcSwapOption::empty(), shown: Mutex::default() }
     }
 
@@ -98,7 +96,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// They cannot be used.
-    pub fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
+    pub(crate) fn replace(&self, contents: &[Vec<u8>]) -> anyhow::Result<()> {
         let [certificate, key, rest @ ..] = contents else { anyhow::bail!("a file is missing") };
         let certificate = certificates(certificate).context("tls.cert_file cannot be used")?;
         let key = PrivateKeyDer::from_pem_slice(key).context("tls.key_file holds no private key")?;
@@ -115,7 +113,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// The client gave up, took too long, or showed a certificate of nobody's.
-    pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         self: &Arc<Self>,
         stream: S,
     ) -> io::Result<Handshake<S>> {

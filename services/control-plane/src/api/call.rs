@@ -26,18 +26,17 @@ const TIME_TO_REPLY: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub(crate) struct Call {
     /// The name that the reply carries: the layer's, or the caller's idempotency key.
-    pub request_id: Uuid,
+    pub(crate) request_id: Uuid,
     /// Hash of the request where the caller chose the idempotency key.
-    pub fingerprint: Option<Sha256>,
-    /// Who calls.
-    pub identity: Identity,
+    pub(crate) fingerprint: Option<Sha256>,
+    pub(crate) identity: Identity,
     /// The broker that the call is made for or by, where its request names one.
-    pub broker_id: Option<BrokerId>,
+    pub(crate) broker_id: Option<BrokerId>,
     /// When the caller stops waiting, where it said so.
-    pub deadline: Option<Instant>,
+    pub(crate) deadline: Option<Instant>,
     /// Where the call comes from. IPv4-mapped IPv6 addresses, as a dual-stack listener sees
     /// them, are IPv4 here.
-    pub source_address: Option<IpAddr>,
+    pub(crate) source_address: Option<IpAddr>,
     default_deadline: Option<DefaultDeadline>,
     traceparent: String,
     facts: Option<Arc<CallFacts>>,
@@ -48,7 +47,7 @@ impl Call {
     ///
     /// # Errors
     /// INTERNAL when the identity layer is missing: no identity, no service.
-    pub fn of<T>(request: &Request<T>) -> Result<Self, Box<Status>> {
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Box<Status>> {
         let extensions = request.extensions();
         let request_id = extensions.get::<RequestId>().map_or_else(Uuid::new_v4, |id| id.0);
         let Some(identity) = extensions.get::<Identity>() else {
@@ -69,7 +68,7 @@ impl Call {
     }
 
     /// Notes which instance the call names, for whoever has to tell of its refusal.
-    pub fn names(&self, id: &InstanceId) {
+    pub(crate) fn names(&self, id: &InstanceId) {
         if let Some(facts) = &self.facts {
             // The first one counts: no call names two.
             let _ = facts.instance_id.set(id.clone());
@@ -78,7 +77,7 @@ impl Call {
 
     /// Takes the caller's idempotency key. `request` is the message without it, so
     /// that the fingerprint is that of what is asked.
-    pub fn identify_by(&mut self, key: Option<Uuid>, method: &'static str, request: &impl Message) {
+    pub(crate) fn identify_by(&mut self, key: Option<Uuid>, method: &'static str, request: &impl Message) {
         if let Some(key) = key {
             self.request_id = key;
             let canonical = [method.as_bytes(), &[0], &request.encode_to_vec()].concat();
@@ -88,7 +87,7 @@ impl Call {
 
     /// How long the call may wait, `timeout` at most. What is left of the caller's own
     /// deadline bounds it; the server's default makes way.
-    pub fn wait_until(&self, timeout: Duration) -> Instant {
+    pub(crate) fn wait_until(&self, timeout: Duration) -> Instant {
         let until = Instant::now() + timeout;
         if let Some(default) = &self.default_deadline {
             default.extend_to(until + TIME_TO_REPLY);
@@ -97,7 +96,7 @@ impl Call {
     }
 
     /// The context of a command of this call.
-    pub fn command_context(&self, event_id: Uuid, policy_version: &str) -> CommandContext {
+    pub(crate) fn command_context(&self, event_id: Uuid, policy_version: &str) -> CommandContext {
         CommandContext {
             event_id,
             request_id: self.request_id,
@@ -111,7 +110,7 @@ impl Call {
     }
 
     /// The reply, under the call's name.
-    pub fn finish<T>(&self, outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    pub(crate) fn finish<T>(&self, outcome: Result<T, ApiError>) -> Result<Response<T>, Status> {
         let header = MetadataValue::<Ascii>::try_from(self.request_id.to_string()).ok();
         match outcome {
             Ok(message) => {

@@ -33,7 +33,7 @@ pub(crate) struct Fields(Vec<(&'static str, String)>);
 
 impl Fields {
     /// The error that names every violation. To be called when a parser gave `None`.
-    pub fn into_error(self) -> ApiError {
+    pub(crate) fn into_error(self) -> ApiError {
         ApiError::Fields(self.0)
     }
 
@@ -41,25 +41,25 @@ impl Fields {
         parsed.map_err(|problem| self.0.push((field, problem.to_string()))).ok()
     }
 
-    pub fn instance_id(&mut self, text: &str) -> Option<InstanceId> {
+    pub(crate) fn instance_id(&mut self, text: &str) -> Option<InstanceId> {
         self.parse("mqtt_instance_id", text.parse::<InstanceId>())
     }
 
-    pub fn region_id(&mut self, text: &str) -> Option<RegionId> {
+    pub(crate) fn region_id(&mut self, text: &str) -> Option<RegionId> {
         self.parse("region_id", text.parse::<RegionId>())
     }
 
     /// Notes what no parser finds: fields that do not go together.
-    pub fn complain(&mut self, field: &'static str, problem: impl Into<String>) {
+    pub(crate) fn complain(&mut self, field: &'static str, problem: impl Into<String>) {
         self.0.push((field, problem.into()));
     }
 
-    pub fn account_id(&mut self, text: &str) -> Option<AccountId> {
+    pub(crate) fn account_id(&mut self, text: &str) -> Option<AccountId> {
         self.parse("account_id", text.parse::<AccountId>())
     }
 
     /// Empty: anybody.
-    pub fn actor(&mut self, field: &'static str, text: &str) -> Option<Option<String>> {
+    pub(crate) fn actor(&mut self, field: &'static str, text: &str) -> Option<Option<String>> {
         let checked = if text.len() > MAX_ACTOR_LENGTH {
             Err("is longer than 1,024 bytes")
         } else {
@@ -69,7 +69,7 @@ impl Fields {
     }
 
     /// Unset: no bound.
-    pub fn time(
+    pub(crate) fn time(
         &mut self,
         field: &'static str,
         time: Option<&catrust_proto::Timestamp>,
@@ -82,28 +82,28 @@ impl Fields {
         self.parse(field, checked).map(Some)
     }
 
-    pub fn owner_account_id(&mut self, text: &str) -> Option<AccountId> {
+    pub(crate) fn owner_account_id(&mut self, text: &str) -> Option<AccountId> {
         self.parse("owner_account_id", text.parse::<AccountId>())
     }
 
     /// Empty: absent.
-    pub fn broker_id(&mut self, text: &str) -> Option<Option<BrokerId>> {
+    pub(crate) fn broker_id(&mut self, text: &str) -> Option<Option<BrokerId>> {
         if text.is_empty() {
             return Some(None);
         }
         self.parse("broker_id", text.parse()).map(Some)
     }
 
-    pub fn sn(&mut self, text: &str) -> Option<SerialNumber> {
+    pub(crate) fn sn(&mut self, text: &str) -> Option<SerialNumber> {
         self.parse("sn", text.parse::<SerialNumber>())
     }
 
     /// Empty: every serial number.
-    pub fn optional_sn(&mut self, text: &str) -> Option<Option<SerialNumber>> {
+    pub(crate) fn optional_sn(&mut self, text: &str) -> Option<Option<SerialNumber>> {
         if text.is_empty() { Some(None) } else { self.sn(text).map(Some) }
     }
 
-    pub fn ca_name(&mut self, text: String) -> Option<String> {
+    pub(crate) fn ca_name(&mut self, text: String) -> Option<String> {
         let checked = match text.chars().count() {
             0 => Err("is required"),
             length if length > MAX_NAME_LENGTH => Err("is longer than 64 characters"),
@@ -112,7 +112,7 @@ impl Fields {
         self.parse("ca_name", checked)
     }
 
-    pub fn reason(&mut self, text: String) -> Option<String> {
+    pub(crate) fn reason(&mut self, text: String) -> Option<String> {
         let checked = if text.chars().count() > MAX_REASON_LENGTH {
             Err("is longer than 512 characters")
         } else {
@@ -122,7 +122,7 @@ impl Fields {
     }
 
     /// Empty: the server makes one.
-    pub fn request_id(&mut self, text: &str) -> Option<Option<Uuid>> {
+    pub(crate) fn request_id(&mut self, text: &str) -> Option<Option<Uuid>> {
         if text.is_empty() {
             return Some(None);
         }
@@ -133,13 +133,13 @@ impl Fields {
             .map(Some)
     }
 
-    pub fn edition(&mut self, value: i32) -> Option<Edition> {
+    pub(crate) fn edition(&mut self, value: i32) -> Option<Edition> {
         let edition = self.optional_edition(value)?;
         self.parse("edition", edition.ok_or("is required"))
     }
 
     /// Unspecified: as it is.
-    pub fn optional_edition(&mut self, value: i32) -> Option<Option<Edition>> {
+    pub(crate) fn optional_edition(&mut self, value: i32) -> Option<Option<Edition>> {
         let edition =
             self.parse("edition", v1::Edition::try_from(value).map_err(|_| "is no known edition"))?;
         Some(match edition {
@@ -151,7 +151,7 @@ impl Fields {
     }
 
     /// Unspecified: the key.
-    pub fn scope(&mut self, value: i32) -> Option<InactivationScope> {
+    pub(crate) fn scope(&mut self, value: i32) -> Option<InactivationScope> {
         let known = v1::InactivationScope::try_from(value).map_err(|_| "is no known scope");
         Some(match self.parse("scope", known)? {
             v1::InactivationScope::Unspecified | v1::InactivationScope::Key => InactivationScope::Key,
@@ -159,12 +159,12 @@ impl Fields {
         })
     }
 
-    pub fn state(&mut self, value: i32) -> Option<v1::CaCertificateState> {
+    pub(crate) fn state(&mut self, value: i32) -> Option<v1::CaCertificateState> {
         self.parse("state", v1::CaCertificateState::try_from(value).map_err(|_| "is no known state"))
     }
 
     /// 0: the default.
-    pub fn page_size(&mut self, value: i32) -> Option<u32> {
+    pub(crate) fn page_size(&mut self, value: i32) -> Option<u32> {
         let checked = match value {
             0 => Ok(DEFAULT_PAGE_SIZE),
             1..=MAX_PAGE_SIZE => Ok(value.unsigned_abs()),
@@ -174,7 +174,7 @@ impl Fields {
     }
 
     /// `None`: not at all.
-    pub fn wait(&mut self, wait: Option<&v1::Wait>) -> Option<Option<WaitFor>> {
+    pub(crate) fn wait(&mut self, wait: Option<&v1::Wait>) -> Option<Option<WaitFor>> {
         let Some(wait) = wait else { return Some(None) };
         let target = v1::wait::Target::try_from(wait.target).map_err(|_| "is no known target");
         let target = self.parse("wait.target", target);
@@ -192,10 +192,9 @@ impl Fields {
 /// What a caller wants to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaitFor {
-    /// Which brokers.
-    pub target: WaitTarget,
+    pub(crate) target: WaitTarget,
     /// How long at most.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 fn wait_timeout(timeout: Option<&pbjson_types::Duration>) -> Result<Duration, &'static str> {

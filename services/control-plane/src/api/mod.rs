@@ -6,11 +6,11 @@
 //! of the contract: identity and rate are layers, then fields, instance,
 //! permission, owner; edition and certificate are decided under the append lock.
 
-pub mod audit;
-pub mod ca_certificates;
-pub mod fleet;
-pub mod instances;
-pub mod trust;
+pub(crate) mod audit;
+pub(crate) mod ca_certificates;
+pub(crate) mod fleet;
+pub(crate) mod instances;
+pub(crate) mod trust;
 
 mod call;
 mod convert;
@@ -43,45 +43,38 @@ pub(crate) use fields::{Fields, WaitFor};
 
 /// Rules of the service that are settings.
 #[derive(Clone, Copy, Debug)]
-pub struct ServiceRules {
-    /// Most CA certificates of one instance.
-    pub certificates_per_instance: u32,
+pub(crate) struct ServiceRules {
+    pub(crate) certificates_per_instance: u32,
     /// Whether the last wills of sessions that a change cuts are published.
-    pub cut_with_will: bool,
+    pub(crate) cut_with_will: bool,
     /// Time between two heads on a watch stream.
-    pub head_interval: Duration,
+    pub(crate) head_interval: Duration,
 }
 
 /// What every handler needs.
-pub struct Api {
+pub(crate) struct Api {
     /// The log and its read model.
-    pub store: Arc<dyn EventStore>,
-    /// The way to change them.
-    pub appender: Appender,
+    pub(crate) store: Arc<dyn EventStore>,
+    pub(crate) appender: Appender,
     /// Whose the instances are.
-    pub directory: Arc<Directory>,
-    /// What callers may do.
-    pub authorizer: Arc<dyn Authorizer>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
     /// The signed messages, as this replica follows the log.
-    pub feed: InProcessFeed,
-    /// Takes receipts in.
-    pub receipts: ReceiptIntake,
+    pub(crate) feed: InProcessFeed,
+    pub(crate) receipts: ReceiptIntake,
     /// What brokers said, to whichever replica.
-    pub fleet: FleetView,
+    pub(crate) fleet: FleetView,
     /// Signs bundles and heads, and says who vouches for that.
-    pub keys: Arc<ServerKeys>,
-    /// Makes proofs.
-    pub evidence: Arc<Evidence>,
+    pub(crate) keys: Arc<ServerKeys>,
+    pub(crate) evidence: Arc<Evidence>,
     /// Open `WatchTrust` streams.
-    pub watchers: UpDownCounter<i64>,
-    /// Settings.
-    pub rules: ServiceRules,
-    /// Reads the wall clock.
-    pub clock: catrust_event_store::Clock,
+    pub(crate) watchers: UpDownCounter<i64>,
+    pub(crate) rules: ServiceRules,
+    pub(crate) clock: catrust_event_store::Clock,
     /// Open watch streams, by user.
-    pub streams: PerUser,
+    pub(crate) streams: PerUser,
     /// Ends watch streams, and waiting for brokers, when the server drains.
-    pub draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
 }
 
 impl Api {

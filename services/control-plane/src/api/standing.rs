@@ -32,14 +32,14 @@ pub(super) struct Standing {
 
 impl Standing {
     /// Of a call that was admitted to `action` on `id` just now.
-    pub fn new(api: &Arc<Api>, call: &Call, id: &InstanceId, action: Action) -> Self {
+    pub(crate) fn new(api: &Arc<Api>, call: &Call, id: &InstanceId, action: Action) -> Self {
         let next_admission = Instant::now() + ADMISSION;
         Self { api: Arc::clone(api), call: call.clone(), id: id.clone(), action, next_admission }
     }
 
     /// Ends when the caller would not be let in again; tells why. May be dropped and asked
     /// again at any time.
-    pub async fn lost(&mut self) -> ApiError {
+    pub(crate) async fn lost(&mut self) -> ApiError {
         let (identity, clock) = (self.call.identity.clone(), Arc::clone(&self.api.clock));
         tokio::select! {
             error = identity_lost(&identity, &clock) => error,

@@ -31,7 +31,7 @@ pub struct TlsConfig {
 impl TlsConfig {
     /// The files; `None` without TLS.
     #[must_use]
-    pub fn files(&self) -> Option<TlsFiles> {
+    pub(crate) fn files(&self) -> Option<TlsFiles> {
         let (certificate, key) = (self.cert_file.clone()?, self.key_file.clone()?);
         Some(TlsFiles { certificate, key, client_cas: self.client_ca_file.clone() })
     }

@@ -13,7 +13,7 @@ use catrust_evidence::{SignedCheckpoint, TrustKeys};
 
 /// The file, open for appending. Blocks: a note is written and on the disk within
 /// milliseconds.
-pub struct CheckpointFile {
+pub(crate) struct CheckpointFile {
     path: PathBuf,
     file: File,
 }
@@ -25,7 +25,7 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// The file cannot be opened or read.
-    pub fn open(path: &Path, keys: &TrustKeys) -> anyhow::Result<(Self, Option<SignedCheckpoint>)> {
+    pub(crate) fn open(path: &Path, keys: &TrustKeys) -> anyhow::Result<(Self, Option<SignedCheckpoint>)> {
         let cannot = |what: &str| format!("cannot {what} the checkpoint file {}", path.display());
         let mut options = OpenOptions::new();
         let mut file =
@@ -46,7 +46,7 @@ impl CheckpointFile {
     ///
     /// # Errors
     /// The disk's. The note may be there in part, and is removed when the file is opened again.
-    pub fn append(&mut self, signed: &SignedCheckpoint) -> anyhow::Result<()> {
+    pub(crate) fn append(&mut self, signed: &SignedCheckpoint) -> anyhow::Result<()> {
         let written = self.file.write_all(signed.note.as_bytes()).and_then(|()| self.file.sync_data());
         written.with_context(|| format!("cannot write the checkpoint file {}", self.path.display()))
     }
@@ -56,7 +56,7 @@ impl CheckpointFile {
 ///
 /// # Errors
 /// The file cannot be read, or a note in it is not to be trusted.
-pub fn read(path: &Path, keys: &TrustKeys) -> anyhow::Result<Vec<SignedCheckpoint>> {
+pub(crate) fn read(path: &Path, keys: &TrustKeys) -> anyhow::Result<Vec<SignedCheckpoint>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let (notes, torn) = split_notes(&text);
     anyhow::ensure!(

@@ -16,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::checkpoint_file::CheckpointFile;
 use super::{Contradiction, Evidence};
 
-/// The task.
-pub struct Checkpointer {
+pub(crate) struct Checkpointer {
     evidence: Arc<Evidence>,
     /// Where notes are appended.
     file: Option<CheckpointFile>,
@@ -31,7 +30,7 @@ pub struct Checkpointer {
 impl Checkpointer {
     /// Checkpoints of `evidence` every `interval`, appended to `file` and published on `feed`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         evidence: Arc<Evidence>,
         file: Option<CheckpointFile>,
         feed: Option<Arc<dyn TrustFeed>>,
@@ -55,7 +54,7 @@ impl Checkpointer {
 
     /// Runs until `stopping`. Failures are told and tried again: revocations do not wait for
     /// evidence.
-    pub async fn run(mut self, stopping: CancellationToken) {
+    pub(crate) async fn run(mut self, stopping: CancellationToken) {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = self.evidence.last().map_or(0, |last| last.checkpoint.size);

@@ -2,8 +2,8 @@
 //! proofs that lead to them. What they are is in the room `evidence`; here they are made of
 //! what the store has.
 
-pub mod checkpoint_file;
-pub mod checkpointer;
+pub(crate) mod checkpoint_file;
+pub(crate) mod checkpointer;
 mod stored_tree;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +12,10 @@ use anyhow::Context as _;
 use catrust_event_store::EvidenceStore;
 use catrust_evidence::{Checkpoint, EventProof, RecordedEvent, Sha256, SignedCheckpoint, SigningKey};
 
-pub use stored_tree::StoredTree;
+pub(crate) use stored_tree::StoredTree;
 
 /// Makes checkpoints and proofs.
-pub struct Evidence {
+pub(crate) struct Evidence {
     store: Arc<dyn EvidenceStore>,
     key: Arc<SigningKey>,
     origin: String,
@@ -30,29 +30,23 @@ pub struct Evidence {
     "the log of {now} events does not go on from the checkpoint of {before} events that was signed before: \
      it was cut off or changed; run `catrust-server verify` with the checkpoints"
 )]
-pub struct Contradiction {
+pub(crate) struct Contradiction {
     /// Size of the earlier checkpoint.
-    pub before: u64,
+    pub(crate) before: u64,
     /// Size of the log now.
-    pub now: u64,
+    pub(crate) now: u64,
 }
 
 impl Evidence {
     /// Evidence of the log of `store`, under `origin`, or the name of the log where `None`.
     #[must_use]
-    pub fn new(store: Arc<dyn EvidenceStore>, key: Arc<SigningKey>, origin: Option<&str>) -> Self {
+    pub(crate) fn new(store: Arc<dyn EvidenceStore>, key: Arc<SigningKey>, origin: Option<&str>) -> Self {
         let origin = origin.map_or_else(|| format!("catrust/log/{}", store.log_id()), str::to_owned);
         Self { store, key, origin, last: Mutex::default() }
     }
 
-    /// The name of the log in checkpoints.
-    #[must_use]
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
     /// Takes in a checkpoint that was signed before this process began.
-    pub fn remember(&self, signed: SignedCheckpoint) {
+    pub(crate) fn remember(&self, signed: SignedCheckpoint) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|known| known.checkpoint.size <= signed.checkpoint.size) {
             *last = Some(signed);
@@ -61,7 +55,7 @@ impl Evidence {
 
     /// The last checkpoint known here.
     #[must_use]
-    pub fn last(&self) -> Option<SignedCheckpoint> {
+    pub(crate) fn last(&self) -> Option<SignedCheckpoint> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -70,7 +64,7 @@ impl Evidence {
     ///
     /// # Errors
     /// The store does not answer; or [`Contradiction`].
-    pub async fn checkpoint(&self) -> anyhow::Result<SignedCheckpoint> {
+    pub(crate) async fn checkpoint(&self) -> anyhow::Result<SignedCheckpoint> {
         StoredTree::new(&*self.store).extend().await?;
         self.sign_head().await
     }
@@ -79,7 +73,7 @@ impl Evidence {
     ///
     /// # Errors
     /// As [`Evidence::checkpoint`].
-    pub async fn sign_head(&self) -> anyhow::Result<SignedCheckpoint> {
+    pub(crate) async fn sign_head(&self) -> anyhow::Result<SignedCheckpoint> {
         let tree = StoredTree::new(&*self.store);
         let size = self.store.head().await?.position;
         if let Some(last) = self.last() {
@@ -102,7 +96,7 @@ impl Evidence {
     ///
     /// # Errors
     /// As [`Evidence::checkpoint`].
-    pub async fn prove(&self, event: RecordedEvent) -> anyhow::Result<EventProof> {
+    pub(crate) async fn prove(&self, event: RecordedEvent) -> anyhow::Result<EventProof> {
         let covering = self.last().filter(|last| last.checkpoint.size >= event.position);
         let signed = match covering {
             Some(signed) => signed,

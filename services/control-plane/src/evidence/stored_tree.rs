@@ -18,15 +18,13 @@ const TOP: u32 = 40;
 /// Kept nodes that are made of one read of rows.
 const NODES_AT_ONCE: u32 = 16;
 
-/// The tree of a store.
-pub struct StoredTree<'a> {
+pub(crate) struct StoredTree<'a> {
     store: &'a dyn EvidenceStore,
 }
 
 impl<'a> StoredTree<'a> {
-    /// The tree over the log of `store`.
     #[must_use]
-    pub fn new(store: &'a dyn EvidenceStore) -> Self {
+    pub(crate) fn new(store: &'a dyn EvidenceStore) -> Self {
         Self { store }
     }
 
@@ -35,7 +33,7 @@ impl<'a> StoredTree<'a> {
     ///
     /// # Errors
     /// The store's; what is kept by then stays.
-    pub async fn extend(&self) -> Result<(), StoreError> {
+    pub(crate) async fn extend(&self) -> Result<(), StoreError> {
         loop {
             let first = self.store.count_tree_nodes(STEP).await?;
             let rows = self.store.read_hashes(first * u64::from(FAN), FAN * NODES_AT_ONCE).await?;
@@ -65,7 +63,7 @@ impl<'a> StoredTree<'a> {
     ///
     /// # Errors
     /// The store's.
-    pub async fn root(&self, size: u64) -> Result<Sha256, StoreError> {
+    pub(crate) async fn root(&self, size: u64) -> Result<Sha256, StoreError> {
         self.span(Span { start: 0, end: size }).await
     }
 
@@ -73,7 +71,7 @@ impl<'a> StoredTree<'a> {
     ///
     /// # Errors
     /// The store's.
-    pub async fn inclusion_path(&self, index: u64, size: u64) -> Result<Vec<Sha256>, StoreError> {
+    pub(crate) async fn inclusion_path(&self, index: u64, size: u64) -> Result<Vec<Sha256>, StoreError> {
         let mut path = Vec::new();
         for span in inclusion_spans(index, size) {
             path.push(self.span(span).await?);

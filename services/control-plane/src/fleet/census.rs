@@ -22,8 +22,7 @@ const PAGE: u32 = 1_000;
 /// The states of a broker, as the metrics name them.
 const STATES: [&str; 4] = ["applied", "pending", "refused", "lost"];
 
-/// Counts brokers, and forgets them.
-pub struct Census {
+pub(crate) struct Census {
     store: Arc<dyn FleetStore>,
     directory: Arc<Directory>,
     clock: Clock,
@@ -34,7 +33,7 @@ pub struct Census {
 impl Census {
     /// Of the brokers in `store`, by the revisions of `directory`.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn FleetStore>,
         directory: Arc<Directory>,
         clock: Clock,
@@ -49,7 +48,7 @@ impl Census {
     }
 
     /// Runs until `stop`. A store that is away is asked again at the next turn.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut count = interval(COUNT_INTERVAL);
         count.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut forget = interval(FORGET_INTERVAL);

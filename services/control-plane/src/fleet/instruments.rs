@@ -3,9 +3,8 @@
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 
-/// How a receipt came.
 #[derive(Clone, Copy, Debug)]
-pub enum ReceiptVia {
+pub(crate) enum ReceiptVia {
     /// `ReportReceipt`.
     Grpc,
     /// The subject of a broker's receipts.

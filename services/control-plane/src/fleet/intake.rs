@@ -33,7 +33,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Hands receipts to the task that records them. Cheap to clone.
 #[derive(Clone)]
-pub struct ReceiptIntake {
+pub(crate) struct ReceiptIntake {
     queue: Arc<Mutex<ReceiptQueue>>,
     filled: Arc<Notify>,
     instruments: Arc<ReceiptInstruments>,
@@ -42,7 +42,7 @@ pub struct ReceiptIntake {
 impl ReceiptIntake {
     /// Makes the intake and the future of its task, which ends after `stop` when the
     /// queue is empty.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn FleetStore>,
         read_model: Arc<dyn ReadModelStore>,
         directory: Arc<Directory>,
@@ -61,7 +61,7 @@ impl ReceiptIntake {
     /// # Errors
     /// [`ApiError::Overloaded`] when the queue is full or the broker says more than can
     /// be recorded, [`ApiError::Store`] when the store is away.
-    pub async fn record(&self, receipt: Receipt) -> Result<(), ApiError> {
+    pub(crate) async fn record(&self, receipt: Receipt) -> Result<(), ApiError> {
         let (answer, fate) = oneshot::channel();
         self.enqueue(WaitingReceipt { receipt, answers: vec![answer] }, ReceiptVia::Grpc);
         match fate.await {
@@ -76,12 +76,12 @@ impl ReceiptIntake {
     }
 
     /// Queues a receipt that nobody waits for.
-    pub fn offer(&self, receipt: Receipt) {
+    pub(crate) fn offer(&self, receipt: Receipt) {
         self.enqueue(WaitingReceipt { receipt, answers: Vec::new() }, ReceiptVia::Nats);
     }
 
     /// Counts what came as a receipt and is none.
-    pub fn refuse(&self, via: ReceiptVia) {
+    pub(crate) fn refuse(&self, via: ReceiptVia) {
         self.instruments.receipt(via, "invalid");
     }
 

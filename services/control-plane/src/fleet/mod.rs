@@ -9,14 +9,14 @@
 //! the store, and every replica answers from there. None of it is part of the log, and
 //! nothing on the way of a change waits for it, unless its caller asked to.
 
-pub mod census;
+pub(crate) mod census;
 mod instruments;
-pub mod intake;
+pub(crate) mod intake;
 mod queue;
 pub mod statement;
-pub mod view;
-pub mod wire;
+pub(crate) mod view;
+pub(crate) mod wire;
 
-pub use instruments::ReceiptVia;
-pub use intake::ReceiptIntake;
-pub use view::FleetView;
+pub(crate) use instruments::ReceiptVia;
+pub(crate) use intake::ReceiptIntake;
+pub(crate) use view::FleetView;

@@ -11,7 +11,7 @@ const PER_BROKER: usize = 4;
 
 /// What became of a receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// Every replica knows it.
     Recorded,
     /// Thrown away for newer ones of the same broker.
@@ -24,13 +24,13 @@ pub enum Fate {
 
 /// A receipt, and who wants to know what became of it.
 #[derive(Debug)]
-pub struct WaitingReceipt {
-    pub receipt: Receipt,
-    pub answers: Vec<oneshot::Sender<Fate>>,
+pub(crate) struct WaitingReceipt {
+    pub(crate) receipt: Receipt,
+    pub(crate) answers: Vec<oneshot::Sender<Fate>>,
 }
 
 impl WaitingReceipt {
-    pub fn answer(self, fate: Fate) {
+    pub(crate) fn answer(self, fate: Fate) {
         for answer in self.answers {
             // Nobody may be waiting any more.
             let _ = answer.send(fate);
@@ -43,7 +43,7 @@ type BrokerKey = (InstanceId, BrokerId);
 /// A bounded queue. A broker whose receipts wait loses its own oldest one when it says
 /// more, and nobody else's.
 #[derive(Debug)]
-pub struct ReceiptQueue {
+pub(crate) struct ReceiptQueue {
     by_broker: HashMap<BrokerKey, VecDeque<WaitingReceipt>>,
     /// Brokers with waiting receipts, in the order of their first one.
     turns: VecDeque<BrokerKey>,
@@ -53,13 +53,13 @@ pub struct ReceiptQueue {
 
 impl ReceiptQueue {
     /// At most `capacity` receipts.
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self { by_broker: HashMap::new(), turns: VecDeque::new(), length: 0, capacity }
     }
 
     /// Puts a receipt in; gives the one that had to go: an older one of its broker, or
     /// the receipt itself where the queue is full of other brokers' receipts.
-    pub fn push(&mut self, next: WaitingReceipt) -> Option<WaitingReceipt> {
+    pub(crate) fn push(&mut self, next: WaitingReceipt) -> Option<WaitingReceipt> {
         let broker = (next.receipt.instance_id.clone(), next.receipt.broker_id.clone());
         let full = self.length >= self.capacity;
         let Some(waiting) = self.by_broker.get_mut(&broker) else {
@@ -84,7 +84,7 @@ impl ReceiptQueue {
     }
 
     /// The receipts of as many brokers as fit into `most`, in their order.
-    pub fn take_batch(&mut self, most: usize) -> Vec<WaitingReceipt> {
+    pub(crate) fn take_batch(&mut self, most: usize) -> Vec<WaitingReceipt> {
         let mut batch = Vec::new();
         while let Some(broker) = self.turns.front() {
             let waiting = self.by_broker.get(broker).map_or(0, VecDeque::len);
@@ -98,7 +98,7 @@ impl ReceiptQueue {
         batch
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
     }
 }

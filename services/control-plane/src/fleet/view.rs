@@ -22,7 +22,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Answers for the fleet from the store. Cheap to clone.
 #[derive(Clone)]
-pub struct FleetView {
+pub(crate) struct FleetView {
     store: Arc<dyn FleetStore>,
     clock: Clock,
     budget: ContactBudget,
@@ -32,7 +32,12 @@ pub struct FleetView {
 impl FleetView {
     /// `most_waiting` calls may wait for brokers at once.
     #[must_use]
-    pub fn new(store: Arc<dyn FleetStore>, clock: Clock, budget: ContactBudget, most_waiting: usize) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn FleetStore>,
+        clock: Clock,
+        budget: ContactBudget,
+        most_waiting: usize,
+    ) -> Self {
         let waiting = Arc::new(Semaphore::new(most_waiting.clamp(1, Semaphore::MAX_PERMITS)));
         Self { store, clock, budget, waiting }
     }
@@ -42,7 +47,7 @@ impl FleetView {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn brokers(&self, id: &InstanceId) -> Result<Vec<(FleetMember, bool)>, StoreError> {
+    pub(crate) async fn brokers(&self, id: &InstanceId) -> Result<Vec<(FleetMember, bool)>, StoreError> {
         let fleet = self.store.list_brokers(id).await?;
         let now = (self.clock)();
         let known = fleet.into_iter().filter(|member| !member.is_forgotten(now, &self.budget));
@@ -57,7 +62,11 @@ impl FleetView {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn propagation(&self, id: &InstanceId, revision: u64) -> Result<Propagation, StoreError> {
+    pub(crate) async fn propagation(
+        &self,
+        id: &InstanceId,
+        revision: u64,
+    ) -> Result<Propagation, StoreError> {
         let fleet = self.store.list_brokers(id).await?;
         Ok(propagation(&fleet, revision, (self.clock)(), &self.budget))
     }
@@ -65,7 +74,7 @@ impl FleetView {
     /// Follows an instance. To be called before the first look at it, so that nothing
     /// is lost between the two.
     #[must_use]
-    pub fn changes(&self, id: &InstanceId) -> Changes {
+    pub(crate) fn changes(&self, id: &InstanceId) -> Changes {
         Changes { id: id.clone(), hints: self.store.fleet_changes(), looked: Instant::now() }
     }
 
@@ -77,7 +86,7 @@ impl FleetView {
     /// memory and a stream like any other. So that waiting calls can never take the
     /// places of the others, their number is bounded below that of the places; one
     /// beyond it looks once and does not wait.
-    pub async fn wait(
+    pub(crate) async fn wait(
         &self,
         id: &InstanceId,
         revision: u64,
@@ -115,7 +124,7 @@ impl FleetView {
 }
 
 /// When to look at an instance again.
-pub struct Changes {
+pub(crate) struct Changes {
     id: InstanceId,
     hints: Receiver<InstanceId>,
     looked: Instant,
@@ -124,7 +133,7 @@ pub struct Changes {
 impl Changes {
     /// Returns when the fleet may have changed since the last return, or when silence
     /// may have made a difference.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let poll = self.looked + POLL_INTERVAL;
         tokio::select! {
             () = self.hinted() => {}

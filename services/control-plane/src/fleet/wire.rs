@@ -16,20 +16,16 @@ use crate::directory::Directory;
 /// Senders of what is no receipt that are logged; more are only counted.
 const MOST_REPORTED: usize = 1_000;
 
-/// What hearing needs.
-pub struct ReceiptListener {
-    /// Where receipts go.
-    pub intake: ReceiptIntake,
+pub(crate) struct ReceiptListener {
+    pub(crate) intake: ReceiptIntake,
     /// Knows the instances. Those that it does not know yet are not looked up: the
     /// name comes from outside, and the broker says it again.
-    pub directory: Arc<Directory>,
-    /// Reads the wall clock.
-    pub clock: Clock,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) clock: Clock,
 }
 
 impl ReceiptListener {
-    /// Hears until `stop`.
-    pub async fn run(self, mut receipts: ReceiptStream, stop: CancellationToken) {
+    pub(crate) async fn run(self, mut receipts: ReceiptStream, stop: CancellationToken) {
         let mut reported = ReportedSenders::default();
         while let Some(Some(incoming)) = stop.run_until_cancelled(receipts.next()).await {
             let sender = (incoming.instance.clone(), incoming.broker.clone());

@@ -9,10 +9,10 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 /// What a layer's service returns: boxed, since each layer may answer by itself.
-pub type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+pub(crate) type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
 
 /// What is done with each call on its way to the services behind, and with its reply.
-pub trait Middleware: Clone {
+pub(crate) trait Middleware: Clone {
     /// Calls `inner`, which is ready, or answers by itself.
     fn call<S>(&self, inner: &mut S, request: Request<Body>) -> ResponseFuture<S::Error>
     where
@@ -24,13 +24,11 @@ pub trait Middleware: Clone {
     }
 }
 
-/// The layer of a middleware.
 #[derive(Clone)]
-pub struct Around<M>(pub M);
+pub(crate) struct Around<M>(pub(crate) M);
 
-/// A service with a middleware around it.
 #[derive(Clone)]
-pub struct AroundService<M, S> {
+pub(crate) struct AroundService<M, S> {
     middleware: M,
     inner: S,
 }

@@ -22,15 +22,15 @@ use crate::error::{ApiError, to_status};
 
 /// When the caller stops waiting; absent where it did not say.
 #[derive(Clone, Copy, Debug)]
-pub struct Deadline(pub Instant);
+pub(crate) struct Deadline(pub(crate) Instant);
 
 /// The server's own deadline of a call that brings none; there in its place.
 #[derive(Clone, Debug)]
-pub struct DefaultDeadline(Arc<watch::Sender<Instant>>);
+pub(crate) struct DefaultDeadline(Arc<watch::Sender<Instant>>);
 
 impl DefaultDeadline {
     /// Gives the call time until `limit` at least.
-    pub fn extend_to(&self, limit: Instant) {
+    pub(crate) fn extend_to(&self, limit: Instant) {
         self.0.send_if_modified(|deadline| {
             let later = limit > *deadline;
             *deadline = limit.max(*deadline);
@@ -41,9 +41,9 @@ impl DefaultDeadline {
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Copy, Debug)]
-pub struct DeadlineLayer {
+pub(crate) struct DeadlineLayer {
     /// Deadline of calls that bring none.
-    pub default: Duration,
+    pub(crate) default: Duration,
 }
 
 impl Middleware for DeadlineLayer {

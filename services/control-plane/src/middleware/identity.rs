@@ -32,7 +32,7 @@ const LOGGED_PER_SECOND: u32 = 20;
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone)]
-pub struct IdentityLayer {
+pub(crate) struct IdentityLayer {
     authenticator: Arc<dyn Authenticator>,
     clock: Clock,
     refused: Counter<u64>,
@@ -42,7 +42,7 @@ pub struct IdentityLayer {
 impl IdentityLayer {
     /// `authenticator` decides what credentials are worth at the time of `clock`.
     #[must_use]
-    pub fn new(authenticator: Arc<dyn Authenticator>, clock: Clock, meter: &Meter) -> Self {
+    pub(crate) fn new(authenticator: Arc<dyn Authenticator>, clock: Clock, meter: &Meter) -> Self {
         let refused = meter
             .u64_counter("catrust.identity.refused")
             .with_description("Calls without a valid identity, by kind: missing, malformed or invalid")
@@ -53,7 +53,7 @@ impl IdentityLayer {
 
 /// Network address of the caller; absent where the transport does not tell.
 #[derive(Clone, Copy, Debug)]
-pub struct SourceAddress(pub SocketAddr);
+pub(crate) struct SourceAddress(pub(crate) SocketAddr);
 
 impl Middleware for IdentityLayer {
     fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>

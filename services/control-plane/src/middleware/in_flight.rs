@@ -18,7 +18,7 @@ use super::{Middleware, ResponseFuture};
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Debug)]
-pub struct InFlightLayer(pub TaskTracker);
+pub(crate) struct InFlightLayer(pub(crate) TaskTracker);
 
 impl Middleware for InFlightLayer {
     fn call<S>(&self, inner: &mut S, request: Request<Body>) -> ResponseFuture<S::Error>

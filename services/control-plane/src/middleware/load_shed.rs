@@ -22,7 +22,7 @@ const SHED_LAST: &str = "/catrust.v1.CaCertificateService/InactivateCaCertificat
 
 /// Adds the layer described in the module's documentation. Clones share the places.
 #[derive(Clone, Debug)]
-pub struct LoadShedLayer {
+pub(crate) struct LoadShedLayer {
     all: Arc<Semaphore>,
     most: Arc<Semaphore>,
     of_users: PerUser,
@@ -32,7 +32,7 @@ impl LoadShedLayer {
     /// At most `places` calls in progress; other calls than inactivations share
     /// four fifths of them.
     #[must_use]
-    pub fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         let places = places.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             all: Arc::new(Semaphore::new(places)),

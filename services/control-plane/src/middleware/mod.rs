@@ -17,15 +17,15 @@
 //! layers of `Server::layer` and would answer without a request id.
 
 mod around;
-pub mod deadline;
-pub mod identity;
-pub mod in_flight;
-pub mod load_shed;
-pub mod rate_limit;
-pub mod refusals;
-pub mod request_body;
-pub mod request_id;
-pub mod trace_context;
+pub(crate) mod deadline;
+pub(crate) mod identity;
+pub(crate) mod in_flight;
+pub(crate) mod load_shed;
+pub(crate) mod rate_limit;
+pub(crate) mod refusals;
+pub(crate) mod request_body;
+pub(crate) mod request_id;
+pub(crate) mod trace_context;
 
 use around::answer;
-pub use around::{Around, Middleware, ResponseFuture};
+pub(crate) use around::{Around, Middleware, ResponseFuture};

@@ -34,7 +34,7 @@ const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy")
 /// Adds the layer described in the module's documentation. Must sit inside the
 /// identity layer.
 #[derive(Clone)]
-pub struct RateLimitLayer {
+pub(crate) struct RateLimitLayer {
     limiter: Arc<UserLimiter>,
     checks: Counter<u64>,
     refused: Counter<u64>,
@@ -43,7 +43,7 @@ pub struct RateLimitLayer {
 impl RateLimitLayer {
     /// The buckets of `limiter` are shared by all services.
     #[must_use]
-    pub fn new(limiter: Arc<UserLimiter>, meter: &Meter) -> Self {
+    pub(crate) fn new(limiter: Arc<UserLimiter>, meter: &Meter) -> Self {
         let checks = meter
             .u64_counter("catrust.rate_limiter.checks")
             .with_description("Calls that the rate limiter counted, refused ones among them")

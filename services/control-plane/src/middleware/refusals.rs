@@ -24,11 +24,9 @@ const MAX_MESSAGE: usize = 256;
 /// Adds the layer described in the module's documentation. Must sit outside every layer
 /// that refuses.
 #[derive(Clone)]
-pub struct RefusalLayer {
-    /// Where refusals are noted.
-    pub log: RefusalLog,
-    /// Reads the wall clock.
-    pub clock: Clock,
+pub(crate) struct RefusalLayer {
+    pub(crate) log: RefusalLog,
+    pub(crate) clock: Clock,
 }
 
 impl Middleware for RefusalLayer {

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The request, whose message has so long to arrive.
 #[must_use]
-pub fn bounded(request: Request<Body>) -> Request<Body> {
+pub(crate) fn bounded(request: Request<Body>) -> Request<Body> {
     request.map(|body| Body::new(TimedBody { body, late: None }))
 }
 

@@ -19,21 +19,20 @@ use crate::error::complete_bare_status;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Name of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(pub Uuid);
+pub(crate) struct RequestId(pub(crate) Uuid);
 
 impl RequestId {
     /// Name of the request; nil outside of the layer.
     #[must_use]
-    pub fn of<T>(request: &Request<T>) -> Uuid {
+    pub(crate) fn of<T>(request: &Request<T>) -> Uuid {
         request.extensions().get::<Self>().map_or(Uuid::nil(), |id| id.0)
     }
 }
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestIdLayer;
+pub(crate) struct RequestIdLayer;
 
 impl Middleware for RequestIdLayer {
     fn call<S>(&self, inner: &mut S, mut request: Request<Body>) -> ResponseFuture<S::Error>

@@ -29,7 +29,7 @@ use crate::telemetry::duration_histogram;
 
 /// W3C `traceparent` to record with what the call does; empty where there is none.
 #[derive(Clone, Debug, Default)]
-pub struct TraceParent(pub String);
+pub(crate) struct TraceParent(pub(crate) String);
 
 /// Name of every method that the server does not offer. Paths come from anybody: as
 /// they are, they would make series and span names without bound.
@@ -37,7 +37,7 @@ const OTHER: &str = "_OTHER";
 
 /// Adds the layer described in the module's documentation.
 #[derive(Clone, Debug)]
-pub struct TraceContextLayer {
+pub(crate) struct TraceContextLayer {
     call_duration: Histogram<f64>,
     methods: Arc<HashSet<String>>,
 }
@@ -48,7 +48,7 @@ impl TraceContextLayer {
     ///
     /// # Errors
     /// A descriptor set is malformed.
-    pub fn new(meter: &Meter, descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
+    pub(crate) fn new(meter: &Meter, descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
         let mut methods = HashSet::new();
         for encoded in descriptors {
             for file in FileDescriptorSet::decode(*encoded)?.file {

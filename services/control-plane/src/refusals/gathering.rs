@@ -14,14 +14,14 @@ type RefusalKey = (String, String, String, String, String, String);
 
 /// Rows that wait to be written.
 #[derive(Debug, Default)]
-pub struct Gathering {
+pub(crate) struct Gathering {
     rows: HashMap<RefusalKey, Refusal>,
     limited: HashMap<RefusalKey, Refusal>,
 }
 
 impl Gathering {
     /// Takes a refusal in; `false` where there is no place for one of its kind.
-    pub fn take(&mut self, refusal: Refusal) -> bool {
+    pub(crate) fn take(&mut self, refusal: Refusal) -> bool {
         let rows = if refusal.code == RATE_LIMITED { &mut self.limited } else { &mut self.rows };
         let alike = alike(&refusal);
         if let Some(row) = rows.get_mut(&alike) {
@@ -37,7 +37,7 @@ impl Gathering {
     }
 
     /// Gives the rows, the oldest first; those of the rate limit only where `limited`.
-    pub fn drain(&mut self, limited: bool) -> Vec<Refusal> {
+    pub(crate) fn drain(&mut self, limited: bool) -> Vec<Refusal> {
         let mut rows: Vec<Refusal> = self.rows.drain().map(|(_, row)| row).collect();
         if limited {
             rows.extend(self.limited.drain().map(|(_, row)| row));

@@ -29,25 +29,25 @@ const LIMITED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is found out about a call on its way in, for whoever has to tell of its refusal.
 #[derive(Debug, Default)]
-pub struct CallFacts {
+pub(crate) struct CallFacts {
     /// Who calls, once that is known.
-    pub identity: OnceLock<Identity>,
+    pub(crate) identity: OnceLock<Identity>,
     /// Instance that the call names, once its fields are read.
-    pub instance_id: OnceLock<InstanceId>,
+    pub(crate) instance_id: OnceLock<InstanceId>,
 }
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct RefusalRetention {
+pub(crate) struct RefusalRetention {
     /// Rows of all callers together.
-    pub all: u64,
+    pub(crate) all: u64,
     /// Rows of one caller.
-    pub per_caller: u64,
+    pub(crate) per_caller: u64,
 }
 
 /// Where refusals are noted. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RefusalLog {
+pub(crate) struct RefusalLog {
     sender: mpsc::Sender<Refusal>,
     instruments: RefusalInstruments,
 }
@@ -79,7 +79,7 @@ impl RefusalInstruments {
 
 impl RefusalLog {
     /// Makes the log, and the task that writes what is noted in it.
-    pub fn new(
+    pub(crate) fn new(
         store: Arc<dyn RefusalStore>,
         kept: RefusalRetention,
         meter: &Meter,
@@ -92,7 +92,7 @@ impl RefusalLog {
     }
 
     /// Notes a refusal. Returns at once.
-    pub fn note(&self, refusal: Refusal) {
+    pub(crate) fn note(&self, refusal: Refusal) {
         self.instruments.refusals.add(1, &[KeyValue::new("code", refusal.code.clone())]);
         if self.sender.try_send(refusal).is_err() {
             self.instruments.dropped("queue", 1);

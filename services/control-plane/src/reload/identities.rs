@@ -12,13 +12,11 @@ use catrust_access::known_callers::KnownCallers;
 
 /// The file, and who is known by it.
 #[derive(Debug)]
-pub struct IdentitiesFile {
-    /// Who is known by it.
-    pub callers: Arc<KnownCallers>,
-    /// Where it lies.
-    pub path: PathBuf,
+pub(crate) struct IdentitiesFile {
+    pub(crate) callers: Arc<KnownCallers>,
+    pub(crate) path: PathBuf,
     /// Where it is said what they may do.
-    pub permissions: PermissionSource,
+    pub(crate) permissions: PermissionSource,
 }
 
 #[async_trait]

@@ -31,7 +31,7 @@ enum IssuerSource {
 }
 
 /// The key set, and the tokens that are checked by it.
-pub struct IssuerKeys {
+pub(crate) struct IssuerKeys {
     tokens: Arc<Tokens>,
     source: IssuerSource,
     clock: Clock,
@@ -42,7 +42,7 @@ impl IssuerKeys {
     ///
     /// # Errors
     /// The CAs cannot be used.
-    pub fn new(config: &JwtConfig, tokens: Arc<Tokens>, clock: Clock) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &JwtConfig, tokens: Arc<Tokens>, clock: Clock) -> anyhow::Result<Self> {
         let source = match (&config.key_set_file, &config.key_set_url) {
             (Some(path), _) => IssuerSource::File(path.clone()),
             (None, Some(url)) => {

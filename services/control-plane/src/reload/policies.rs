@@ -15,7 +15,7 @@ use catrust_access::policy_folder::PolicyFolder;
 const LOGGED_PROBLEMS: usize = 20;
 
 /// The folder, taken as a whole or not at all.
-pub struct PolicyFiles(pub Arc<PolicyFolder>);
+pub(crate) struct PolicyFiles(pub(crate) Arc<PolicyFolder>);
 
 #[async_trait]
 impl Reload for PolicyFiles {

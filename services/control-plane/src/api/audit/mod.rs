@@ -12,9 +12,8 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use super::call::answer;
 
-/// The service, over what every handler needs.
 #[derive(Clone)]
-pub struct Audit(pub Arc<Api>);
+pub(crate) struct Audit(pub(crate) Arc<Api>);
 
 #[tonic::async_trait]
 impl AuditService for Audit {

@@ -19,9 +19,8 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use super::call::answer;
 
-/// The service, over what every handler needs.
 #[derive(Clone)]
-pub struct CaCertificates(pub Arc<Api>);
+pub(crate) struct CaCertificates(pub(crate) Arc<Api>);
 
 #[tonic::async_trait]
 impl CaCertificateService for CaCertificates {

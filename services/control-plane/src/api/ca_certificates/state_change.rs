@@ -15,13 +15,13 @@ pub(super) struct StateChange {
     reason: String,
     wait: Option<WaitFor>,
     /// The caller's idempotency key.
-    pub key: Option<Uuid>,
+    pub(crate) key: Option<Uuid>,
 }
 
 impl StateChange {
     /// `wait` and `request_id` MUST have been taken out of the request: they are not part of its
     /// identity, so that a retry with the same id may wait longer.
-    pub fn parse(
+    pub(crate) fn parse(
         fields: &mut Fields,
         (instance_id, sn, reason): (&str, &str, &str),
         wait: Option<&v1::Wait>,
@@ -37,7 +37,7 @@ impl StateChange {
 
     /// Admits the caller to `action`, commits the command, and waits for the brokers where the
     /// caller asked for it.
-    pub async fn commit(
+    pub(crate) async fn commit(
         self,
         api: &Api,
         call: &Call,

@@ -15,9 +15,8 @@ use super::Api;
 use super::call::answer;
 use crate::error::ApiError;
 
-/// The service, over what every handler needs.
 #[derive(Clone)]
-pub struct Fleet(pub Arc<Api>);
+pub(crate) struct Fleet(pub(crate) Arc<Api>);
 
 #[tonic::async_trait]
 impl FleetService for Fleet {

@@ -17,8 +17,8 @@ use crate::fleet::view::Changes;
 use crate::per_user::UserShare;
 use catrust_access::Action;
 
-/// The messages of one stream.
-pub type PropagationStream = Pin<Box<dyn Stream<Item = Result<v1::WatchPropagationResponse, Status>> + Send>>;
+pub(crate) type PropagationStream =
+    Pin<Box<dyn Stream<Item = Result<v1::WatchPropagationResponse, Status>> + Send>>;
 
 pub(super) async fn handle(
     api: &Arc<Api>,

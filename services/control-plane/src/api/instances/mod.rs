@@ -20,9 +20,8 @@ use super::{Api, Call};
 use crate::error::ApiError;
 use catrust_access::Action;
 
-/// The service, over what every handler needs.
 #[derive(Clone)]
-pub struct Instances(pub Arc<Api>);
+pub(crate) struct Instances(pub(crate) Arc<Api>);
 
 #[tonic::async_trait]
 impl InstanceService for Instances {

@@ -17,9 +17,8 @@ use super::Api;
 use super::call::answer;
 use crate::error::ApiError;
 
-/// The service, over what every handler needs.
 #[derive(Clone)]
-pub struct Trust(pub Arc<Api>);
+pub(crate) struct Trust(pub(crate) Arc<Api>);
 
 #[tonic::async_trait]
 impl TrustService for Trust {

@@ -39,8 +39,7 @@ const MAX_CONTINUATION: u32 = 1_000;
 /// How recently the directory must have agreed with the log for a head to be true.
 const HEAD_FRESHNESS: Duration = Duration::from_secs(1);
 
-/// The messages of one stream.
-pub type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TrustMessage, Status>> + Send>>;
+pub(crate) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TrustMessage, Status>> + Send>>;
 
 pub(super) async fn handle(
     api: &Arc<Api>,

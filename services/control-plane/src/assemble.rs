@@ -15,7 +15,9 @@ use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
-use catrust_trust_feed::{ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys};
+use catrust_trust_feed::{
+    MessageCache, ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys,
+};
 use opentelemetry::metrics::Meter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -285,11 +287,12 @@ async fn assemble_api(
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<Api>> {
     let directory = Arc::new(Directory::default());
+    let messages = Arc::new(MessageCache::new(parts.store.log_id(), Arc::clone(parts.keys.active())));
     let follower = Follower::start(
         parts.store.clone(),
         &*parts.store,
         Arc::clone(&directory),
-        Arc::clone(parts.keys.active()),
+        Arc::clone(&messages),
         meter,
     )
     .await?;
@@ -317,6 +320,7 @@ async fn assemble_api(
         let (publisher, status) = Publisher::new(
             parts.store.clone(),
             Arc::clone(feed),
+            messages,
             Arc::clone(&parts.keys),
             Arc::clone(&directory) as Arc<dyn HeadSource>,
             Arc::new(TracingHooks),

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use catrust_domain::error_chain;
 use catrust_domain::event::UndecodableEvent;
+use catrust_domain::{LogEntry, error_chain};
 use catrust_event_store::{EventLog, ReadModelStore, StoreError};
-use catrust_trust_feed::{FeedError, FeedMessage, InProcessFeed, MessageError, SigningKey, TrustFeed as _};
+use catrust_trust_feed::{FeedError, InProcessFeed, MessageCache, MessageError, TrustFeed as _};
 use opentelemetry::metrics::{Gauge, Meter};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ pub struct Follower {
     log: Arc<dyn EventLog>,
     directory: Arc<Directory>,
     feed: InProcessFeed,
-    key: Arc<SigningKey>,
+    messages: Arc<MessageCache>,
     log_head: Gauge<u64>,
     position: u64,
 }
@@ -67,7 +67,7 @@ impl Follower {
         log: Arc<dyn EventLog>,
         read_model: &dyn ReadModelStore,
         directory: Arc<Directory>,
-        key: Arc<SigningKey>,
+        messages: Arc<MessageCache>,
         meter: &Meter,
     ) -> Result<Self, FollowerError> {
         // The head first: what the list already shows beyond it is applied again,
@@ -86,7 +86,7 @@ impl Follower {
             .with_description("Last position of the log that this replica has seen")
             .build();
         log_head.record(head.position, &[]);
-        Ok(Self { log, directory, feed, key, log_head, position: head.position })
+        Ok(Self { log, directory, feed, messages, log_head, position: head.position })
     }
 
     /// The feed that the follower fills.
@@ -111,13 +111,16 @@ impl Follower {
                 let asked = Instant::now();
                 polled = Some(asked);
                 match self.log.read(self.position, CHUNK).await {
-                    Ok(events) => {
+                    Ok(rows) => {
                         store_is_away = false;
-                        for event in &events {
-                            self.take(event).await?;
+                        let whole_chunk = rows.len() == CHUNK as usize;
+                        for row in rows {
+                            let position = row.position;
+                            let undecodable = |source| FollowerError::Undecodable { position, source };
+                            self.take(&LogEntry::try_from(row).map_err(undecodable)?).await?;
                         }
                         self.log_head.record(self.position, &[]);
-                        if events.len() == CHUNK as usize {
+                        if whole_chunk {
                             continue;
                         }
                         self.directory.confirm(asked);
@@ -149,29 +152,26 @@ impl Follower {
     /// Takes what this process committed itself: it need not be read back.
     async fn take_recent(&mut self) -> Result<(), FollowerError> {
         while let Some(batch) = self.log.recent(self.position) {
-            for event in &*batch {
-                self.take(event).await?;
+            for entry in &*batch {
+                self.take(entry).await?;
             }
             self.log_head.record(self.position, &[]);
         }
         Ok(())
     }
 
-    async fn take(&mut self, recorded: &catrust_domain::RecordedEvent) -> Result<(), FollowerError> {
-        let event = recorded
-            .decode()
-            .map_err(|source| FollowerError::Undecodable { position: recorded.position, source })?;
+    async fn take(&mut self, entry: &LogEntry) -> Result<(), FollowerError> {
+        let LogEntry { row, event } = entry;
         // Who subscribes after this look reads a bundle that has the event already:
         // readers subscribe first and load the bundle then.
-        if self.feed.is_followed(&recorded.instance_id) {
-            let message =
-                FeedMessage::new(self.log.log_id(), recorded, &self.key).map_err(FollowerError::Message)?;
+        if self.feed.is_followed(&row.instance_id) {
+            let message = self.messages.message(entry).map_err(FollowerError::Message)?;
             self.feed.publish(std::slice::from_ref(&message)).await.map_err(FollowerError::Feed)?;
         } else {
-            self.feed.advance(self.log.log_id(), recorded);
+            self.feed.advance(self.log.log_id(), row);
         }
-        self.directory.apply(recorded, &event);
-        self.position = recorded.position;
+        self.directory.apply(row, event);
+        self.position = row.position;
         Ok(())
     }
 }

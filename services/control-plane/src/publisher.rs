@@ -33,13 +33,12 @@ pub mod wiring;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{RecordedEvent, Timestamp, error_chain};
+use catrust_domain::{LogEntry, RecordedEvent, Timestamp, error_chain};
 use catrust_event_store::{Clock, EventLog};
-use catrust_trust_feed::{FeedError, FeedMessage, MessageError, SigningKey, TrustFeed};
+use catrust_trust_feed::{FeedError, FeedMessage, MessageCache, MessageError, TrustFeed};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::keys::ServerKeys;
 use alignment::{Misfit, Seen, Verdict, align};
@@ -64,13 +63,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// would otherwise do nothing else.
 const FIRST_REBUILD_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_REBUILD_PAUSE: Duration = Duration::from_secs(60);
-/// Events of a chunk that are signed on the spot; more would hold up other tasks.
+/// Events of a chunk that are decoded and signed on the spot; more would hold up other tasks.
 const SIGNED_IN_PLACE: usize = 16;
 
 /// Publishes for one replica. See the module's documentation.
 pub struct Publisher {
     log: Arc<dyn EventLog>,
     feed: Arc<dyn TrustFeed>,
+    messages: Arc<MessageCache>,
     keys: Arc<ServerKeys>,
     heads: Arc<dyn HeadSource>,
     hooks: Arc<dyn PublisherHooks>,
@@ -85,13 +85,14 @@ impl Publisher {
     pub fn new(
         log: Arc<dyn EventLog>,
         feed: Arc<dyn TrustFeed>,
+        messages: Arc<MessageCache>,
         keys: Arc<ServerKeys>,
         heads: Arc<dyn HeadSource>,
         hooks: Arc<dyn PublisherHooks>,
         clock: Clock,
     ) -> (Self, watch::Receiver<PublisherStatus>) {
         let (status, receiver) = watch::channel(PublisherStatus::default());
-        (Self { log, feed, keys, heads, hooks, clock, take_over: false, status }, receiver)
+        (Self { log, feed, messages, keys, heads, hooks, clock, take_over: false, status }, receiver)
     }
 
     /// Whether a feed that holds another log may be emptied. Off at first.
@@ -132,38 +133,47 @@ impl Publisher {
         let oldest = self.feed.oldest().await?;
         Ok(oldest.is_none_or(|message| message.log_id != self.log.log_id()))
     }
+}
 
-    /// Makes the messages of `events`, up to the first that has none; many of them
-    /// where they do not hold up other tasks.
-    async fn messages(&self, events: &Arc<[RecordedEvent]>) -> Messages {
-        let log_id = self.log.log_id();
-        if events.len() <= SIGNED_IN_PLACE {
-            return messages(log_id, events, self.keys.active());
-        }
-        let (events, key) = (Arc::clone(events), Arc::clone(self.keys.active()));
-        match tokio::task::spawn_blocking(move || messages(log_id, &events, &key)).await {
-            Ok(made) => made,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down, and this task with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
+/// Runs work on some events: on the spot where they are few, else where it does not hold
+/// up other tasks.
+async fn work_on<T: Send + 'static>(events: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if events <= SIGNED_IN_PLACE {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
-/// Messages in order, and why they end before the events do.
-type Messages = (Vec<FeedMessage>, Option<MessageError>);
-
-fn messages(log_id: Uuid, events: &[RecordedEvent], key: &SigningKey) -> Messages {
+/// Makes messages of events, up to the first that has none.
+fn messages(cache: &MessageCache, events: &[LogEntry]) -> (Vec<FeedMessage>, Option<MessageError>) {
     let mut made = Vec::with_capacity(events.len());
     for event in events {
-        match FeedMessage::new(log_id, event, key) {
+        match cache.message(event) {
             Ok(message) => made.push(message),
             Err(error) => return (made, Some(error)),
         }
     }
     (made, None)
+}
+
+/// Decodes rows, up to the first that cannot be.
+fn decode(rows: Vec<RecordedEvent>) -> (Vec<LogEntry>, Option<MessageError>) {
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in rows {
+        let position = row.position;
+        match LogEntry::try_from(row) {
+            Ok(entry) => entries.push(entry),
+            Err(source) => return (entries, Some(MessageError::Undecodable { position, source })),
+        }
+    }
+    (entries, None)
 }
 
 /// Whether there is more to do at once.
@@ -263,25 +273,34 @@ impl Work<'_> {
         let publisher = self.publisher;
         let recent = publisher.log.recent(after);
         let may_be_more = recent.is_some();
-        let events = match recent {
-            Some(batch) => batch,
+        let (events, head, stopped): (Arc<[LogEntry]>, _, _) = match recent {
+            Some(batch) => {
+                let head = batch.last().map_or(after, |entry| entry.row.position);
+                (batch, head, None)
+            }
             None if self.read_at.elapsed() < POLL_INTERVAL && *self.appended.borrow() <= after => {
                 return Ok(Progress::CaughtUp);
             }
             None => {
                 self.read_at = Instant::now();
-                publisher.log.read(after, CHUNK).await?.into()
+                let rows = publisher.log.read(after, CHUNK).await?;
+                let head = rows.last().map_or(after, |row| row.position);
+                let (entries, stopped) = work_on(rows.len(), || decode(rows)).await;
+                (entries.into(), head, stopped)
             }
         };
         if let Some(first) = events.first()
-            && first.position != after + 1
+            && first.row.position != after + 1
         {
             return Err(PublishError::HoleInTheLog { after });
         }
-        let (messages, stopped) = publisher.messages(&events).await;
+        let (cache, entries) = (Arc::clone(&publisher.messages), Arc::clone(&events));
+        let (messages, unfit) = work_on(events.len(), move || messages(&cache, &entries)).await;
         if let Some(last) = messages.last() {
             let spans: Vec<tracing::Span> = match events.len() {
-                0..=SIGNED_IN_PLACE => events.iter().map(|event| publisher.hooks.publishing(event)).collect(),
+                0..=SIGNED_IN_PLACE => {
+                    events.iter().map(|entry| publisher.hooks.publishing(&entry.row)).collect()
+                }
                 _ => Vec::new(),
             };
             let outcome = publisher.feed.publish(&messages).await;
@@ -292,17 +311,16 @@ impl Work<'_> {
             self.owned = true;
             drop(spans);
             self.cursor = Some(last.position);
-            for event in events.iter().take(messages.len()) {
-                publisher.hooks.published(event);
+            for entry in events.iter().take(messages.len()) {
+                publisher.hooks.published(&entry.row);
             }
             if let Some(seen) = &mut self.seen {
                 seen.sequence = last.position;
             }
         }
         let published = messages.last().map_or(after, |message| message.position);
-        let head = events.last().map_or(after, |event| event.position);
         self.note_success(published, head);
-        match stopped {
+        match unfit.or(stopped) {
             Some(error) => Err(error.into()),
             None if may_be_more || events.len() == CHUNK as usize => Ok(Progress::More),
             None => Ok(Progress::CaughtUp),

@@ -12,7 +12,7 @@ use crate::ca_certificate::{self, CaCertificate};
 use crate::command::{Command, CommandEnvelope, Reply, ReplyBody, RequestKey, StoredReply};
 use crate::digest::Sha256;
 use crate::event::Event;
-use crate::event_log::{LogHead, RecordedEvent};
+use crate::event_log::{LogEntry, LogHead, RecordedEvent};
 use crate::identifiers::InstanceId;
 use crate::instance::{self, Instance};
 use crate::read_model::{EventMeta, InconsistentEvent, ReadModel};
@@ -91,7 +91,7 @@ impl Needs {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Writes {
     /// New rows of the log, ascending by position.
-    pub events: Vec<RecordedEvent>,
+    pub events: Vec<LogEntry>,
     /// Instances to insert or replace.
     pub instances: Vec<Instance>,
     /// CA certificates to insert or replace.
@@ -174,7 +174,7 @@ impl WorkingSet {
             Err(rejection) => return Ok(Err(rejection)),
         };
         let changed = event.is_some();
-        if let Some(event) = &event {
+        if let Some(event) = event {
             self.record(envelope, event)?;
         }
         let reply = self.reply(envelope, changed);
@@ -279,11 +279,11 @@ impl WorkingSet {
         Ok(())
     }
 
-    fn record(&mut self, envelope: &CommandEnvelope, event: &Event) -> Result<(), InconsistentEvent> {
+    fn record(&mut self, envelope: &CommandEnvelope, event: Event) -> Result<(), InconsistentEvent> {
         let id = &envelope.instance_id;
         let context = &envelope.context;
         let stream_id = event.stream_id(id);
-        let stream_version = self.stream_version(id, event, &stream_id) + 1;
+        let stream_version = self.stream_version(id, &event, &stream_id) + 1;
         let position = self.head.position + 1;
         let meta = EventMeta {
             position,
@@ -292,13 +292,13 @@ impl WorkingSet {
             actor: &context.actor,
             occurred_at: self.now,
         };
-        let trust = self.model.evolve(&meta, event)?;
+        let trust = self.model.evolve(&meta, &event)?;
         self.dirty_instances.insert(id.clone());
         if let Some(effect) = event.trust_effect() {
             self.dirty_certificates.insert((id.clone(), effect.certificate.sn.clone()));
             self.stream_versions.insert(stream_id.clone(), stream_version);
         }
-        if let Event::CaCertificateRegistered(payload) = event {
+        if let Event::CaCertificateRegistered(payload) = &event {
             self.writes.spent_register_codes.push((id.clone(), payload.register_code.clone(), position));
         }
         let mut recorded = RecordedEvent {
@@ -324,7 +324,7 @@ impl WorkingSet {
         };
         recorded.hash = recorded.compute_hash(&self.head.hash);
         self.head = recorded.head();
-        self.writes.events.push(recorded);
+        self.writes.events.push(LogEntry { row: recorded, event });
         Ok(())
     }
 

@@ -129,6 +129,23 @@ impl RecordedEvent {
     }
 }
 
+/// A row of the log, and the event that it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// The row.
+    pub row: RecordedEvent,
+    /// What [`RecordedEvent::decode`] gives of it.
+    pub event: Event,
+}
+
+impl TryFrom<RecordedEvent> for LogEntry {
+    type Error = UndecodableEvent;
+
+    fn try_from(row: RecordedEvent) -> Result<Self, UndecodableEvent> {
+        Ok(Self { event: row.decode()?, row })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

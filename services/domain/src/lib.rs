@@ -36,7 +36,7 @@ pub use command::{Command, CommandContext, CommandEnvelope, Reply, ReplyBody, Re
 pub use digest::Sha256;
 pub use error_chain::error_chain;
 pub use event::Event;
-pub use event_log::{LogHead, RecordedEvent};
+pub use event_log::{LogEntry, LogHead, RecordedEvent};
 pub use identifiers::{AccountId, BrokerId, InstanceId, RegionId};
 pub use instance::{Edition, Instance};
 pub use propagation::{ContactBudget, FleetMember, Progress, Propagation, WaitTarget, propagation};

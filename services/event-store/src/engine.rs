@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catrust_domain::{
-    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogEntry, LogHead, Receipt, RecordedEvent,
+    Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use sqlx::{Connection, Database};
 use tokio::sync::{broadcast, watch};
@@ -80,7 +80,7 @@ impl<E: Engine> EventLog for E {
         self.growth()
     }
 
-    fn recent(&self, after: u64) -> Option<Arc<[RecordedEvent]>> {
+    fn recent(&self, after: u64) -> Option<Arc<[LogEntry]>> {
         self.memory().after(after)
     }
 

@@ -2,7 +2,7 @@
 //! engine declares itself.
 //!
 //! Parameters are `$1`, `$2`, … in both. Every statement is on a list that a test prepares
-//! against the migrated schemas, see [`crate::statements`].
+//! against the migrated schemas, see `statements.rs`.
 
 use std::sync::LazyLock;
 

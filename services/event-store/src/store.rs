@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use catrust_domain::{
-    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogHead, Receipt, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogEntry, LogHead, Receipt, RecordedEvent,
+    Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
@@ -43,7 +43,7 @@ pub trait EventLog: Send + Sync + 'static {
     /// The batch of events right after position `after`, where this process committed
     /// it itself a moment ago and still has it. Costs no query, and says nothing of what
     /// comes after: `None` means that [`EventLog::read`] knows.
-    fn recent(&self, _after: u64) -> Option<Arc<[RecordedEvent]>> {
+    fn recent(&self, _after: u64) -> Option<Arc<[LogEntry]>> {
         None
     }
 

@@ -14,6 +14,7 @@ pub mod bundle;
 pub mod feed;
 pub mod in_process;
 pub mod message;
+mod message_cache;
 pub mod nats;
 pub mod parse;
 pub mod subject;
@@ -30,6 +31,7 @@ pub use bundle::{Applied, HeadVerdict, TrustError, TrustState};
 pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
+pub use message_cache::MessageCache;
 pub use nats::{
     IncomingReceipt, KeptMessage, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender,
     SpendingStream, StreamExtent,

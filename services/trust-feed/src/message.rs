@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use catrust_domain::event::UndecodableEvent;
 use catrust_domain::{
-    CaState, CertificateFacts, InactivationScope, Instance, InstanceId, RecordedEvent, Sha256, Timestamp,
-    TrustBundle,
+    CaState, CertificateFacts, Event, InactivationScope, Instance, InstanceId, RecordedEvent, Sha256,
+    Timestamp, TrustBundle,
 };
 use catrust_proto::v1 as proto;
 use uuid::Uuid;
@@ -104,11 +104,24 @@ impl FeedMessage {
     ///
     /// # Errors
     /// [`MessageError`]: stop, never skip.
-    pub fn new(log_id: Uuid, event: &RecordedEvent, key: &SigningKey) -> Result<Self, MessageError> {
+    pub fn new(log_id: Uuid, row: &RecordedEvent, key: &SigningKey) -> Result<Self, MessageError> {
+        Self::of_event(log_id, row, &decode(row)?, key)
+    }
+
+    /// As [`FeedMessage::new`], of a row whose payload is `decoded`.
+    ///
+    /// # Errors
+    /// As [`FeedMessage::new`].
+    pub fn of_event(
+        log_id: Uuid,
+        event: &RecordedEvent,
+        decoded: &Event,
+        key: &SigningKey,
+    ) -> Result<Self, MessageError> {
         let position = event.position;
         let unsignable = |source| MessageError::Unsignable { position, source };
         let no_json = |source| MessageError::NoJson { position, source };
-        let (subject, body, json) = match trust_change(log_id, event)? {
+        let (subject, body, json) = match change_of_event(log_id, event, decoded)? {
             Some((sha256, mut change)) => {
                 change.sign(key).map_err(unsignable)?;
                 let json = serde_json::to_vec(&change).map_err(no_json)?;
@@ -154,8 +167,19 @@ pub fn trust_change(
     log_id: Uuid,
     row: &RecordedEvent,
 ) -> Result<Option<(Sha256, proto::TrustChange)>, MessageError> {
+    change_of_event(log_id, row, &decode(row)?)
+}
+
+fn decode(row: &RecordedEvent) -> Result<Event, MessageError> {
+    row.decode().map_err(|source| MessageError::Undecodable { position: row.position, source })
+}
+
+fn change_of_event(
+    log_id: Uuid,
+    row: &RecordedEvent,
+    event: &Event,
+) -> Result<Option<(Sha256, proto::TrustChange)>, MessageError> {
     let position = row.position;
-    let event = row.decode().map_err(|source| MessageError::Undecodable { position, source })?;
     let Some(effect) = event.trust_effect() else { return Ok(None) };
     let incomplete = MessageError::Incomplete { position };
     let (Some(revision), Some(digest)) = (row.revision, row.bundle_digest) else { return Err(incomplete) };

@@ -13,8 +13,8 @@ use catrust_proto::v1::{Head, KeySet};
 use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::contract::{SampleLog, ask_nats};
 use catrust_trust_feed::{
-    Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, TailMessage, TrustError, TrustKeys,
-    TrustState, message,
+    Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, SigningKey, TailMessage, TrustError,
+    TrustKeys, TrustState, message,
 };
 use futures::StreamExt as _;
 

@@ -4,7 +4,7 @@
 use catrust_domain::InactivationScope::Key;
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CaState, Edition, LogHead, Rejection, Sha256, Timestamp};
+use catrust_domain::{CaState, Edition, LogEntry, LogHead, Rejection, Sha256, Timestamp};
 
 use crate::fixtures::*;
 use crate::given::given;
@@ -107,7 +107,7 @@ fn a_batch_goes_on_from_the_head_that_it_was_given() {
     let mut working_set = WorkingSet::new(head, Timestamp::from_micros(9), ReadModel::new());
     working_set.run(&asked(register_instance(Edition::Platinum))).unwrap().unwrap();
     let (after, writes) = working_set.finish();
-    let [event] = &writes.events[..] else { panic!("{writes:?}") };
+    let [LogEntry { row: event, .. }] = &writes.events[..] else { panic!("{writes:?}") };
     assert_eq!(event.position, 42);
     assert_eq!(event.hash, event.compute_hash(&head.hash));
     assert_eq!(after, event.head());

@@ -89,7 +89,7 @@ impl MemoryStore {
 
     pub fn commit(&mut self, head: LogHead, writes: Writes) {
         self.head = head;
-        self.events.extend(writes.events);
+        self.events.extend(writes.events.into_iter().map(|entry| entry.row));
         for instance in writes.instances {
             self.instances.insert(instance.instance_id.clone(), instance);
         }

@@ -255,7 +255,10 @@ pub async fn what_was_just_committed_is_there_without_a_query<F: Fixture>(fixtur
     let logged = store.read(before, 1_000).await.expect("a read");
     let mut recent = Vec::new();
     while let Some(batch) = store.recent(before + recent.len() as u64) {
-        recent.extend(batch.iter().cloned());
+        for entry in &*batch {
+            assert_eq!(entry.row.decode().expect("a current event"), entry.event);
+            recent.push(entry.row.clone());
+        }
     }
     assert_eq!(recent, logged);
     assert!(other.recent(before).is_none());

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent, Timestamp};
+use catrust_domain::{CommandEnvelope, LogEntry, LogHead, Timestamp};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
@@ -76,7 +76,7 @@ struct Done {
     appender: Appender,
     results: CommandResults,
     head: LogHead,
-    events: Vec<RecordedEvent>,
+    events: Vec<LogEntry>,
 }
 
 /// A batch that is decided, and not yet written.
@@ -166,7 +166,7 @@ impl PgEventStore {
             self.faults.reach(CommitStep::Written)?;
             let evidence = Evidence {
                 xid,
-                event: writes.events.last().map(|event| (event.position, event.hash)),
+                event: writes.events.last().map(|entry| (entry.row.position, entry.row.hash)),
                 reply: writes.replies.last().map(|stored| stored.key.clone()),
             };
             self.hint.committing(after.position);

@@ -67,7 +67,7 @@ pub(super) async fn write(
     let (new_certificates, certificates): (Vec<&CaCertificate>, Vec<&CaCertificate>) =
         writes.certificates.iter().partition(|certificate| new(certificate.registered_position));
     let batch = Batch {
-        new_events: writes.events.iter().map(StoredRow::values).collect(),
+        new_events: writes.events.iter().map(|entry| entry.row.values()).collect(),
         new_instances: new_instances.into_iter().map(StoredRow::values).collect(),
         changed_instances: instances.into_iter().map(change_values).collect(),
         new_certificates: new_certificates.into_iter().map(StoredRow::values).collect(),

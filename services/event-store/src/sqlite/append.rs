@@ -2,7 +2,7 @@
 //! what is loaded is what is written on. Other processes wait their turn.
 
 use catrust_domain::batch::Needs;
-use catrust_domain::{CommandEnvelope, LogHead, RecordedEvent, RequestKey, Sha256};
+use catrust_domain::{CommandEnvelope, LogEntry, LogHead, RequestKey, Sha256};
 use sqlx::SqliteConnection;
 
 use super::error::store_error;
@@ -14,7 +14,7 @@ use crate::row::corrupt;
 use crate::{CommandResults, MAX_BATCH, StoreError, reads};
 
 /// An attempt that came to its end, and the connection to use again.
-type Done = (SqliteConnection, CommandResults, LogHead, Vec<RecordedEvent>);
+type Done = (SqliteConnection, CommandResults, LogHead, Vec<LogEntry>);
 
 impl SqliteEventStore {
     pub(super) async fn append_batch(
@@ -67,7 +67,7 @@ impl SqliteEventStore {
         }
         write(&mut connection, &writes, now).await?;
         self.faults.reach(CommitStep::Written)?;
-        let event = writes.events.last().map(|event| (event.position, event.hash));
+        let event = writes.events.last().map(|entry| (entry.row.position, entry.row.hash));
         let reply = writes.replies.last().map(|stored| &stored.key);
         let connection = self.commit(connection, event, reply).await?;
         let survived = self.faults.reach(CommitStep::Committed);

@@ -22,7 +22,7 @@ pub(super) async fn write(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     // A taken position or version MUST fail the batch, and so must a taken code or reply.
-    insert(connection, writes.events.iter()).await?;
+    insert(connection, writes.events.iter().map(|entry| &entry.row)).await?;
     put(connection, writes.instances.iter()).await?;
     for (id, sn) in &writes.deleted_certificates {
         delete::<CaCertificate>(connection, &[id.into(), sn.into()]).await?;

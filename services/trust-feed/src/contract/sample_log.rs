@@ -7,8 +7,8 @@ use catrust_domain::event::InstanceRegistered;
 use catrust_domain::read_model::{EventMeta, ReadModel};
 use catrust_domain::{
     CertificateFacts, Command, CommandContext, CommandEnvelope, Edition, InactivationScope, Instance,
-    InstanceId, LogHead, RecordedEvent, Rejection, Reply, SerialNumber, Sha256, Timestamp, TrustBundle,
-    TrustEntry,
+    InstanceId, LogEntry, LogHead, RecordedEvent, Rejection, Reply, SerialNumber, Sha256, Timestamp,
+    TrustBundle, TrustEntry,
 };
 use uuid::Uuid;
 
@@ -105,11 +105,9 @@ impl SampleLog {
         let mut batch = WorkingSet::new(self.log_head(), now, self.model.clone());
         let results =
             commands.iter().map(|command| batch.run(command).expect("log and read model agree")).collect();
-        for event in batch.finish().1.events {
-            self.model
-                .evolve(&EventMeta::from(&event), &event.decode().expect("a current event"))
-                .expect("the event follows");
-            self.events.push(event);
+        for LogEntry { row, event } in batch.finish().1.events {
+            self.model.evolve(&EventMeta::from(&row), &event).expect("the event follows");
+            self.events.push(row);
         }
         results
     }

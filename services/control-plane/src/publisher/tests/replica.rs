@@ -6,7 +6,7 @@ use catrust_domain::Timestamp;
 use catrust_test_harness::eventually::eventually;
 use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::contract::{ask_nats, key};
-use catrust_trust_feed::{NatsFeed, NatsSettings, TrustPoint};
+use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, TrustPoint};
 use tokio::task::JoinHandle;
 
 use super::super::*;
@@ -77,9 +77,11 @@ impl Replica {
         let heads = Arc::new(Heads { log: store.log(), fresh: Mutex::new(true) });
         let hooks = Arc::new(Recorder::default());
         let clock: Clock = Arc::new(|| Timestamp::from_micros(1_900_000_000_000_000));
+        let messages = Arc::new(MessageCache::new(store.log_id(), Arc::clone(key)));
         let (publisher, status) = Publisher::new(
             Arc::new(store),
             feed,
+            messages,
             Arc::new(ServerKeys::from(Arc::clone(key))),
             Arc::clone(&heads) as Arc<dyn HeadSource>,
             Arc::clone(&hooks) as Arc<dyn PublisherHooks>,

@@ -39,7 +39,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     /// Begins a transaction that writes.
     const BEGIN: &'static str;
-    /// Stored replies forgotten by one statement.
+    /// ColumnValue replies forgotten by one statement.
     const PRUNE_CHUNK: u64;
 
     fn identity(&self) -> Uuid;

@@ -55,7 +55,7 @@ const READ_CONNECTIONS: u32 = 8;
 /// How long a read waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Stored replies forgotten by one statement: some 20 ms.
+/// ColumnValue replies forgotten by one statement: some 20 ms.
 const PRUNE_CHUNK: u64 = 5_000;
 
 queries! { LIST:

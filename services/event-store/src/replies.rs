@@ -22,21 +22,21 @@ use crate::tables::ReplyRow;
 
 /// The JSON of [`Reply`], as far as it is stored.
 #[derive(Serialize)]
-struct Stored<'a> {
+struct ReplyJson<'a> {
     changed: bool,
     position: u64,
     revision: u64,
-    body: StoredBody<'a>,
+    body: BodyJson<'a>,
 }
 
 #[derive(Serialize)]
-enum StoredBody<'a> {
-    CaCertificate { certificate: StoredCertificate<'a>, same_key_sns: &'a [SerialNumber] },
+enum BodyJson<'a> {
+    CaCertificate { certificate: CertificateJson<'a>, same_key_sns: &'a [SerialNumber] },
 }
 
 /// [`CaCertificate`] without its facts.
 #[derive(Serialize)]
-struct StoredCertificate<'a> {
+struct CertificateJson<'a> {
     instance_id: &'a InstanceId,
     ca_name: &'a str,
     register_code: &'a str,
@@ -51,7 +51,7 @@ struct StoredCertificate<'a> {
     stream_version: u64,
 }
 
-impl<'a> StoredCertificate<'a> {
+impl<'a> CertificateJson<'a> {
     fn of(certificate: &'a CaCertificate) -> Self {
         let CaCertificate {
             instance_id,
@@ -119,8 +119,8 @@ fn encode(reply: &Reply) -> Result<String, BoxError> {
     let ReplyBody::CaCertificate { certificate, same_key_sns } = body else {
         return Ok(serde_json::to_string(reply)?);
     };
-    let body = StoredBody::CaCertificate { certificate: StoredCertificate::of(certificate), same_key_sns };
-    let stored = Stored { changed: *changed, position: *position, revision: *revision, body };
+    let body = BodyJson::CaCertificate { certificate: CertificateJson::of(certificate), same_key_sns };
+    let stored = ReplyJson { changed: *changed, position: *position, revision: *revision, body };
     Ok(serde_json::to_string(&stored)?)
 }
 

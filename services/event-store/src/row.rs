@@ -1,4 +1,4 @@
-//! Stored rows: each is declared once, by [`stored_row!`], as a list of columns with the
+//! ColumnValue rows: each is declared once, by [`stored_row!`], as a list of columns with the
 //! value that is written to each, and an expression that makes the row of what is read.
 //!
 //! The names, the width, the NULLs, the reader and the values of both engines' writers
@@ -28,7 +28,7 @@ pub(crate) trait Row {
     fn is_null(&self, index: usize) -> Result<bool, String>;
 
     /// Reads a column as the type that is asked for.
-    fn get<T: Stored>(&self, index: usize) -> Result<T, String>
+    fn get<T: ColumnValue>(&self, index: usize) -> Result<T, String>
     where
         Self: Sized,
     {
@@ -37,7 +37,7 @@ pub(crate) trait Row {
 }
 
 /// A type as one column holds it.
-pub(crate) trait Stored: Sized {
+pub(crate) trait ColumnValue: Sized {
     const KIND: Kind;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String>;
@@ -134,7 +134,7 @@ macro_rules! columns {
 
 macro_rules! kind {
     ($type:ty) => {
-        <$type as $crate::row::Stored>::KIND
+        <$type as $crate::row::ColumnValue>::KIND
     };
     ($type:ty as $kind:ident) => {
         $crate::value::Kind::$kind
@@ -167,7 +167,7 @@ macro_rules! compare {
 pub(crate) use {columns, compare, kind, read_columns, stored_row, values};
 
 /// Reads the next column.
-pub(crate) fn next<T: Stored>(
+pub(crate) fn next<T: ColumnValue>(
     row: &impl Row,
     indices: &mut impl Iterator<Item = usize>,
 ) -> Result<T, String> {
@@ -210,9 +210,9 @@ pub(crate) fn corrupt(table: &'static str, key: &[Result<String, String>], reaso
     StoreError::Corrupt { table, row: parts.join("/"), reason }
 }
 
-// === impl Stored ===
+// === impl ColumnValue ===
 
-impl Stored for String {
+impl ColumnValue for String {
     const KIND: Kind = Kind::Text;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -221,7 +221,7 @@ impl Stored for String {
 }
 
 /// Words that have no space in them, separated by one.
-impl Stored for Vec<String> {
+impl ColumnValue for Vec<String> {
     const KIND: Kind = Kind::Text;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -232,7 +232,7 @@ impl Stored for Vec<String> {
 /// Numbers that are never negative.
 macro_rules! stored_numbers {
     ($($type:ty: $kind:ident),*) => {
-        $(impl Stored for $type {
+        $(impl ColumnValue for $type {
             const KIND: Kind = Kind::$kind;
 
             fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -245,7 +245,7 @@ macro_rules! stored_numbers {
 
 stored_numbers!(u64: Number, u32: Number, u16: SmallNumber);
 
-impl Stored for Sha256 {
+impl ColumnValue for Sha256 {
     const KIND: Kind = Kind::Bytes;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -254,7 +254,7 @@ impl Stored for Sha256 {
     }
 }
 
-impl Stored for SetHash {
+impl ColumnValue for SetHash {
     const KIND: Kind = Kind::Bytes;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -262,7 +262,7 @@ impl Stored for SetHash {
     }
 }
 
-impl Stored for Uuid {
+impl ColumnValue for Uuid {
     const KIND: Kind = Kind::Uuid;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -270,7 +270,7 @@ impl Stored for Uuid {
     }
 }
 
-impl Stored for Timestamp {
+impl ColumnValue for Timestamp {
     const KIND: Kind = Kind::Time;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -279,7 +279,7 @@ impl Stored for Timestamp {
 }
 
 /// NULL for `None`.
-impl<T: Stored> Stored for Option<T> {
+impl<T: ColumnValue> ColumnValue for Option<T> {
     const KIND: Kind = T::KIND;
 
     fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -290,7 +290,7 @@ impl<T: Stored> Stored for Option<T> {
 /// Types whose text form is stored.
 macro_rules! stored_texts {
     ($($type:ty),*) => {
-        $(impl Stored for $type {
+        $(impl ColumnValue for $type {
             const KIND: Kind = Kind::Text;
 
             fn read(row: &impl Row, index: usize) -> Result<Self, String> {
@@ -315,7 +315,7 @@ pub(crate) fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> 
 /// Enums whose variants have a name in the database.
 macro_rules! stored_variants {
     ($($type:ident { $($variant:ident = $name:literal),* })*) => {
-        $(impl Stored for $type {
+        $(impl ColumnValue for $type {
             const KIND: Kind = Kind::Text;
 
             fn read(row: &impl Row, index: usize) -> Result<Self, String> {

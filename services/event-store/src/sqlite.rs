@@ -44,7 +44,7 @@ use crate::{Clock, CommandResults, PublisherLease, StoreError, reads};
 /// Connections for reading; each is a thread.
 const READ_CONNECTIONS: u32 = 4;
 
-/// Stored replies forgotten by one statement, while writers wait.
+/// ColumnValue replies forgotten by one statement, while writers wait.
 const PRUNE_CHUNK: u64 = 1_000;
 
 queries! { LIST:

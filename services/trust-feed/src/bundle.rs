@@ -71,7 +71,7 @@ pub enum TrustError {
 
 /// What a change did to the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Applied {
+pub enum ChangeOutcome {
     /// The state is now at the change's revision.
     Changed(Box<Change>),
     /// The state had it already; nothing happened.
@@ -170,12 +170,12 @@ impl TrustState {
     ///
     /// # Errors
     /// All of [`TrustError`] but `Rollback`; the state stays.
-    pub fn apply(&mut self, change: &Verified<proto::TrustChange>) -> Result<Applied, TrustError> {
+    pub fn apply(&mut self, change: &Verified<proto::TrustChange>) -> Result<ChangeOutcome, TrustError> {
         let change = Change::try_from(&**change)?;
         self.check_origin(&change.instance_id, change.log_id)?;
         if change.revision <= self.revision {
             self.check_same(change.revision, change.digest)?;
-            return Ok(Applied::Known);
+            return Ok(ChangeOutcome::Known);
         }
         if change.revision != self.revision + 1 {
             return Err(TrustError::Gap { revision: self.revision, previous: change.revision - 1 });
@@ -206,7 +206,7 @@ impl TrustState {
         self.position = change.position;
         self.set_hash = set_hash;
         self.digest = computed;
-        Ok(Applied::Changed(Box::new(change)))
+        Ok(ChangeOutcome::Changed(Box::new(change)))
     }
 
     /// Takes a bundle of the same log in place of the state: after a gap, or when

@@ -27,7 +27,7 @@ pub use catrust_signing::{
     KeyError, KeyRing, NotCanonical, Signed, SigningKey, TrustKeys, Verified, VerifyError, canonical, signing,
 };
 
-pub use bundle::{Applied, HeadVerdict, TrustError, TrustState};
+pub use bundle::{ChangeOutcome, HeadVerdict, TrustError, TrustState};
 pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};

@@ -81,7 +81,7 @@ impl NatsFeed {
     /// [`FeedError::Unsuitable`] for settings that cannot work: a malformed address, a
     /// file that cannot be read.
     pub async fn connect(settings: &NatsSettings) -> Result<Self, FeedError> {
-        let told = Arc::new(Mutex::new(Told::default()));
+        let told = Arc::new(Mutex::new(ConnectionLog::default()));
         let (interrupt, interruptions) = watch::channel(0_u64);
         let interrupt = Arc::new(interrupt);
         let options = settings
@@ -155,13 +155,13 @@ impl NatsFeed {
 
 /// Tells what happens to the connection: each change once, and trouble now and then.
 #[derive(Default)]
-struct Told {
+struct ConnectionLog {
     connected: Option<bool>,
     /// When each kind of trouble was told last.
     troubles: Vec<(Discriminant<Event>, Instant)>,
 }
 
-impl Told {
+impl ConnectionLog {
     fn tell(&mut self, event: &Event) {
         match event {
             Event::Connected => self.tell_connection(true),

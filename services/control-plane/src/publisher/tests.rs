@@ -13,8 +13,8 @@ use catrust_proto::v1::{Head, KeySet};
 use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::contract::{SampleLog, ask_nats};
 use catrust_trust_feed::{
-    Applied, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, SigningKey, TailMessage, TrustError,
-    TrustKeys, TrustState, message,
+    ChangeOutcome, FeedItem, FeedStream, FeedTail, InProcessFeed, Signed as _, SigningKey, TailMessage,
+    TrustError, TrustKeys, TrustState, message,
 };
 use futures::StreamExt as _;
 
@@ -463,7 +463,7 @@ async fn a_reader_converges_through_crashes_of_nats() {
                 if let FeedItem::Change(change) = item {
                     let change = Arc::unwrap_or_clone(change).verified(&TrustKeys::from(&*key)).unwrap();
                     match fold.apply(&change) {
-                        Ok(Applied::Changed(_) | Applied::Known) => {}
+                        Ok(ChangeOutcome::Changed(_) | ChangeOutcome::Known) => {}
                         Err(TrustError::Gap { .. }) => fold = state_from(&log, &instance, &key),
                         Err(error) => panic!("{error}"),
                     }

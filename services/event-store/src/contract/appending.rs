@@ -213,7 +213,7 @@ pub async fn a_repeat_within_one_batch_has_one_effect<F: Fixture>(fixture: &F) {
     assert_eq!(store.head().await.expect("the head").position, before + 1);
 }
 
-/// Stored replies outlive the process, also of requests that changed nothing.
+/// ColumnValue replies outlive the process, also of requests that changed nothing.
 pub async fn a_repeat_after_a_restart_gives_the_stored_reply<F: Fixture>(fixture: &F) {
     let store = fixture.open().await;
     let id = instance("restart");

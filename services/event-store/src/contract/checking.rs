@@ -50,7 +50,7 @@ pub async fn a_healthy_log_verifies_clean<F: Fixture>(fixture: &F) {
     assert_eq!(report.head_hash, store.head().await.expect("the head").hash.to_string());
 }
 
-/// One octet of a payload is enough.
+/// One byte of a payload is enough.
 pub async fn a_changed_payload_is_named_by_its_position<F: Fixture>(fixture: &F) {
     let (store, _, _) = nine_events(fixture).await;
     let payload =

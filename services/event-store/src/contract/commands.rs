@@ -93,7 +93,7 @@ pub fn facts(name: &str, key: &str) -> Arc<CertificateFacts> {
     let sha256 = Sha256::of(name.as_bytes());
     let line = format!("{sha256}\n");
     Arc::new(CertificateFacts {
-        sn: SerialNumber::from_bytes(&sha256.as_bytes()[..8]).expect("eight octets"),
+        sn: SerialNumber::from_bytes(&sha256.as_bytes()[..8]).expect("eight bytes"),
         sha256,
         spki_sha256: Sha256::of(key.as_bytes()),
         subject: format!("CN={name},O=Example"),

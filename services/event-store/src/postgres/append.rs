@@ -7,7 +7,7 @@
 //! of the next statement is younger than the wait; one statement that locks and
 //! loads would load what was there before it waited.
 //!
-//! Stored replies are never in memory. A batch whose rows all are is run as if no
+//! ColumnValue replies are never in memory. A batch whose rows all are is run as if no
 //! request were a repeat; the write tells when one was, since its reply is there
 //! already, and the batch is run again with what it did not load.
 
@@ -25,7 +25,7 @@ use super::error::{is_lock_timeout, store_error};
 use super::load::load;
 use super::memory::{LogEnd, Memory};
 use super::settle::{self, Evidence, Outcome};
-use super::write::{WRITE_TIMEOUT, Written, write};
+use super::write::{WRITE_TIMEOUT, WriteOutcome, write};
 use super::{PgEventStore, session};
 use crate::faults::{CommitStep, Crash};
 use crate::row::corrupt;
@@ -72,7 +72,7 @@ pub(super) struct Appender {
 }
 
 /// An attempt that came to its end, and the appender to use again.
-struct Done {
+struct FinishedBatch {
     appender: Appender,
     results: CommandResults,
     head: LogHead,
@@ -80,7 +80,7 @@ struct Done {
 }
 
 /// A batch that is decided, and not yet written.
-struct Decided {
+struct Decision {
     results: CommandResults,
     before: LogHead,
     after: LogHead,
@@ -136,7 +136,11 @@ impl PgEventStore {
         Err(last.unwrap_or_else(|| StoreError::Internal("no attempt was made".into())))
     }
 
-    async fn attempt(&self, appender: Appender, commands: &[CommandEnvelope]) -> Result<Done, Failure> {
+    async fn attempt(
+        &self,
+        appender: Appender,
+        commands: &[CommandEnvelope],
+    ) -> Result<FinishedBatch, Failure> {
         let Appender { mut connection, mut memory } = appender;
         loop {
             let end = lock_and_look(&mut connection).await?;
@@ -146,15 +150,16 @@ impl PgEventStore {
             let known = memory.take().filter(|memory| memory.holds(&end));
             let decided = self.decide(&mut connection, known, commands, now).await?;
             self.faults.reach(CommitStep::Decided)?;
-            let Decided { results, before, after, writes, model, unseen_replies } = decided;
+            let Decision { results, before, after, writes, model, unseen_replies } = decided;
             if writes.is_empty() {
                 roll_back(&mut connection).await?;
                 let memory = Memory::of(end, after, model);
                 let appender = Appender { connection, memory };
-                return Ok(Done { appender, results, head: after, events: writes.events });
+                return Ok(FinishedBatch { appender, results, head: after, events: writes.events });
             }
             let written = write(&mut connection, &writes, &before, &after, now);
-            let Written { xid, replies } = timeout(WRITE_TIMEOUT, written).await.map_err(unavailable)??;
+            let WriteOutcome { xid, replies } =
+                timeout(WRITE_TIMEOUT, written).await.map_err(unavailable)??;
             if replies < writes.replies.len() {
                 roll_back(&mut connection).await?;
                 if unseen_replies {
@@ -175,7 +180,7 @@ impl PgEventStore {
                 .reach(CommitStep::Committed)
                 .map_err(|crash| Failure::Final(StoreError::Ambiguous(crash.into())))?;
             let appender = Appender { connection, memory: Memory::of(end, after, model) };
-            return Ok(Done { appender, results, head: after, events: writes.events });
+            return Ok(FinishedBatch { appender, results, head: after, events: writes.events });
         }
     }
 
@@ -186,7 +191,7 @@ impl PgEventStore {
         known: Option<Memory>,
         commands: &[CommandEnvelope],
         now: Timestamp,
-    ) -> Result<Decided, Failure> {
+    ) -> Result<Decision, Failure> {
         let needs = Needs::of(commands);
         let (missing, model) = match known {
             Some(memory) => {
@@ -199,7 +204,7 @@ impl PgEventStore {
                     };
                     // What is refused now may have been done when it was asked first.
                     if missing.replies.is_empty() || !decided.results.iter().zip(commands).any(refused) {
-                        return Ok(Decided { unseen_replies: !missing.replies.is_empty(), ..decided });
+                        return Ok(Decision { unseen_replies: !missing.replies.is_empty(), ..decided });
                     }
                     (Needs::of(commands), ReadModel::new())
                 } else {
@@ -240,7 +245,7 @@ impl PgEventStore {
 }
 
 /// Runs the commands of a batch that begins after `before`.
-fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Result<Decided, Failure> {
+fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Result<Decision, Failure> {
     let mut results = Vec::with_capacity(commands.len());
     for command in commands {
         let result = set.run(command).map_err(|error| {
@@ -250,7 +255,7 @@ fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Re
         results.push(result);
     }
     let (after, writes, model) = set.finish_and_keep();
-    Ok(Decided { results, before, after, writes, model, unseen_replies: false })
+    Ok(Decision { results, before, after, writes, model, unseen_replies: false })
 }
 
 /// Begins a transaction that holds the append lock, and looks where the log ends: in

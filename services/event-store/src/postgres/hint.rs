@@ -40,9 +40,12 @@ impl Hint {
         let sender = watch::Sender::new(position);
         let fleet = FleetChanges::new();
         let committing = Arc::new(AtomicU64::new(0));
-        let heard =
-            Heard { sender: sender.clone(), fleet: fleet.clone(), committing: Arc::clone(&committing) };
-        let listening = tokio::spawn(listen(options.clone(), heard));
+        let handler = NotificationHandler {
+            sender: sender.clone(),
+            fleet: fleet.clone(),
+            committing: Arc::clone(&committing),
+        };
+        let listening = tokio::spawn(listen(options.clone(), handler));
         Self { sender, fleet, committing, listening }
     }
 
@@ -81,13 +84,13 @@ fn raise(sender: &watch::Sender<u64>, position: u64) {
 }
 
 /// What is done with notifications.
-struct Heard {
+struct NotificationHandler {
     sender: watch::Sender<u64>,
     fleet: FleetChanges,
     committing: Arc<AtomicU64>,
 }
 
-impl Heard {
+impl NotificationHandler {
     fn take(&self, channel: &str, payload: &str) {
         if channel == RECEIPTS_CHANNEL {
             if let Ok(id) = payload.parse() {
@@ -101,10 +104,10 @@ impl Heard {
     }
 }
 
-async fn listen(options: PgConnectOptions, heard: Heard) {
+async fn listen(options: PgConnectOptions, handler: NotificationHandler) {
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     loop {
-        if let Err(error) = follow(&pool, &heard).await {
+        if let Err(error) = follow(&pool, &handler).await {
             tracing::debug!(%error, "not listening to the log; trying again");
         }
         sleep(PAUSE).await;
@@ -112,12 +115,12 @@ async fn listen(options: PgConnectOptions, heard: Heard) {
 }
 
 /// Follows the notifications until listening fails.
-async fn follow(pool: &sqlx::PgPool, heard: &Heard) -> Result<(), sqlx::Error> {
+async fn follow(pool: &sqlx::PgPool, handler: &NotificationHandler) -> Result<(), sqlx::Error> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen_all([CHANNEL, RECEIPTS_CHANNEL]).await?;
     loop {
         let notification = listener.recv().await?;
-        heard.take(notification.channel(), notification.payload());
+        handler.take(notification.channel(), notification.payload());
     }
 }
 
@@ -127,15 +130,18 @@ mod tests {
 
     #[test]
     fn the_notification_of_an_own_batch_is_not_passed_on() {
-        let heard =
-            Heard { sender: watch::Sender::new(7), fleet: FleetChanges::new(), committing: Arc::default() };
-        let hint = heard.sender.subscribe();
-        heard.committing.store(9, Ordering::Relaxed);
-        heard.take(CHANNEL, "9");
+        let handler = NotificationHandler {
+            sender: watch::Sender::new(7),
+            fleet: FleetChanges::new(),
+            committing: Arc::default(),
+        };
+        let hint = handler.sender.subscribe();
+        handler.committing.store(9, Ordering::Relaxed);
+        handler.take(CHANNEL, "9");
         assert_eq!(*hint.borrow(), 7);
-        heard.take(CHANNEL, "8");
+        handler.take(CHANNEL, "8");
         assert_eq!(*hint.borrow(), 8);
-        heard.take(CHANNEL, "12");
+        handler.take(CHANNEL, "12");
         assert_eq!(*hint.borrow(), 12);
     }
 }

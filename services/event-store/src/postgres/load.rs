@@ -9,7 +9,7 @@ use catrust_domain::read_model::ReadModel;
 use catrust_domain::{CaCertificate, Instance, LogHead, Timestamp};
 use sqlx::PgConnection;
 
-use super::statement::Statement;
+use super::statement::StatementBuilder;
 use crate::StoreError;
 use crate::replies;
 use crate::row::{Column, Row as _, StoredRow, corrupt};
@@ -90,7 +90,7 @@ pub(super) async fn load(
 }
 
 /// Appends `SELECT` of a table's rows, as `alias`; a reply has its event as `e` beside it.
-fn select(statement: &mut Statement, table: usize, alias: &str) {
+fn select(statement: &mut StatementBuilder, table: usize, alias: &str) {
     statement.push("SELECT ").push(&table.to_string()).push("::bigint");
     for (other, columns) in TABLES.iter().enumerate() {
         for Column { name, kind } in *columns {
@@ -106,8 +106,8 @@ fn select(statement: &mut Statement, table: usize, alias: &str) {
     statement.push(" FROM ");
 }
 
-fn statement(needs: &Needs) -> Statement {
-    let mut statement = Statement::default();
+fn statement(needs: &Needs) -> StatementBuilder {
+    let mut statement = StatementBuilder::default();
     statement.push("(");
     select(&mut statement, HEAD, "h");
     statement.push("events AS h ORDER BY h.position DESC LIMIT 1)");
@@ -127,7 +127,7 @@ fn statement(needs: &Needs) -> Statement {
     statement
 }
 
-fn instances(statement: &mut Statement, needs: &Needs) {
+fn instances(statement: &mut StatementBuilder, needs: &Needs) {
     let ids: Vec<_> = needs.instances.iter().map(|id| vec![id.into()]).collect();
     statement.push(" UNION ALL ");
     select(statement, INSTANCE, "i");
@@ -136,7 +136,7 @@ fn instances(statement: &mut Statement, needs: &Needs) {
 
 /// Every certificate with one of the wanted keys, or with the key of a wanted one:
 /// a reply names the twins.
-fn certificates(statement: &mut Statement, needs: &Needs) {
+fn certificates(statement: &mut StatementBuilder, needs: &Needs) {
     const BY_KEY: &[Column] = &[
         Column { name: "instance_id", kind: Kind::Text },
         Column { name: "spki_sha256", kind: Kind::Bytes },
@@ -156,7 +156,7 @@ fn certificates(statement: &mut Statement, needs: &Needs) {
     );
 }
 
-fn register_codes(statement: &mut Statement, needs: &Needs) {
+fn register_codes(statement: &mut StatementBuilder, needs: &Needs) {
     let codes: Vec<_> = needs.register_codes.iter().map(|(id, code)| vec![id.into(), code.into()]).collect();
     statement.push(" UNION ALL ");
     select(statement, REGISTER_CODE, "s");
@@ -166,7 +166,7 @@ fn register_codes(statement: &mut Statement, needs: &Needs) {
     );
 }
 
-fn streams(statement: &mut Statement, needs: &Needs) {
+fn streams(statement: &mut StatementBuilder, needs: &Needs) {
     let ids: Vec<_> = needs.streams.iter().map(|id| vec![id.into()]).collect();
     statement.push(" UNION ALL ");
     select(statement, STREAM, "last");
@@ -176,7 +176,7 @@ fn streams(statement: &mut Statement, needs: &Needs) {
     );
 }
 
-fn stored_replies(statement: &mut Statement, needs: &Needs) {
+fn stored_replies(statement: &mut StatementBuilder, needs: &Needs) {
     let keys: Vec<_> =
         needs.replies.iter().map(|key| vec![(&key.account_id).into(), key.request_id.into()]).collect();
     statement.push(" UNION ALL ");

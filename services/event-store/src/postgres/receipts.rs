@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::PgEventStore;
 use super::error::store_error;
-use super::statement::Statement;
+use super::statement::StatementBuilder;
 use super::write::WRITE_TIMEOUT;
 use crate::engine::Engine as _;
 use crate::row::{StoredRow, names_of};
@@ -92,8 +92,8 @@ async fn take_round(connection: &mut PgConnection, round: &[&Receipt]) -> Result
 }
 
 /// Takes brokers as they are after their receipts alone.
-fn statement(brokers: &[Vec<Value<'_>>]) -> Statement {
-    let mut statement = Statement::default();
+fn statement(brokers: &[Vec<Value<'_>>]) -> StatementBuilder {
+    let mut statement = StatementBuilder::default();
     statement.push("WITH said AS (SELECT * FROM ").unnest(BrokerState::COLUMNS, brokers);
     statement.push("), put AS (INSERT INTO broker_receipts AS b (").push(&names_of::<BrokerState>(""));
     statement.push(") SELECT ").push(&names_of::<BrokerState>("said.")).push(" FROM said").push(WITH_ROOM);

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::{PgConnectOptions, PgRow};
 
 use super::error::store_error;
-use super::statement::Statement;
+use super::statement::StatementBuilder;
 use super::{append, session};
 use crate::StoreError;
 use crate::queries::Query;
@@ -55,14 +55,14 @@ impl Repair for Repairer {
     }
 }
 
-fn insertion<R: StoredRow>(rows: &[Vec<Value<'_>>]) -> Statement {
-    let mut statement = Statement::default();
+fn insertion<R: StoredRow>(rows: &[Vec<Value<'_>>]) -> StatementBuilder {
+    let mut statement = StatementBuilder::default();
     statement.insert::<R>().unnest(R::COLUMNS, rows);
     statement
 }
 
-fn deletion<R: StoredRow>(keys: &[Vec<Value<'_>>]) -> Statement {
-    let mut statement = Statement::default();
+fn deletion<R: StoredRow>(keys: &[Vec<Value<'_>>]) -> StatementBuilder {
+    let mut statement = StatementBuilder::default();
     statement.delete::<R>(keys);
     statement
 }

@@ -17,14 +17,14 @@ use crate::value::Value;
 
 /// SQL text and parameters, in step.
 #[derive(Default)]
-pub(super) struct Statement {
+pub(super) struct StatementBuilder {
     sql: String,
     arguments: PgArguments,
     parameters: usize,
     failed: Option<BoxError>,
 }
 
-impl Statement {
+impl StatementBuilder {
     /// Appends constant text.
     pub(super) fn push(&mut self, sql: &str) -> &mut Self {
         self.sql.push_str(sql);

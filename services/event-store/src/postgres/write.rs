@@ -13,7 +13,7 @@ use sqlx::Row as _;
 
 use super::error::store_error;
 use super::shape::{CA_CERTIFICATE_CHANGE, INSTANCE_CHANGE, NEW_EVENT, NEW_REPLY, change_values};
-use super::statement::Statement;
+use super::statement::StatementBuilder;
 use crate::StoreError;
 #[cfg(feature = "contract")]
 use crate::row::Column;
@@ -28,7 +28,7 @@ pub(super) const CHANNEL: &str = "catrust_log";
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a write came to.
-pub(super) struct Written {
+pub(super) struct WriteOutcome {
     /// Id of the transaction, by which a lost commit is settled.
     pub(super) xid: String,
     /// Replies stored. Fewer than there are to be stored: the requests of the others are
@@ -58,7 +58,7 @@ pub(super) async fn write(
     before: &LogHead,
     after: &LogHead,
     now: Timestamp,
-) -> Result<Written, StoreError> {
+) -> Result<WriteOutcome, StoreError> {
     let codes: Vec<SpentRegisterCode> = writes.spent_register_codes.iter().map(Into::into).collect();
     let replies = ReplyRow::of_all(&writes.replies, now)?;
     let new = |registered_position: u64| registered_position > before.position;
@@ -87,11 +87,11 @@ pub(super) async fn write(
     expect_count("ca_certificates", row.try_get(2).map_err(store_error)?, batch.changed_certificates.len())?;
     let stored: i64 = row.try_get(3).map_err(store_error)?;
     let xid = row.try_get(0).map_err(store_error)?;
-    Ok(Written { xid, replies: usize::try_from(stored).unwrap_or(0) })
+    Ok(WriteOutcome { xid, replies: usize::try_from(stored).unwrap_or(0) })
 }
 
 impl Batch<'_> {
-    fn statement(&self) -> Statement {
+    fn statement(&self) -> StatementBuilder {
         let mut parts = Parts::default();
         parts.add("new_events", &self.new_events, |statement, rows| {
             statement.insert::<RecordedEvent>().unnest_rows(&NEW_EVENT, rows);
@@ -143,7 +143,7 @@ impl Batch<'_> {
 /// Parts of a statement, each `name AS (…)`.
 #[derive(Default)]
 struct Parts {
-    statement: Statement,
+    statement: StatementBuilder,
     any: bool,
 }
 
@@ -152,7 +152,7 @@ impl Parts {
         &mut self,
         name: &str,
         rows: &[Vec<Value<'_>>],
-        part: impl FnOnce(&mut Statement, &[Vec<Value<'_>>]),
+        part: impl FnOnce(&mut StatementBuilder, &[Vec<Value<'_>>]),
     ) {
         if rows.is_empty() {
             return;
@@ -164,7 +164,7 @@ impl Parts {
     }
 }
 
-fn push_count(statement: &mut Statement, part: &str, empty: bool) {
+fn push_count(statement: &mut StatementBuilder, part: &str, empty: bool) {
     if empty {
         statement.push("0::bigint, ");
     } else {

@@ -14,7 +14,7 @@ use crate::row::corrupt;
 use crate::{CommandResults, MAX_BATCH, StoreError, reads};
 
 /// An attempt that came to its end, and the connection to use again.
-type Done = (SqliteConnection, CommandResults, LogHead, Vec<LogEntry>);
+type FinishedBatch = (SqliteConnection, CommandResults, LogHead, Vec<LogEntry>);
 
 impl SqliteEventStore {
     pub(super) async fn append_batch(
@@ -46,7 +46,7 @@ impl SqliteEventStore {
         &self,
         mut connection: SqliteConnection,
         commands: &[CommandEnvelope],
-    ) -> Result<Done, StoreError> {
+    ) -> Result<FinishedBatch, StoreError> {
         begin(&mut connection).await?;
         self.faults.reach(CommitStep::Locked)?;
         // Read under the lock: along the log, time follows the order of the commits.

@@ -1,4 +1,4 @@
-//! Taking receipts in, under the file's write lock: what is known is read, folded by
+//! Taking receipts in, under the file's write lock: what is known is read, fold by
 //! the domain's rule, and written back.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ queries! { LIST:
 
 /// What a batch came to.
 #[derive(Default)]
-struct Folded {
+struct ReceiptFold {
     /// `None` for a broker that there is no room for.
     brokers: BTreeMap<(InstanceId, BrokerId), Option<BrokerState>>,
     changed: BTreeSet<InstanceId>,
@@ -48,20 +48,20 @@ impl SqliteEventStore {
             None => session::open(&self.options).await?,
         };
         begin(&mut connection).await?;
-        let mut folded = Folded::default();
+        let mut fold = ReceiptFold::default();
         for receipt in rounds.into_iter().flatten() {
-            folded.take(&mut connection, receipt).await?;
+            fold.take(&mut connection, receipt).await?;
         }
-        let brokers: Vec<BrokerState> = folded.brokers.into_values().flatten().collect();
+        let brokers: Vec<BrokerState> = fold.brokers.into_values().flatten().collect();
         put(&mut connection, brokers.iter()).await?;
         sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(store_error)?;
         *slot = Some(connection);
-        folded.changed.into_iter().for_each(|id| self.fleet.tell(id));
-        Ok(folded.taken)
+        fold.changed.into_iter().for_each(|id| self.fleet.tell(id));
+        Ok(fold.taken)
     }
 }
 
-impl Folded {
+impl ReceiptFold {
     async fn take(&mut self, connection: &mut SqliteConnection, receipt: &Receipt) -> Result<(), StoreError> {
         let key = (receipt.instance_id.clone(), receipt.broker_id.clone());
         let known = match self.brokers.get(&key) {

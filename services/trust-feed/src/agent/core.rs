@@ -38,13 +38,13 @@ use crate::canonical::{Signed as _, Verified};
 use crate::message::HEAD_VALIDITY_SECONDS;
 use crate::parse;
 use head_clock::HeadClock;
-use held::{Held, SavedHead};
+use held::{CurrentTrust, SavedHead};
 use refusal::Throttle;
 use snapshot::Snapshot;
 use source_choice::SourceChoice;
 
 pub use head_clock::HeadRefusal;
-pub use io::{Cause, CoreSettings, Input, Message, Now, Output, Record, Saved, Statement};
+pub use io::{Cause, CoreSettings, Input, Message, Moment, Output, Record, SavedState, Statement};
 pub use refusal::{MAX_REFUSAL_LENGTH, Refusal, Refused};
 pub use source_choice::SourceKind;
 
@@ -71,7 +71,7 @@ pub struct Core {
     keys: KeyRing,
     /// When the key set in force came.
     keys_came_at: Option<Duration>,
-    held: Option<Held>,
+    held: Option<CurrentTrust>,
     clock: HeadClock,
     choice: SourceChoice,
     snapshot: Snapshot,
@@ -140,7 +140,7 @@ impl Core {
 
     /// How long ago the state was proved to be current; `None` for never.
     #[must_use]
-    pub fn age(&self, now: Now) -> Option<Duration> {
+    pub fn age(&self, now: Moment) -> Option<Duration> {
         self.held.as_ref().and_then(|_| self.clock.age(now))
     }
 
@@ -157,7 +157,7 @@ impl Core {
     }
 
     /// Takes what happened.
-    pub fn handle(&mut self, now: Now, input: Input) {
+    pub fn handle(&mut self, now: Moment, input: Input) {
         match input {
             Input::LoadedKeys(set) => self.load_keys(*set),
             Input::Loaded(saved) => self.load(now, saved),
@@ -186,7 +186,7 @@ impl Core {
 
     // What comes.
 
-    fn message(&mut self, now: Now, source: SourceKind, message: Message) {
+    fn message(&mut self, now: Moment, source: SourceKind, message: Message) {
         let keys = self.keys.at(self.clock.present(now));
         let (revision, refusal) = match message {
             Message::KeySet(set) => return self.take_key_set(now, *set),
@@ -219,14 +219,14 @@ impl Core {
         self.refuse(now, revision, refusal.into());
     }
 
-    fn take_bundle(&mut self, now: Now, bundle: Verified<proto::TrustBundle>) {
+    fn take_bundle(&mut self, now: Moment, bundle: Verified<proto::TrustBundle>) {
         let revision = bundle.revision;
         let disowned = self.is_disowned();
         let taken = match &mut self.held {
             Some(held) if !disowned => held.state.replace(&bundle),
             // A state that may never have been the log's is no floor, and nor are its heads.
             _ => TrustState::new(&self.settings.instance_id, &bundle).map(|state| {
-                self.held = Some(Held::new(state, Timestamp::default()));
+                self.held = Some(CurrentTrust::new(state, Timestamp::default()));
                 self.clock.forget();
                 true
             }),
@@ -254,20 +254,20 @@ impl Core {
         self.take_early(now);
     }
 
-    fn take_change(&mut self, now: Now, change: Verified<proto::TrustChange>) {
+    fn take_change(&mut self, now: Moment, change: Verified<proto::TrustChange>) {
         self.take_one_change(now, change);
         self.take_early(now);
     }
 
-    fn take_one_change(&mut self, now: Now, change: Verified<proto::TrustChange>) {
+    fn take_one_change(&mut self, now: Moment, change: Verified<proto::TrustChange>) {
         let revision = change.revision;
         let Some(held) = &mut self.held else {
             self.keep_early(change);
             return self.want_snapshot(now);
         };
         match held.state.apply(&change) {
-            Ok(bundle::Applied::Known) => {}
-            Ok(bundle::Applied::Changed(parsed)) => {
+            Ok(bundle::ChangeOutcome::Known) => {}
+            Ok(bundle::ChangeOutcome::Changed(parsed)) => {
                 held.moved_by(&parsed);
                 held.signers.add(&*change);
                 self.apply(Cause::Change);
@@ -300,7 +300,7 @@ impl Core {
 
     /// Applies what was kept, as far as it follows now; and looks again at a head that was
     /// ahead.
-    fn take_early(&mut self, now: Now) {
+    fn take_early(&mut self, now: Moment) {
         while let Some(revision) = self.revision() {
             self.early = self.early.split_off(&(revision + 1));
             let Some(next) = self.early.remove(&(revision + 1)) else { break };
@@ -317,7 +317,7 @@ impl Core {
         }
     }
 
-    fn take_head(&mut self, now: Now, source: SourceKind, head: Verified<proto::Head>) {
+    fn take_head(&mut self, now: Moment, source: SourceKind, head: Verified<proto::Head>) {
         let Some(held) = &self.held else { return self.want_snapshot(now) };
         let revision = head.revision;
         let verdict = match held.state.compare(&head) {
@@ -342,7 +342,12 @@ impl Core {
 
     /// Takes a head at or below the state's revision as proof that nothing that was
     /// committed before its issue is missing.
-    fn prove(&mut self, now: Now, source: SourceKind, head: &Verified<proto::Head>) -> Result<(), Refusal> {
+    fn prove(
+        &mut self,
+        now: Moment,
+        source: SourceKind,
+        head: &Verified<proto::Head>,
+    ) -> Result<(), Refusal> {
         let Some(held) = &mut self.held else { return Ok(()) };
         let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
         let valid_until = parse::time("valid_until", head.valid_until.as_ref())?;
@@ -365,7 +370,7 @@ impl Core {
         Ok(())
     }
 
-    fn save_head(&mut self, now: Now, head: &Verified<proto::Head>) {
+    fn save_head(&mut self, now: Moment, head: &Verified<proto::Head>) {
         let every = HEAD_SAVED_EVERY.min(self.settings.hard_budget / 20);
         if self.head_saved_at.is_none_or(|at| now.monotonic.saturating_sub(at) >= every) {
             self.head_saved_at = Some(now.monotonic);
@@ -375,9 +380,9 @@ impl Core {
 
     // What was on disk.
 
-    fn load(&mut self, now: Now, saved: Option<Box<Saved>>) {
+    fn load(&mut self, now: Moment, saved: Option<Box<SavedState>>) {
         let Some(saved) = saved else { return };
-        let (mut held, head) = match Held::from_saved(*saved, &self.settings, &self.keys) {
+        let (mut held, head) = match CurrentTrust::from_saved(*saved, &self.settings, &self.keys) {
             Ok(verified) => verified,
             Err(refusal) => return self.outputs.push_back(Output::Discard(refusal)),
         };
@@ -421,7 +426,7 @@ impl Core {
         self.outputs.push_back(Output::Apply { trust, cause });
     }
 
-    fn enforced(&mut self, now: Now, revision: u64, result: Result<Applied, NotApplied>) {
+    fn enforced(&mut self, now: Moment, revision: u64, result: Result<Applied, NotApplied>) {
         let Some(held) = &mut self.held else { return };
         match result {
             Ok(applied) => {
@@ -456,7 +461,7 @@ impl Core {
         self.outputs.push_back(Output::Persist { revision: held.state.revision(), record });
     }
 
-    fn persisted(&mut self, now: Now, revision: u64, result: Result<(), String>) {
+    fn persisted(&mut self, now: Moment, revision: u64, result: Result<(), String>) {
         let Some(held) = &mut self.held else { return };
         match result {
             Ok(()) => {
@@ -488,25 +493,25 @@ impl Core {
         }));
     }
 
-    fn refuse(&mut self, now: Now, revision: u64, refusal: Refusal) {
+    fn refuse(&mut self, now: Moment, revision: u64, refusal: Refusal) {
         let digest =
             self.held.as_ref().map_or_else(|| TrustBundle::compute_digest(&[]), |held| held.state.digest());
         self.refuse_as(now, revision, digest, refusal);
     }
 
-    fn refuse_as(&mut self, now: Now, revision: u64, digest: Sha256, refusal: Refusal) {
+    fn refuse_as(&mut self, now: Moment, revision: u64, digest: Sha256, refusal: Refusal) {
         if let Some(untold) = self.throttle.pass(refusal.kind(), now.monotonic) {
             self.outputs.push_back(Output::Refused(Refused { refusal, revision, digest, untold }));
         }
     }
 
-    fn want_snapshot(&mut self, now: Now) {
+    fn want_snapshot(&mut self, now: Moment) {
         if self.snapshot.want(now.monotonic) {
             self.outputs.push_back(Output::NeedSnapshot);
         }
     }
 
-    fn tick(&mut self, now: Now) {
+    fn tick(&mut self, now: Moment) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.monotonic);
         if due(self.enforce_again_at) {
             self.apply(Cause::Retry);
@@ -527,7 +532,7 @@ impl Core {
     }
 
     /// Tells the enforcer when the bundle becomes fresh, or stale.
-    fn refresh(&mut self, now: Now) {
+    fn refresh(&mut self, now: Moment) {
         if self.held.is_none() {
             return;
         }
@@ -539,7 +544,7 @@ impl Core {
         self.apply(Cause::Freshness);
     }
 
-    fn choose(&mut self, now: Now) {
+    fn choose(&mut self, now: Moment) {
         if let Some(source) = self.choice.decide(self.freshness == Freshness::Fresh, now.monotonic) {
             self.outputs.push_back(Output::SwitchTo(source));
         }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::core::{Cause, Core, Input, Now, Output, Record, Refusal, Refused, SourceKind, Statement};
+use super::core::{Cause, Core, Input, Moment, Output, Record, Refusal, Refused, SourceKind, Statement};
 use super::enforcer::{AgentTrust, Enforcer, Freshness};
 use super::handle::AgentStatus;
 use super::receipt::{Receipt, Speaker};
@@ -74,8 +74,8 @@ impl Driver {
         self.publish();
     }
 
-    fn now(&self) -> Now {
-        Now { monotonic: self.started.elapsed(), wall: wall_clock() }
+    fn now(&self) -> Moment {
+        Moment { monotonic: self.started.elapsed(), wall: wall_clock() }
     }
 
     async fn carry_out(&mut self, output: Output) -> Option<Input> {

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::core::{Core, CoreSettings, Input, Saved, SourceKind};
+use super::core::{Core, CoreSettings, Input, SavedState, SourceKind};
 use super::driver::Driver;
 use super::enforcer::{Enforcer, Freshness};
 use super::receipt::{Reporter, Speaker};
@@ -84,7 +84,7 @@ impl Agent {
             Some(nats) => Some(NatsFeed::connect(nats).await.map_err(StartError::Nats)?),
             None => None,
         };
-        let (store, Loaded { keys, state }) = open(&settings).await?;
+        let (store, SavedFiles { keys, state }) = open(&settings).await?;
         let (mut driver, status, inputs) = assemble(settings, enforcer, nats, store);
         match keys {
             Ok(None) => {}
@@ -107,20 +107,20 @@ impl Agent {
 }
 
 /// What was saved, or what is wrong with it.
-struct Loaded {
+struct SavedFiles {
     keys: Result<Option<KeySet>, String>,
-    state: Result<Option<Saved>, String>,
+    state: Result<Option<SavedState>, String>,
 }
 
-async fn open(settings: &AgentSettings) -> Result<(Option<Store>, Loaded), StoreError> {
+async fn open(settings: &AgentSettings) -> Result<(Option<Store>, SavedFiles), StoreError> {
     let Some(directory) = settings.state_directory.clone() else {
-        return Ok((None, Loaded { keys: Ok(None), state: Ok(None) }));
+        return Ok((None, SavedFiles { keys: Ok(None), state: Ok(None) }));
     };
     let opened = tokio::task::spawn_blocking(move || {
         let mut store = Store::open(&directory)?;
         let keys = or_damage(store.load_keys())?;
         let state = or_damage(store.load())?;
-        Ok((Some(store), Loaded { keys, state }))
+        Ok((Some(store), SavedFiles { keys, state }))
     });
     match opened.await {
         Ok(result) => result,

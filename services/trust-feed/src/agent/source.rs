@@ -38,9 +38,9 @@ fn pause(failures: u32) -> Duration {
 
 /// Tells an error when it is another than the last one: an outage is told once.
 #[derive(Default)]
-struct Told(String);
+struct OutageLog(String);
 
-impl Told {
+impl OutageLog {
     fn tell(&mut self, source: &'static str, error: String) {
         if self.0 == error {
             tracing::debug!(source, %error, "still away");

@@ -23,7 +23,7 @@ use catrust_proto::v1::KeySet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::core::{Record, Saved};
+use super::core::{Record, SavedState};
 
 const BUNDLE: &str = "bundle.json";
 const CHANGES: &str = "changes.jsonl";
@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Io`].
-    pub fn load(&mut self) -> Result<Option<Saved>, StoreError> {
+    pub fn load(&mut self) -> Result<Option<SavedState>, StoreError> {
         let Some(bundle) = self.read(BUNDLE)? else { return Ok(None) };
         let path = self.path(CHANGES);
         let mut text = fs::read(&path).map_err(failed("read", &path))?;
@@ -121,7 +121,7 @@ impl Store {
         for line in text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             changes.push(serde_json::from_slice(line).map_err(damaged(&path))?);
         }
-        Ok(Some(Saved { bundle, changes, head: self.read(HEAD)? }))
+        Ok(Some(SavedState { bundle, changes, head: self.read(HEAD)? }))
     }
 
     /// Reads the key set that was saved.

@@ -74,7 +74,7 @@ fn changes_in_order_lead_through_every_bundle_of_the_log() {
     let mut state = fleet.state_at(&history[0]);
     for (change, bundle) in fleet.changes().iter().zip(&history[1..]) {
         let applied = state.apply(change).unwrap();
-        assert!(matches!(applied, Applied::Changed(change) if change.revision == bundle.revision));
+        assert!(matches!(applied, ChangeOutcome::Changed(change) if change.revision == bundle.revision));
         assert_eq!(&state.bundle(), bundle);
         assert_eq!(state, fleet.state_at(bundle));
     }
@@ -88,7 +88,7 @@ fn a_gap_is_told_and_a_bundle_closes_it() {
     assert_eq!(state.apply(&changes[2]), Err(TrustError::Gap { revision: 1, previous: 2 }));
     assert_eq!(state.bundle(), history[1]);
     assert_eq!(state.replace(&fleet.bundle(&history[3])), Ok(true));
-    assert!(matches!(state.apply(&changes[3]), Ok(Applied::Changed(_))));
+    assert!(matches!(state.apply(&changes[3]), Ok(ChangeOutcome::Changed(_))));
     assert_eq!(state.bundle(), history[4]);
 }
 
@@ -97,7 +97,7 @@ fn nothing_leads_back() {
     let (fleet, history) = Fleet::with_history(&[3, 1, 1]);
     let mut state = fleet.state_at(&history[3]);
     for change in fleet.changes() {
-        assert_eq!(state.apply(&change), Ok(Applied::Known));
+        assert_eq!(state.apply(&change), Ok(ChangeOutcome::Known));
     }
     let rollback = TrustError::Rollback { revision: 3, offered: 2 };
     assert_eq!(state.replace(&fleet.bundle(&history[2])), Err(rollback));

@@ -27,7 +27,7 @@ pub fn made_up(serial: &[u8], common_name: &str, key: &[u8; 32]) -> (Vec<u8>, Ve
         SEQUENCE,
         &[
             &wrap(VERSION, &[&wrap(INTEGER, &[&[2]])]),
-            // A leading zero octet keeps it positive.
+            // A leading zero byte keeps it positive.
             &wrap(INTEGER, &[&[0], serial]),
             &ED25519,
             &name,
@@ -39,11 +39,11 @@ pub fn made_up(serial: &[u8], common_name: &str, key: &[u8; 32]) -> (Vec<u8>, Ve
     (wrap(SEQUENCE, &[&body, &ED25519, &bits(&[0; 64])]), spki)
 }
 
-fn bits(octets: &[u8]) -> Vec<u8> {
-    wrap(BIT_STRING, &[&[0], octets])
+fn bits(bytes: &[u8]) -> Vec<u8> {
+    wrap(BIT_STRING, &[&[0], bytes])
 }
 
-/// Tag, length and the parts one after another; at most 65,535 octets.
+/// Tag, length and the parts one after another; at most 65,535 bytes.
 fn wrap(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let [.., high, low] = content.len().to_be_bytes();

@@ -31,7 +31,7 @@ impl NatsFeed {
         self.check_server()?;
         let mut interruptions = self.interruptions.clone();
         interruptions.mark_unchanged();
-        let live = Live {
+        let live = LiveFeed {
             changes: listen(&self.client, subject::trust_of_instance(instance_id)).await?,
             keys: listen(&self.client, subject::KEYS.to_owned()).await?,
             heads: listen(&self.client, subject::head(instance_id)).await?,
@@ -45,14 +45,14 @@ async fn listen(client: &Client, subject: String) -> Result<Subscriber, FeedErro
     client.subscribe(subject).await.map_err(FeedError::unavailable)
 }
 
-struct Live {
+struct LiveFeed {
     changes: Subscriber,
     keys: Subscriber,
     heads: Subscriber,
     interruptions: watch::Receiver<u64>,
 }
 
-impl Live {
+impl LiveFeed {
     /// The next item; `None` when the feed was dropped.
     async fn next(&mut self) -> Option<FeedItem> {
         loop {

@@ -13,7 +13,7 @@ use crate::feed::FeedError;
 const SUBJECTS: &str = "catrust.v1.receipt.*.*";
 /// The replicas share the receipts out among themselves.
 const QUEUE_GROUP: &str = "catrust";
-/// Largest body that is looked at, in octets. A receipt with the longest refusal, every
+/// Largest body that is looked at, in bytes. A receipt with the longest refusal, every
 /// character of it escaped, has some 7 KiB.
 const MAX_BODY: usize = 16 * 1024;
 /// Characters of what is wrong with a body.
@@ -35,7 +35,7 @@ pub struct IncomingReceipt {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoReceipt {
     /// More than any receipt needs.
-    #[error("a body of {0} octets, at most {MAX_BODY} are read")]
+    #[error("a body of {0} bytes, at most {MAX_BODY} are read")]
     TooLarge(usize),
     /// Not the ProtoJSON of a receipt; the text says where, and may quote what came.
     #[error("not the ProtoJSON of a ReportReceiptRequest: {0}")]

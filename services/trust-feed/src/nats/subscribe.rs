@@ -34,7 +34,7 @@ use crate::subject;
 
 /// Messages that a subscription may hold before NATS drops some.
 pub const SUBSCRIPTION_BUFFER: usize = 1_024;
-/// Items between the follower and its reader.
+/// Items between the stream_reader and its reader.
 const READER_BUFFER: usize = 64;
 /// Messages remembered, so that what comes from stream and core comes once.
 const REMEMBERED: usize = 2 * SUBSCRIPTION_BUFFER;
@@ -43,10 +43,10 @@ const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// Shortest time from one catching up to the next.
 const BETWEEN_CATCHING_UP: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// How long the server keeps a consumer that its follower could not delete.
+/// How long the server keeps a consumer that its stream_reader could not delete.
 const CONSUMER_LIFE: Duration = Duration::from_secs(10);
 
-/// Starts a follower. `interruptions` changes whenever messages may have been lost on
+/// Starts a stream_reader. `interruptions` changes whenever messages may have been lost on
 /// the connection.
 pub async fn subscribe(
     client: &Client,
@@ -59,7 +59,7 @@ pub async fn subscribe(
     let filter = subject::trust_of_instance(instance_id);
     let changes = client.subscribe(filter.clone()).await.map_err(FeedError::unavailable)?;
     let (items, reader) = mpsc::channel(READER_BUFFER);
-    let follower = Follower {
+    let stream_reader = StreamReader {
         jetstream: jetstream.clone(),
         filter,
         items,
@@ -74,11 +74,11 @@ pub async fn subscribe(
         awaited: None,
     };
     // Ends when the reader is dropped.
-    tokio::spawn(follower.run());
+    tokio::spawn(stream_reader.run());
     Ok(stream::unfold(reader, |mut reader| async move { Some((reader.recv().await?, reader)) }).boxed())
 }
 
-struct Follower {
+struct StreamReader {
     jetstream: Context,
     filter: String,
     items: mpsc::Sender<FeedItem>,
@@ -100,7 +100,7 @@ struct Follower {
 /// The reader was dropped.
 struct ReaderGone;
 
-impl Follower {
+impl StreamReader {
     async fn run(mut self) {
         // The only way out is that the reader has gone.
         let _ = self.follow_for_ever().await;

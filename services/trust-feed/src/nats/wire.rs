@@ -75,7 +75,7 @@ pub fn is_traceparent(text: &str) -> bool {
 /// The fields of either body that name its row.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Identity {
+struct RowIdentity {
     log_id: String,
     position: String,
     event_hash: String,
@@ -84,7 +84,7 @@ struct Identity {
 /// What a stored message is; `None` where its body does not say that it belongs at
 /// its sequence.
 pub fn identify(stored: &StreamMessage) -> Option<TailMessage> {
-    let identity: Identity = serde_json::from_slice(&stored.payload).ok()?;
+    let identity: RowIdentity = serde_json::from_slice(&stored.payload).ok()?;
     if identity.position != stored.sequence.to_string() {
         return None;
     }

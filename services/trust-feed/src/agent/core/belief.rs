@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use catrust_proto::v1 as proto;
 use catrust_signing::{Adoption, KeyRefusal, KeyRing, KeySetError, Present, Signed, VerifyError};
 
-use super::{Core, KEY_SET_GRACE, Now, Output, Record, Refusal};
+use super::{Core, KEY_SET_GRACE, Moment, Output, Record, Refusal};
 use crate::agent::enforcer::Freshness;
 
 /// Names of keys.
@@ -54,7 +54,7 @@ impl Core {
     }
 
     /// Takes a key set that came.
-    pub(super) fn take_key_set(&mut self, now: Now, message: proto::KeySet) {
+    pub(super) fn take_key_set(&mut self, now: Moment, message: proto::KeySet) {
         if !self.keys.takes_key_sets() {
             return;
         }
@@ -75,7 +75,7 @@ impl Core {
     }
 
     /// What is kept for later was verified with the keys of before.
-    fn forget_the_disowned(&mut self, now: Now) {
+    fn forget_the_disowned(&mut self, now: Moment) {
         let keys = &self.keys;
         let disowned = |key_id: Option<&proto::Signature>| key_id.is_none_or(|by| keys.disowns(&by.key_id));
         self.early.retain(|_, change| !disowned(change.signature.as_ref()));
@@ -111,15 +111,15 @@ impl Core {
     }
 
     /// Whether what is on disk needs a bundle by another key.
-    pub(super) fn is_badly_saved(&self, now: Now) -> bool {
+    pub(super) fn is_badly_saved(&self, now: Moment) -> bool {
         let present = self.clock.present(now);
         self.held.as_ref().is_some_and(|held| !held.saved_signers.are_believed(&self.keys, present))
     }
 
     /// How well the state is known to be current: by heads, and by whose they were.
-    pub(super) fn freshness_at(&self, now: Now) -> Freshness {
+    pub(super) fn freshness_at(&self, now: Moment) -> Freshness {
         let present = self.clock.present(now);
-        let believed = |held: &super::held::Held| held.signers.are_believed(&self.keys, present);
+        let believed = |held: &super::held::CurrentTrust| held.signers.are_believed(&self.keys, present);
         if self.held.as_ref().is_none_or(believed) { self.clock.freshness(now) } else { Freshness::HardStale }
     }
 }

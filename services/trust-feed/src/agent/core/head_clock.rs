@@ -10,7 +10,7 @@ use std::time::Duration;
 use catrust_domain::Timestamp;
 use catrust_signing::Present;
 
-use super::Now;
+use super::Moment;
 use crate::agent::Freshness;
 
 /// Why a head proves nothing. The bundle stays; its age goes on.
@@ -37,7 +37,7 @@ pub enum HeadRefusal {
 struct Proof {
     issued_at: Timestamp,
     /// When it was taken.
-    at: Now,
+    at: Moment,
     /// How old it was already: 0, but for a head from the disk.
     age_then: Duration,
 }
@@ -65,7 +65,12 @@ impl HeadClock {
     ///
     /// # Errors
     /// [`HeadRefusal`].
-    pub fn check(&self, issued_at: Timestamp, valid_until: Timestamp, now: Now) -> Result<(), HeadRefusal> {
+    pub fn check(
+        &self,
+        issued_at: Timestamp,
+        valid_until: Timestamp,
+        now: Moment,
+    ) -> Result<(), HeadRefusal> {
         let present = self.present(now);
         let ahead = issued_at.micros().saturating_sub(present.latest.micros());
         if ahead > 0 {
@@ -80,7 +85,7 @@ impl HeadClock {
 
     /// What time it may be: no later than the wall clock and the skew, and no earlier than
     /// the skew before that clock or the one that heads have set, whichever is later.
-    pub fn present(&self, now: Now) -> Present {
+    pub fn present(&self, now: Moment) -> Present {
         let (wall, skew) = (now.wall.micros(), micros(self.skew));
         let by_heads = self.offset.map(|offset| offset.saturating_add(micros(now.monotonic)));
         let earliest = by_heads.map_or(wall, |time| time.max(wall));
@@ -92,7 +97,7 @@ impl HeadClock {
 
     /// Takes a checked head as proof that the bundle is current. One that is not newer
     /// than the last proves nothing more: it may be a replay. Gives whether it counted.
-    pub fn prove(&mut self, issued_at: Timestamp, now: Now) -> bool {
+    pub fn prove(&mut self, issued_at: Timestamp, now: Moment) -> bool {
         if self.proof.is_some_and(|proof| issued_at <= proof.issued_at) {
             return false;
         }
@@ -109,14 +114,14 @@ impl HeadClock {
 
     /// Takes a head from the disk: its age can only be told by the wall clock, and not at
     /// all where that is before the head.
-    pub fn restore(&mut self, issued_at: Timestamp, now: Now) {
+    pub fn restore(&mut self, issued_at: Timestamp, now: Moment) {
         let age = now.wall.micros().saturating_sub(issued_at.micros());
         let age_then = if age < -micros(self.skew) { Duration::MAX } else { duration(age) };
         self.proof = Some(Proof { issued_at, at: now, age_then });
     }
 
     /// How long ago the bundle was proved to be current; `None` for never.
-    pub fn age(&self, now: Now) -> Option<Duration> {
+    pub fn age(&self, now: Moment) -> Option<Duration> {
         let proof = self.proof?;
         let monotonic = now.monotonic.saturating_sub(proof.at.monotonic);
         let wall = duration(now.wall.micros().saturating_sub(proof.at.wall.micros()));
@@ -124,7 +129,7 @@ impl HeadClock {
     }
 
     /// What the age means.
-    pub fn freshness(&self, now: Now) -> Freshness {
+    pub fn freshness(&self, now: Moment) -> Freshness {
         match self.age(now) {
             Some(age) if age <= self.soft_budget => Freshness::Fresh,
             Some(age) if age <= self.hard_budget => Freshness::SoftStale,
@@ -151,8 +156,8 @@ mod tests {
     const HARD: Duration = Duration::from_secs(600);
 
     /// Monotonic seconds, and wall seconds on the server's scale.
-    fn at(monotonic: u64, wall: i64) -> Now {
-        Now { monotonic: Duration::from_secs(monotonic), wall: time(wall) }
+    fn at(monotonic: u64, wall: i64) -> Moment {
+        Moment { monotonic: Duration::from_secs(monotonic), wall: time(wall) }
     }
 
     fn time(seconds: i64) -> Timestamp {
@@ -163,7 +168,7 @@ mod tests {
         HeadClock::new(SKEW, SOFT, HARD)
     }
 
-    fn check(clock: &HeadClock, issued: i64, now: Now) -> Result<(), HeadRefusal> {
+    fn check(clock: &HeadClock, issued: i64, now: Moment) -> Result<(), HeadRefusal> {
         clock.check(time(issued), time(issued + 10), now)
     }
 

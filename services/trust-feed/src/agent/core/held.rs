@@ -7,7 +7,7 @@ use catrust_proto::v1 as proto;
 use catrust_signing::KeyRing;
 
 use super::belief::Signers;
-use super::{CoreSettings, Refusal, Saved};
+use super::{CoreSettings, Refusal, SavedState};
 use crate::agent::enforcer::Applied;
 use crate::bundle::{self, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
@@ -15,7 +15,7 @@ use crate::parse;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Held {
+pub struct CurrentTrust {
     /// The state.
     pub state: TrustState,
     /// The state as a bundle.
@@ -44,7 +44,7 @@ pub struct Held {
     pub stated: Option<u64>,
 }
 
-impl Held {
+impl CurrentTrust {
     /// A state of which nothing is carried out yet.
     pub fn new(state: TrustState, existed_at: Timestamp) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Held {
     /// # Errors
     /// Whatever is wrong with any part of it.
     pub fn from_saved(
-        saved: Saved,
+        saved: SavedState,
         settings: &CoreSettings,
         keys: &KeyRing,
     ) -> Result<(Self, Option<SavedHead>), Refusal> {
@@ -82,9 +82,9 @@ impl Held {
             let change = change.verified(&keys.on_record())?;
             held.signers.add(&*change);
             match held.state.apply(&change) {
-                Ok(bundle::Applied::Changed(parsed)) => held.existed_at = parsed.occurred_at,
+                Ok(bundle::ChangeOutcome::Changed(parsed)) => held.existed_at = parsed.occurred_at,
                 // From before the bundle: the end came between writing the two.
-                Ok(bundle::Applied::Known) => {}
+                Ok(bundle::ChangeOutcome::Known) => {}
                 Err(TrustError::Gap { .. }) => {
                     return Err(Refusal::SavedStateGap { revision: change.revision });
                 }

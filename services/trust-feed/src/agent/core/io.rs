@@ -11,7 +11,7 @@ use crate::agent::enforcer::{AgentTrust, Applied, NotApplied};
 
 /// One moment by two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
+pub struct Moment {
     /// Time since some fixed moment; never steps.
     pub monotonic: Duration,
     /// Time of day; may step.
@@ -48,7 +48,7 @@ pub enum Message {
 
 /// What was saved, as it was read. Nothing about it is checked.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Saved {
+pub struct SavedState {
     /// The last bundle.
     pub bundle: proto::TrustBundle,
     /// The changes saved after it, in order. Some may be older than the bundle.
@@ -63,7 +63,7 @@ pub enum Input {
     /// First of all: the key set that the disk holds.
     LoadedKeys(Box<proto::KeySet>),
     /// Then: what else the disk holds.
-    Loaded(Option<Box<Saved>>),
+    Loaded(Option<Box<SavedState>>),
     /// A message came.
     Message(SourceKind, Message),
     /// Something came that is no message.

@@ -307,7 +307,7 @@ fn a_saved_state_that_was_tampered_with_is_discarded() {
     rig.nats(rig.change(3));
     rig.nats(rig.change(4));
     let good = rig.disk.clone();
-    type Spoil = fn(&mut Saved);
+    type Spoil = fn(&mut SavedState);
     let spoil: [(&str, Spoil); 6] = [
         ("bad_signature", |saved| saved.bundle.revision += 1),
         ("bad_signature", |saved| saved.changes[1].with_will = true),

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::servers::{ServerError, Servers};
-use super::{AgentGone, Told, pause, send};
+use super::{AgentGone, OutageLog, pause, send};
 use crate::agent::core::{Input, Message, SourceKind};
 
-/// How long the first octet of an answer may take.
+/// How long the first byte of an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a whole bundle may take.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,18 +40,18 @@ impl GrpcSource {
     /// Runs until the agent has gone.
     pub async fn run(mut self) {
         let mut failures = 0;
-        let mut told = Told::default();
+        let mut outage_log = OutageLog::default();
         while self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
             let mut wanted = self.wanted.clone();
             let outcome = tokio::select! {
-                outcome = self.watch(&mut failures, &mut told) => outcome,
+                outcome = self.watch(&mut failures, &mut outage_log) => outcome,
                 _ = wanted.wait_for(|wanted| !*wanted) => {
                     failures = 0;
                     continue;
                 }
             };
             let Ok(error) = outcome else { return };
-            told.tell("grpc", error.text());
+            outage_log.tell("grpc", error.text());
             if send(&self.inputs, Input::SourceLost(SourceKind::Grpc)).await.is_err() {
                 return;
             }
@@ -61,7 +61,7 @@ impl GrpcSource {
     }
 
     /// One stream, until it fails; tells why it did.
-    async fn watch(&self, failures: &mut u32, told: &mut Told) -> Result<ServerError, AgentGone> {
+    async fn watch(&self, failures: &mut u32, outage_log: &mut OutageLog) -> Result<ServerError, AgentGone> {
         let (number, mut client) = match self.servers.client().await {
             Ok(connection) => connection,
             Err(error) => return Ok(error),
@@ -74,7 +74,7 @@ impl GrpcSource {
         let error = match timeout(ANSWER_TIMEOUT, client.watch_trust(request)).await {
             Ok(Ok(response)) => {
                 send(&self.inputs, Input::SourceUp(SourceKind::Grpc)).await?;
-                told.forget();
+                outage_log.forget();
                 self.follow(response.into_inner(), failures).await?
             }
             Ok(Err(status)) => status.into(),

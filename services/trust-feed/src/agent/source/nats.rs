@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::{AgentGone, Told, pause, send};
+use super::{AgentGone, OutageLog, pause, send};
 use crate::agent::core::{Input, Message, SourceKind};
 use crate::feed::{FeedError, FeedItem, FeedStream, GapReason};
 use crate::nats::NatsFeed;
@@ -36,16 +36,16 @@ impl NatsSource {
 
     async fn follow_for_ever(&self) -> Result<(), AgentGone> {
         let mut failures = 0;
-        let mut told = Told::default();
+        let mut outage_log = OutageLog::default();
         loop {
             match self.feed.follow_live(&self.instance_id).await {
                 Ok(stream) => {
-                    told.forget();
+                    outage_log.forget();
                     failures = 0;
                     send(&self.inputs, Input::SourceUp(SourceKind::Nats)).await?;
                     self.follow(stream).await?;
                 }
-                Err(error) => told.tell("nats", text(&error)),
+                Err(error) => outage_log.tell("nats", text(&error)),
             }
             send(&self.inputs, Input::SourceLost(SourceKind::Nats)).await?;
             tokio::time::sleep(pause(failures)).await;

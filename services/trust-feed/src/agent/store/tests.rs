@@ -44,7 +44,7 @@ fn change(change: &proto::TrustChange) -> Record {
 }
 
 /// A directory with a bundle, three changes and a head.
-fn filled() -> (TempDir, Saved, Vec<proto::TrustChange>) {
+fn filled() -> (TempDir, SavedState, Vec<proto::TrustChange>) {
     let directory = tempfile::tempdir().unwrap();
     let (bundle, changes, head) = messages();
     let mut store = Store::open(directory.path()).unwrap();
@@ -53,7 +53,7 @@ fn filled() -> (TempDir, Saved, Vec<proto::TrustChange>) {
         store.write(change(one)).unwrap();
     }
     store.write(Record::Head(Box::new(head.clone()))).unwrap();
-    (directory, Saved { bundle, changes: changes[..3].to_vec(), head: Some(head) }, changes)
+    (directory, SavedState { bundle, changes: changes[..3].to_vec(), head: Some(head) }, changes)
 }
 
 /// Keys are not part of what a bundle begins anew, nor of what is put aside with it.
@@ -97,7 +97,7 @@ fn a_key_set_that_could_not_be_written_outlives_the_next_bundle() {
     assert_eq!(store.load_keys().unwrap(), Some(proto::KeySet::default()));
 }
 
-fn load(directory: &TempDir) -> Result<Option<Saved>, StoreError> {
+fn load(directory: &TempDir) -> Result<Option<SavedState>, StoreError> {
     Store::open(directory.path())?.load()
 }
 
@@ -123,7 +123,7 @@ fn a_new_bundle_makes_the_changes_before_it_go() {
     store.write(Record::Bundle(Box::new(next.clone()))).unwrap();
     store.write(change(&changes[4])).unwrap();
     drop(store);
-    let expected = Saved { bundle: next, changes: changes[4..].to_vec(), head: saved.head };
+    let expected = SavedState { bundle: next, changes: changes[4..].to_vec(), head: saved.head };
     assert_eq!(load(&directory).unwrap(), Some(expected));
 }
 
@@ -170,7 +170,7 @@ fn a_disk_that_fails_is_caught_up_with_later_and_in_order() {
     fs::write(&path, [fs::read(&path).unwrap(), b"{\"logId\":\"0".to_vec()].concat()).unwrap();
     store.flush().unwrap();
     drop(store);
-    assert_eq!(load(&directory).unwrap(), Some(Saved { changes, ..saved }));
+    assert_eq!(load(&directory).unwrap(), Some(SavedState { changes, ..saved }));
 }
 
 #[test]
@@ -200,6 +200,6 @@ proptest! {
         store.write(change(&changes[3])).unwrap();
         drop(store);
         let changes = changes[..4].to_vec();
-        prop_assert_eq!(load(&directory).unwrap(), Some(Saved { changes, ..saved }));
+        prop_assert_eq!(load(&directory).unwrap(), Some(SavedState { changes, ..saved }));
     }
 }

@@ -27,8 +27,8 @@ pub struct Rig {
     pub history: Vec<TrustBundle>,
     changes: Vec<proto::TrustChange>,
     pub core: Core,
-    pub now: Now,
-    pub disk: Saved,
+    pub now: Moment,
+    pub disk: SavedState,
     pub saved_keys: Option<proto::KeySet>,
     pub enforcer_fails: bool,
     pub disk_fails: bool,
@@ -51,7 +51,7 @@ impl Rig {
         let mut sample = SampleLog::new();
         let instance = sample.register_instance("fleet");
         let signer = std::sync::Arc::new(key());
-        let now = Now { monotonic: Duration::ZERO, wall: Timestamp::from_micros(0).plus_seconds(START) };
+        let now = Moment { monotonic: Duration::ZERO, wall: Timestamp::from_micros(0).plus_seconds(START) };
         let history = vec![sample.bundle(&instance)];
         let given = KeyRing::from(TrustKeys::from(&*signer));
         let core = Core::new(settings(&instance, &given));
@@ -65,7 +65,7 @@ impl Rig {
             changes: Vec::new(),
             core,
             now,
-            disk: Saved::default(),
+            disk: SavedState::default(),
             saved_keys: None,
             enforcer_fails: false,
             disk_fails: false,
@@ -301,7 +301,8 @@ impl Rig {
         for record in self.failed_records.drain(..) {
             match record {
                 Record::Bundle(bundle) => {
-                    self.disk = Saved { bundle: *bundle, changes: Vec::new(), head: self.disk.head.take() };
+                    self.disk =
+                        SavedState { bundle: *bundle, changes: Vec::new(), head: self.disk.head.take() };
                 }
                 Record::Change(change) => self.disk.changes.push(*change),
                 Record::Head(head) => self.disk.head = Some(*head),

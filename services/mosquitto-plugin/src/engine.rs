@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::entries::{InvalidEntries, trust_set};
 use crate::options::{Certificateless, Options, UserName};
-use crate::sessions::{ClientKey, Session, Sessions};
+use crate::sessions::{ClientKey, DeviceSession, Sessions};
 use crate::shown_chains::ShownChains;
 
 /// Longest that a bundle may be relied on: a year, so that no sum overflows.
@@ -28,7 +28,7 @@ const MAX_ADMISSION: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The time, by both clocks: certificates are valid by the calendar, and a bundle is
 /// relied on for a length of time, whatever is done to the calendar.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub struct Moment {
     /// The calendar's.
     pub calendar: UnixTime,
     /// The monotonic clock.
@@ -137,7 +137,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn handshake(&mut self, chain: &[Vec<u8>], now: Now) -> Result<(), Refusal> {
+    pub fn handshake(&mut self, chain: &[Vec<u8>], now: Moment) -> Result<(), Refusal> {
         self.check_admission(now)?;
         let chain: Vec<_> = chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let path = self.trust.verify(&chain, now.calendar)?;
@@ -147,7 +147,7 @@ impl Engine {
 
     /// Decides about a client at CONNECT, and again when the broker asks again: on
     /// SIGHUP it does for every live session.
-    pub fn connect(&mut self, key: ClientKey, client: Client, now: Now) -> Decision {
+    pub fn connect(&mut self, key: ClientKey, client: Client, now: Moment) -> Decision {
         if self.is_agent(&client) {
             return Decision::Agent;
         }
@@ -173,7 +173,7 @@ impl Engine {
         key: ClientKey,
         client_id: String,
         leaf: &[u8],
-        now: Now,
+        now: Moment,
     ) -> Result<Option<String>, Denial> {
         let certificate = Certificate::read(leaf)?;
         let user_name = certificate.user_name();
@@ -189,7 +189,7 @@ impl Engine {
         if !is_known {
             self.check_admission(now)?;
             let path = self.trust.verify(&self.shown.chain(leaf), now.calendar)?;
-            self.sessions.insert(key, Session { client_id, path });
+            self.sessions.insert(key, DeviceSession { client_id, path });
         }
         Ok(match self.options.user_name {
             UserName::CommonName => Some(user_name),
@@ -197,7 +197,7 @@ impl Engine {
         })
     }
 
-    fn check_admission(&self, now: Now) -> Result<(), Refusal> {
+    fn check_admission(&self, now: Moment) -> Result<(), Refusal> {
         if self.admits_until.is_some_and(|until| now.instant < until) { Ok(()) } else { Err(Refusal::Stale) }
     }
 
@@ -216,7 +216,7 @@ impl Engine {
     }
 
     /// Carries a request out.
-    pub fn control(&mut self, payload: &[u8], now: Now) -> Effect {
+    pub fn control(&mut self, payload: &[u8], now: Moment) -> Effect {
         let request = serde_json::from_slice::<Request>(payload);
         let id = request.as_ref().map_or(0, |request| request.id);
         let with_will = match &request {
@@ -248,7 +248,7 @@ impl Engine {
         }
     }
 
-    fn replace(&mut self, bundle: Bundle, now: Now) -> Result<(), RejectedRequest> {
+    fn replace(&mut self, bundle: Bundle, now: Moment) -> Result<(), RejectedRequest> {
         self.check_instance(&bundle.instance_id)?;
         if bundle.entries.is_empty() && !bundle.explicit_empty {
             return Err(RejectedRequest::Empty);
@@ -272,7 +272,7 @@ impl Engine {
         Ok(())
     }
 
-    fn renew(&mut self, renewal: &Renewal, now: Now) -> Result<(), RejectedRequest> {
+    fn renew(&mut self, renewal: &Renewal, now: Moment) -> Result<(), RejectedRequest> {
         let in_force = self.point.as_ref().map(|(_, revision, digest)| (*revision, *digest));
         if in_force != Some((renewal.revision, renewal.digest)) {
             return Err(RejectedRequest::NotInForce(renewal.revision));
@@ -289,14 +289,14 @@ impl Engine {
         }
     }
 
-    fn admit_for(&mut self, milliseconds: u64, now: Now) {
+    fn admit_for(&mut self, milliseconds: u64, now: Moment) {
         let span = Duration::from_millis(milliseconds).min(MAX_ADMISSION);
         self.admits_until = (!span.is_zero()).then(|| now.instant + span);
     }
 
     /// The sessions that the trust does not vouch for. Those whose path fell are tried
     /// once more, since another CA certificate may vouch: the twin of a superseded one.
-    fn losers(&mut self, now: Now) -> Vec<(ClientKey, String)> {
+    fn losers(&mut self, now: Moment) -> Vec<(ClientKey, String)> {
         let mut losers = Vec::new();
         for (key, session) in self.sessions.shaken(|path| self.trust.holds(path, now.calendar)) {
             match self.trust.verify(&session.path.chain, now.calendar) {

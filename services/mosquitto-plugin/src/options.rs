@@ -6,7 +6,8 @@ use catrust_mosquitto_control::DEFAULT_AGENT_USER;
 /// Where the user name of a device comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserName {
-    /// The common name of its certificate.
+    /// The common name of its certificate, or `sha256-` and its digest where that is
+    /// missing or ambiguous.
     CommonName,
     /// Whatever it says at CONNECT.
     Keep,

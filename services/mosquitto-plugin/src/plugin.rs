@@ -10,7 +10,7 @@ use catrust_mosquitto_control::configuration::Configuration;
 
 use rustls_pki_types::UnixTime;
 
-use crate::engine::{Engine, Now};
+use crate::engine::{Engine, Moment};
 use crate::host::mosquitto::{Level, log};
 use crate::options::Options;
 
@@ -44,10 +44,10 @@ pub fn stop() {
 
 /// The time.
 #[must_use]
-pub fn now() -> Now {
+pub fn now() -> Moment {
     // A clock before 1970 makes every certificate "not yet valid", which is right.
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { calendar: UnixTime::since_unix_epoch(since_epoch), instant: Instant::now() }
+    Moment { calendar: UnixTime::since_unix_epoch(since_epoch), instant: Instant::now() }
 }
 
 /// Looks through the broker's configuration for what would defeat the plugin, and says

@@ -14,7 +14,7 @@ pub struct ClientKey(pub usize);
 
 /// A live session.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub struct DeviceSession {
     /// MQTT client identifier.
     pub client_id: String,
     /// The path that vouches for it.
@@ -24,12 +24,12 @@ pub struct Session {
 /// The live sessions of devices with certificates.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    by_client: HashMap<ClientKey, Session>,
+    by_client: HashMap<ClientKey, DeviceSession>,
 }
 
 impl Sessions {
     /// Enters a session, in place of what had its key.
-    pub fn insert(&mut self, key: ClientKey, session: Session) {
+    pub fn insert(&mut self, key: ClientKey, session: DeviceSession) {
         self.by_client.insert(key, session);
     }
 
@@ -40,7 +40,7 @@ impl Sessions {
 
     /// The session of a client.
     #[must_use]
-    pub fn find(&self, key: ClientKey) -> Option<&Session> {
+    pub fn find(&self, key: ClientKey) -> Option<&DeviceSession> {
         self.by_client.get(&key)
     }
 
@@ -57,7 +57,7 @@ impl Sessions {
     }
 
     /// The sessions whose path `holds` says no to; ascending by key.
-    pub fn shaken(&mut self, holds: impl Fn(&TrustPath) -> bool) -> Vec<(ClientKey, &mut Session)> {
+    pub fn shaken(&mut self, holds: impl Fn(&TrustPath) -> bool) -> Vec<(ClientKey, &mut DeviceSession)> {
         let sessions = self.by_client.iter_mut().filter(|(_, session)| !holds(&session.path));
         let mut shaken: Vec<_> = sessions.map(|(key, session)| (*key, session)).collect();
         shaken.sort_unstable_by_key(|(key, _)| *key);

@@ -25,7 +25,7 @@ pub enum LastWill {
 /// Versions of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProxyProtocol {
-    /// Version 2, with the TLS facts and the certificate's common name.
+    /// Version 2, with the TLS facts and the device's user name.
     V2,
 }
 
@@ -74,7 +74,8 @@ pub struct GateSettings {
     #[arg(long, value_name = "ADDR")]
     pub admin_listen: Option<String>,
 
-    /// Send the broker a PROXY header with the certificate's common name
+    /// Send the broker a PROXY header with the device's user name: its certificate's common
+    /// name, or sha256- and its digest where that is missing or ambiguous
     #[arg(long, value_name = "VERSION")]
     pub proxy_protocol: Option<ProxyProtocol>,
 

@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::settings::MosquittoSettings;
-use super::upkeep::{Command, Upkeep};
+use super::upkeep::{Assignment, Upkeep};
 
 /// Enforces trust in a Mosquitto with the catrust plugin. Its work ends when it is
 /// dropped; what the broker was told stays in force for the length of the lease.
 #[derive(Debug)]
 pub struct MosquittoEnforcer {
-    commands: mpsc::Sender<Command>,
+    assignments: mpsc::Sender<Assignment>,
     open: Arc<AtomicU64>,
     _task: JoinSet<()>,
 }
@@ -24,11 +24,11 @@ impl MosquittoEnforcer {
     /// Starts to look for the broker, on the current runtime.
     #[must_use]
     pub fn start(settings: MosquittoSettings) -> Self {
-        let (commands, queue) = mpsc::channel(1);
+        let (assignments, queue) = mpsc::channel(1);
         let open = Arc::new(AtomicU64::new(0));
         let mut task = JoinSet::new();
         task.spawn(Upkeep::new(settings, Arc::clone(&open)).run(queue));
-        Self { commands, open, _task: task }
+        Self { assignments, open, _task: task }
     }
 }
 
@@ -37,8 +37,8 @@ impl Enforcer for MosquittoEnforcer {
     async fn apply(&self, trust: &AgentTrust) -> Result<Applied, NotApplied> {
         let (reply, answer) = oneshot::channel();
         let gone = || NotApplied { reason: "the driver has ended".to_owned() };
-        let command = Command { trust: trust.clone(), reply };
-        self.commands.send(command).await.map_err(|_| gone())?;
+        let assignment = Assignment { trust: trust.clone(), reply };
+        self.assignments.send(assignment).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 

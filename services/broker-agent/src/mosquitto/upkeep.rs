@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// What the enforcer asks for.
 #[derive(Debug)]
-pub struct Command {
+pub struct Assignment {
     /// The trust.
     pub trust: AgentTrust,
     /// Where the result goes.
@@ -50,14 +50,14 @@ impl Upkeep {
     }
 
     /// Runs until the enforcer is gone.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    pub async fn run(mut self, mut assignments: mpsc::Receiver<Assignment>) {
         let mut renewal = interval(RENEWAL.min(self.settings.lease / 4));
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let retry = Instant::now() + RETRY;
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(command) => self.carry_out(command).await,
+                assignment = assignments.recv() => match assignment {
+                    Some(assignment) => self.carry_out(assignment).await,
                     None => return,
                 },
                 _ = renewal.tick() => self.renew().await,
@@ -67,8 +67,8 @@ impl Upkeep {
         }
     }
 
-    async fn carry_out(&mut self, command: Command) {
-        let Command { trust, reply } = command;
+    async fn carry_out(&mut self, assignment: Assignment) {
+        let Assignment { trust, reply } = assignment;
         let result = self.tell(&trust).await;
         // The agent sees to it that a failure is tried again, with this trust or a newer.
         if result.is_ok() {

@@ -7,13 +7,13 @@ use crate::testing::{Authority, Device};
 const KEY: ClientKey = ClientKey(1);
 const OTHER: ClientKey = ClientKey(2);
 
-fn now() -> Now {
+fn now() -> Moment {
     let calendar = UnixTime::since_unix_epoch(Duration::from_secs(1_700_000_000));
-    Now { calendar, instant: Instant::now() }
+    Moment { calendar, instant: Instant::now() }
 }
 
-fn later(now: Now, milliseconds: u64) -> Now {
-    Now { instant: now.instant + Duration::from_millis(milliseconds), ..now }
+fn later(now: Moment, milliseconds: u64) -> Moment {
+    Moment { instant: now.instant + Duration::from_millis(milliseconds), ..now }
 }
 
 fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -> Vec<u8> {
@@ -31,7 +31,7 @@ fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -
     serde_json::to_vec(&Request { id: 7, body: RequestBody::Bundle(bundle) }).unwrap()
 }
 
-fn apply(engine: &mut Engine, request: &[u8], now: Now) -> Effect {
+fn apply(engine: &mut Engine, request: &[u8], now: Moment) -> Effect {
     let controlled = engine.control(request, now);
     assert_eq!((controlled.response.outcome, controlled.response.reason.as_str()), (Outcome::Applied, ""));
     assert_eq!(controlled.response.id, 7);

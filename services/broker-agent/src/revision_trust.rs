@@ -7,8 +7,8 @@ use catrust_device_trust::{Refusal, TrustPath, TrustSet, UnusableCertificate, ch
 use catrust_domain::{Sha256, TrustBundle};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-/// Verdicts remembered per revision: about 2 KB each with their chain, which live sessions
-/// of the same devices share.
+/// Verdicts remembered per revision: about 2 KB each with the chain of an honest device,
+/// which its live sessions share; 128 MiB at most, if all were as long as a chain may be.
 const MAX_VERDICTS: usize = 8192;
 
 /// The trust of one instance at one revision. Never changes: a change makes another one.

@@ -8,11 +8,19 @@ use crate::anchor::Anchor;
 use crate::certificate::Certificate;
 use crate::refusal::Refusal;
 use crate::trust_set::TrustSet;
+use crate::verify::MAX_NAME_COMPARISONS;
 
 /// Most active CA certificates of one subject, with different keys, that are tried for a
-/// chain. A device whose chain names the keys of its issuers (`authorityKeyIdentifier`)
-/// gets in whatever number of others there are; one that does not, while there are no
-/// more than this.
+/// chain. Those go first whose key identifier the chain names
+/// (`authorityKeyIdentifier`), then those without one, and among equals those that are
+/// valid longest.
+///
+/// So a device whose chain names the keys of its issuers gets in whatever number of other
+/// CA certificates bear the subject, as long as no more than this bear that very key
+/// identifier as well. One whose chain names none gets in while there are no more than
+/// this altogether. Identifiers are chosen by whoever makes a certificate: who may
+/// register CA certificates in an instance can use up these places, and then the device
+/// hears [`Refusal::TooCostly`].
 pub const MAX_NAMESAKES: usize = 8;
 
 /// Certificates and anchors that the names lead to.
@@ -33,11 +41,13 @@ pub(crate) struct Candidates<'c, 's> {
 struct Obstacles {
     inactive: bool,
     expired: bool,
+    too_costly: bool,
 }
 
 impl Obstacles {
     const fn refusal(&self) -> Refusal {
         match self {
+            Self { too_costly: true, .. } => Refusal::TooCostly,
             Self { inactive: true, .. } => Refusal::Inactive,
             Self { expired: true, .. } => Refusal::Expired,
             _ => Refusal::UnknownIssuer,
@@ -67,10 +77,11 @@ impl TrustSet {
             .collect();
         let is_named = |key_id: Option<&[u8]>| key_id.is_some_and(|key_id| key_ids.contains(&key_id));
         intermediates.sort_by_key(|(certificate, _)| !is_named(certificate.key_id));
+        let constrained = Constraints::of(leaf, &intermediates);
         let (mut named, mut others) = (Vec::new(), Vec::new());
         for name in names {
             obstacles.inactive |= self.inactive_subjects.contains(name);
-            for anchor in self.namesakes(name, &is_named, now, &mut obstacles) {
+            for anchor in self.namesakes(name, &is_named, &constrained, now, &mut obstacles) {
                 let group = if is_named(anchor.key_id.as_deref()) { &mut named } else { &mut others };
                 group.push(anchor);
             }
@@ -111,7 +122,10 @@ impl TrustSet {
                     obstacles.inactive = true;
                 } else if !certificate.validity.contains(now) {
                     obstacles.expired = true;
-                } else if certificate.may_issue && webpki::EndEntityCert::try_from(der).is_ok() {
+                } else if certificate.is_moderate
+                    && certificate.may_issue
+                    && webpki::EndEntityCert::try_from(der).is_ok()
+                {
                     if !names.contains(&certificate.issuer) {
                         names.push(certificate.issuer);
                     }
@@ -129,6 +143,7 @@ impl TrustSet {
         &self,
         name: &[u8],
         is_named: &impl Fn(Option<&[u8]>) -> bool,
+        constrained: &Constraints,
         now: UnixTime,
         obstacles: &mut Obstacles,
     ) -> Vec<&Arc<Anchor>> {
@@ -138,6 +153,8 @@ impl TrustSet {
                 obstacles.inactive = true;
             } else if !anchor.validity.contains(now) {
                 obstacles.expired = true;
+            } else if !constrained.permit(anchor) {
+                obstacles.too_costly = true;
             } else {
                 usable.push(anchor);
             }
@@ -149,13 +166,42 @@ impl TrustSet {
         });
         let mut chosen: Vec<&Arc<Anchor>> = Vec::new();
         for anchor in usable {
+            if chosen.iter().any(|other| other.trust_anchor == anchor.trust_anchor) {
+                continue;
+            }
             if chosen.len() == MAX_NAMESAKES {
+                obstacles.too_costly = true;
                 break;
             }
-            if !chosen.iter().any(|other| other.trust_anchor == anchor.trust_anchor) {
-                chosen.push(anchor);
-            }
+            chosen.push(anchor);
         }
         chosen
+    }
+}
+
+/// What may have to be compared with what: each name constraint on a path with each name
+/// below it. webpki would do so 250,000 times.
+#[derive(Debug)]
+struct Constraints {
+    names: usize,
+    of_intermediates: usize,
+}
+
+impl Constraints {
+    fn of(leaf: &Certificate<'_>, intermediates: &[(Certificate<'_>, &CertificateDer<'_>)]) -> Self {
+        let of = |count: fn(&Certificate<'_>) -> usize| -> usize {
+            intermediates.iter().map(|(certificate, _)| count(certificate)).sum()
+        };
+        Self {
+            names: leaf.names + of(|certificate| certificate.names),
+            of_intermediates: of(|certificate| certificate.name_constraints),
+        }
+    }
+
+    /// Whether paths below `anchor` can be checked at a bounded cost. Others are not kept
+    /// out by an anchor for which the answer is no.
+    fn permit(&self, anchor: &Anchor) -> bool {
+        let constraints = anchor.name_constraints + self.of_intermediates;
+        constraints.saturating_mul(self.names) <= MAX_NAME_COMPARISONS
     }
 }

@@ -8,8 +8,9 @@ use x509_parser::prelude::{X509Certificate, X509CertificateParser, X509Version};
 
 use crate::refusal::Refusal;
 
-/// Extensions, and purposes of extended key usage, that a certificate may have. Honest
-/// ones have ten and three; each is read once per partial path.
+/// Extensions, and purposes of extended key usage, that a certificate which a device shows
+/// may have. Honest ones have ten and three; each is read once per partial path. Registered
+/// certificates are read once for all, and whatever was registered can be inactivated.
 const MAX_EXTENSIONS: usize = 32;
 const MAX_PURPOSES: usize = 16;
 /// Longest common name that is a user name, in bytes: X.520 permits 64 characters of up
@@ -74,6 +75,8 @@ pub struct Certificate<'a> {
     pub(crate) authority_key_id: Option<&'a [u8]>,
     /// Whether it may issue certificates of devices: webpki would refuse it otherwise.
     pub(crate) may_issue: bool,
+    /// Whether it holds no more than an honest one does.
+    pub(crate) is_moderate: bool,
     /// Its alternative names and its subject.
     pub(crate) names: usize,
     /// Its name constraints.
@@ -91,7 +94,7 @@ impl<'a> Certificate<'a> {
     pub fn read(der: &'a [u8]) -> Result<Self, Refusal> {
         let parsed = X509CertificateParser::new().with_deep_parse_extensions(false).parse(der);
         let (rest, x509) = parsed.map_err(|_| Refusal::Malformed)?;
-        if !rest.is_empty() || x509.extensions().len() > MAX_EXTENSIONS {
+        if !rest.is_empty() {
             return Err(Refusal::Malformed);
         }
         let validity = x509.validity();
@@ -109,16 +112,17 @@ impl<'a> Certificate<'a> {
             key_id: None,
             authority_key_id: None,
             may_issue: false,
+            is_moderate: x509.extensions().len() <= MAX_EXTENSIONS,
             names: 1,
             name_constraints: 0,
             version: x509.version(),
             common_name: common_name(&x509),
         };
-        certificate.read_extensions(&x509)?;
+        certificate.read_extensions(&x509);
         Ok(certificate)
     }
 
-    fn read_extensions(&mut self, x509: &X509Certificate<'a>) -> Result<(), Refusal> {
+    fn read_extensions(&mut self, x509: &X509Certificate<'a>) {
         let (mut is_ca, mut is_for_clients) = (false, true);
         for extension in x509.extensions() {
             let [0x55, 0x1d, number] = extension.oid.as_bytes() else { continue };
@@ -131,17 +135,14 @@ impl<'a> Certificate<'a> {
                 30 => self.name_constraints += parts.map(|subtrees| count(subtrees.data)).sum::<usize>(),
                 35 => self.authority_key_id = parts.find(|part| is_numbered(part, 0)).map(|part| part.data),
                 37 => {
-                    let purposes: Vec<_> = parts.take(MAX_PURPOSES + 1).collect();
-                    if purposes.len() > MAX_PURPOSES {
-                        return Err(Refusal::Malformed);
-                    }
+                    let purposes: Vec<_> = parts.collect();
+                    self.is_moderate &= purposes.len() <= MAX_PURPOSES;
                     is_for_clients = purposes.iter().any(|purpose| purpose.data == CLIENT_AUTHENTICATION);
                 }
                 _ => {}
             }
         }
         self.may_issue = is_ca && is_for_clients;
-        Ok(())
     }
 
     /// The one user name of a device with this certificate: its common name, or

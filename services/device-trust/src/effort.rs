@@ -8,6 +8,7 @@ use rustls_pki_types::{
 };
 
 use crate::candidates::MAX_NAMESAKES;
+use crate::certificate::Certificate;
 use crate::verify::MAX_INTERMEDIATES;
 
 /// Most signature checks for one chain: enough for the longest path below the last of as
@@ -18,9 +19,9 @@ use crate::verify::MAX_INTERMEDIATES;
 /// `examples/path_cost.rs` knows takes 0.7, 0.3 and 0.8 ms of a release build, all of the
 /// reading and searching included. Other algorithms cost what twelve checks cost.
 pub const MAX_SIGNATURE_CHECKS: usize = MAX_NAMESAKES + MAX_INTERMEDIATES;
-/// Most times that path building may ask about a signature, known answers included: a
-/// bound on the partial paths that it looks at.
-pub const MAX_QUESTIONS: usize = 512;
+/// Most times that path building asks about a signature, known answers included: webpki
+/// gives up after 100 in each of two searches.
+pub const MAX_QUESTIONS: usize = 200;
 
 /// Work that was done for one chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +41,30 @@ pub struct Effort {
 pub(crate) struct Budget<'a> {
     chain: &'a [CertificateDer<'a>],
     anchors: &'a [TrustAnchor<'a>],
+    /// Of the chain, then of the anchors.
+    key_ids: Vec<KeyIds<'a>>,
     state: Mutex<State>,
+}
+
+/// How a certificate names its own key and its issuer's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct KeyIds<'a> {
+    pub(crate) own: Option<&'a [u8]>,
+    pub(crate) issuer: Option<&'a [u8]>,
+}
+
+impl<'a> KeyIds<'a> {
+    pub(crate) fn of(certificate: &Certificate<'a>) -> Self {
+        Self { own: certificate.key_id, issuer: certificate.authority_key_id }
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     effort: Effort,
     is_spent: bool,
+    /// Whether edges are passed over whose identifiers say something else.
+    follows_key_ids: bool,
     answers: Vec<(Edge, bool)>,
 }
 
@@ -55,8 +73,18 @@ type Edge = (usize, usize);
 
 impl<'a> Budget<'a> {
     /// For `chain` below `anchors`; webpki MUST be given these very buffers.
-    pub(crate) fn new(chain: &'a [CertificateDer<'a>], anchors: &'a [TrustAnchor<'a>]) -> Self {
-        Self { chain, anchors, state: Mutex::default() }
+    pub(crate) fn new(
+        chain: &'a [CertificateDer<'a>],
+        anchors: &'a [TrustAnchor<'a>],
+        key_ids: Vec<KeyIds<'a>>,
+    ) -> Self {
+        Self { chain, anchors, key_ids, state: Mutex::default() }
+    }
+
+    /// Whether to say no, for nothing, where key identifiers are there and differ: they are
+    /// a hint, so that a search without this MUST follow.
+    pub(crate) fn follow_key_ids(&self, follow: bool) {
+        self.state().follows_key_ids = follow;
     }
 
     pub(crate) fn effort(&self) -> Effort {
@@ -91,6 +119,11 @@ impl<'a> Budget<'a> {
         Some((signed, issuer))
     }
 
+    fn is_unlikely(&self, (signed, issuer): Edge) -> bool {
+        let named = self.key_ids[signed].issuer.zip(self.key_ids[issuer].own);
+        named.is_some_and(|(wanted, own)| wanted != own)
+    }
+
     fn answer(
         &self,
         algorithm: &dyn SignatureVerificationAlgorithm,
@@ -100,11 +133,10 @@ impl<'a> Budget<'a> {
     ) -> Result<(), InvalidSignature> {
         let mut state = self.state();
         let edge = self.edge(key, message);
-        if state.effort.questions == MAX_QUESTIONS {
-            state.is_spent = true;
+        state.effort.questions += 1;
+        if state.follows_key_ids && edge.is_some_and(|edge| self.is_unlikely(edge)) {
             return Err(InvalidSignature);
         }
-        state.effort.questions += 1;
         let known = state.answers.iter().find(|(other, _)| Some(*other) == edge).map(|(_, valid)| *valid);
         let valid = match known {
             Some(valid) => valid,

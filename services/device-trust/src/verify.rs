@@ -1,5 +1,6 @@
 //! From a chain to a path.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use catrust_domain::Sha256;
@@ -10,7 +11,7 @@ use x509_parser::prelude::X509Version;
 use crate::anchor::Anchor;
 use crate::candidates::Candidates;
 use crate::certificate::Certificate;
-use crate::effort::{Budget, Effort};
+use crate::effort::{Budget, Effort, KeyIds};
 use crate::path::{IssuerPath, TrustPath};
 use crate::refusal::Refusal;
 use crate::trust_set::TrustSet;
@@ -54,6 +55,9 @@ impl TrustSet {
         check_size(chain)?;
         let (leaf_der, shown) = chain.split_first().ok_or(Refusal::NoCertificate)?;
         let leaf = Certificate::read(leaf_der)?;
+        if !leaf.is_moderate {
+            return Err(Refusal::Malformed);
+        }
         if leaf.version != X509Version::V3 {
             return Err(Refusal::OldVersion);
         }
@@ -66,8 +70,7 @@ impl TrustSet {
         let end_entity = EndEntityCert::try_from(leaf_der).map_err(|_| Refusal::Malformed)?;
         check_key(&leaf, &end_entity.subject_public_key_info())?;
         let candidates = self.candidates(&leaf, shown, now)?;
-        candidates.check_name_constraints(&leaf)?;
-        let issuers = candidates.build_path(&end_entity, chain, now, effort)?;
+        let issuers = candidates.build_path(&leaf, &end_entity, chain, now, effort)?;
         let path = TrustPath {
             leaf: leaf.id,
             leaf_validity: leaf.validity,
@@ -81,21 +84,12 @@ impl TrustSet {
 }
 
 impl Candidates<'_, '_> {
-    /// Each constraint on the path may be compared with each name below it, and webpki
-    /// would do so 250,000 times.
-    fn check_name_constraints(&self, leaf: &Certificate<'_>) -> Result<(), Refusal> {
-        let certificates = || self.intermediates.iter().map(|(certificate, _)| certificate);
-        let of_anchors = self.anchors.iter().map(|anchor| anchor.name_constraints).max().unwrap_or(0);
-        let of_others: usize = certificates().map(|certificate| certificate.name_constraints).sum();
-        let names = leaf.names + certificates().map(|certificate| certificate.names).sum::<usize>();
-        let comparisons = (of_anchors + of_others).saturating_mul(names);
-        if comparisons > MAX_NAME_COMPARISONS { Err(Refusal::TooCostly) } else { Ok(()) }
-    }
-
-    /// Has webpki build a path: first below the anchors that the chain names, so that
-    /// namesakes cost an honest chain nothing, then below all of them.
+    /// Has webpki build a path: first below the anchors that the chain names, and only
+    /// where key identifiers agree, so that neither namesakes nor an odd order cost an
+    /// honest chain anything; then below all of them, whatever the identifiers say.
     fn build_path(
         &self,
+        leaf: &Certificate<'_>,
         end_entity: &EndEntityCert<'_>,
         chain: &[CertificateDer<'_>],
         now: UnixTime,
@@ -105,15 +99,25 @@ impl Candidates<'_, '_> {
             self.anchors.iter().filter_map(|anchor| anchor.borrow()).collect();
         let intermediates: Vec<CertificateDer<'_>> =
             self.intermediates.iter().map(|(_, der)| CertificateDer::from(&***der)).collect();
-        let budget = Budget::new(chain, &offered);
+        let known = |der: &CertificateDer<'_>| {
+            self.intermediates.iter().find(|(_, other)| *other == der).map(|(certificate, _)| certificate)
+        };
+        let shown = chain.iter().enumerate().map(|(place, der)| match place {
+            0 => KeyIds { own: None, issuer: leaf.authority_key_id },
+            _ => known(der).map(KeyIds::of).unwrap_or_default(),
+        });
+        let anchors =
+            self.anchors.iter().map(|anchor| KeyIds { own: anchor.key_id.as_deref(), issuer: None });
+        let budget = Budget::new(chain, &offered, shown.chain(anchors).collect());
         let algorithms = budget.algorithms();
         let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
             algorithms.iter().map(|algorithm| algorithm as _).collect();
         let mut result = Err(self.otherwise);
-        for anchors in [&offered[..self.named], &offered] {
+        for (anchors, by_key_id) in [(&offered[..self.named], true), (&offered[..], false)] {
             if anchors.is_empty() || budget.is_spent() {
                 continue;
             }
+            budget.follow_key_ids(by_key_id);
             let usage = KeyUsage::client_auth();
             let path =
                 end_entity.verify_for_usage(&algorithms, anchors, &intermediates, now, usage, None, None);
@@ -121,7 +125,7 @@ impl Candidates<'_, '_> {
                 Ok(path) => self.issuers(&path, &offered),
                 Err(error) => Err(self.refusal(&error)),
             };
-            if result.is_ok() || anchors.len() == offered.len() {
+            if result.is_ok() {
                 break;
             }
         }
@@ -134,6 +138,9 @@ impl Candidates<'_, '_> {
             Error::CaUsedAsEndEntity | Error::EmptyEkuExtension | Error::RequiredEkuNotFoundContext(_) => {
                 Refusal::WrongPurpose
             }
+            Error::MaximumSignatureChecksExceeded
+            | Error::MaximumPathBuildCallsExceeded
+            | Error::MaximumNameConstraintComparisonsExceeded => Refusal::TooCostly,
             _ => self.otherwise,
         }
     }
@@ -166,7 +173,9 @@ fn check_key(certificate: &Certificate<'_>, spki: &[u8]) -> Result<(), Refusal> 
 /// [`Refusal::NoCertificate`], [`Refusal::ChainTooLong`].
 pub fn check_size(chain: &[CertificateDer<'_>]) -> Result<(), Refusal> {
     let bytes: usize = chain.iter().map(|certificate| certificate.len()).sum();
-    match chain.len() {
+    // One that is sent twice counts once, as it does where OpenSSL hands the chain over.
+    let different: HashSet<&[u8]> = chain.iter().map(|certificate| &**certificate).collect();
+    match different.len() {
         0 => Err(Refusal::NoCertificate),
         count if count > MAX_INTERMEDIATES + 1 || bytes > MAX_CHAIN_BYTES => Err(Refusal::ChainTooLong),
         _ => Ok(()),

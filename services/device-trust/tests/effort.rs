@@ -103,6 +103,100 @@ fn a_name_compared_with_too_many_constraints_is_refused_unseen() {
     assert_eq!((result.unwrap_err(), effort), (Refusal::TooCostly, Effort::default()));
 }
 
+/// What registered certificates hold is no device's doing, and must not decide about the
+/// others: one that is left out of the set is one that cannot be inactivated.
+#[test]
+fn a_registered_certificate_may_hold_more_than_a_device_may_show() {
+    let extensions = |params: &mut CertificateParams| {
+        let number = |n: u64| rcgen::CustomExtension::from_oid_content(&[1, 2, 3, n], vec![5, 0]);
+        params.custom_extensions.extend((0..40).map(number));
+    };
+    let purposes = |params: &mut CertificateParams| {
+        let other = |n: u64| rcgen::ExtendedKeyUsagePurpose::Other(vec![1, 2, 3, n]);
+        params.extended_key_usages = (0..17).map(other).collect();
+        params.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
+    };
+    for ca in [Authority::with("Odd", extensions), Authority::with("Odd", purposes)] {
+        let device = ca.device("d");
+        assert_eq!(verify(&set([(&ca.der, ACTIVE)]), &device).0.unwrap().anchor(), ca.sha256());
+        assert_eq!(verify(&set([(&ca.der, INACTIVE)]), &device).0.unwrap_err(), Refusal::Inactive);
+    }
+    let a = Authority::new("A");
+    let (odd_leaf, odd) = (a.device_with("d", extensions), a.intermediate_with("I", extensions));
+    for (device, refusal) in
+        [(odd_leaf, Refusal::Malformed), (odd.device("d").showing([&odd]), Refusal::UnknownIssuer)]
+    {
+        assert_eq!(verify(&set([(&a.der, ACTIVE)]), &device).0.unwrap_err(), refusal);
+    }
+}
+
+#[test]
+fn a_namesake_with_many_name_constraints_keeps_no_device_of_another_ca_out() {
+    let a = Authority::new("Root");
+    let namesake = Authority::with("Root", |params| {
+        let name = |n: usize| rcgen::GeneralSubtree::DnsName(n.to_string());
+        let excluded_subtrees = (0..600).map(name).collect();
+        params.name_constraints =
+            Some(rcgen::NameConstraints { permitted_subtrees: Vec::new(), excluded_subtrees });
+    });
+    let name = |params: &mut CertificateParams| {
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("d.example".try_into().unwrap())];
+    };
+    let set = set([(&a.der, ACTIVE), (&namesake.der, ACTIVE)]);
+    assert_eq!(verify(&set, &a.device_with("d", name)).0.unwrap().anchor(), a.sha256());
+    assert_eq!(verify(&set, &namesake.device_with("d", name)).0.unwrap_err(), Refusal::TooCostly);
+}
+
+/// Key identifiers are free text: who registers more namesakes than are tried, with a
+/// copied identifier or where a device names none, keeps devices out. They are told so.
+#[test]
+fn more_namesakes_than_are_tried_are_told_and_not_taken_for_an_unknown_issuer() {
+    let a = Authority::new("A");
+    let bare = a.device_with("d", |params| params.use_authority_key_identifier_extension = false);
+    let later = |number: usize| -> Vec<Authority> {
+        let later = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2090, 1, 1);
+        (0..number).map(|_| Authority::with("A", later)).collect()
+    };
+    for (others, of_bare) in
+        [(later(MAX_NAMESAKES - 1), Ok(a.sha256())), (later(MAX_NAMESAKES), Err(Refusal::TooCostly))]
+    {
+        let set = set(others.iter().chain([&a]).map(|ca| (&ca.der, ACTIVE)));
+        assert_eq!(verify(&set, &bare).0.map(|path| path.anchor()), of_bare);
+        assert_eq!(verify(&set, &a.device("d")).0.unwrap().anchor(), a.sha256(), "its key is named");
+    }
+}
+
+/// Four keys of one subject, each certified with the one before, as rollovers leave them.
+#[test]
+fn the_order_in_which_an_honest_chain_is_sent_does_not_matter() {
+    let root = Authority::new("X");
+    let mut row = vec![root.namesake().cross_signed_by(&root)];
+    for _ in 1..4 {
+        let next = root.namesake().cross_signed_by(row.last().unwrap());
+        row.push(next);
+    }
+    let issuer = row.last().unwrap().clone();
+    for _ in 0..2 {
+        row.reverse();
+        let (result, effort) = verify(&set([(&root.der, ACTIVE)]), &issuer.device("d").showing(&row));
+        assert_eq!(result.unwrap().anchor(), root.sha256());
+        assert_eq!(effort.signature_checks, 5);
+    }
+}
+
+#[test]
+fn a_certificate_that_is_sent_twice_counts_once() {
+    let root = Authority::new("R");
+    let mut row = vec![root.clone()];
+    for number in 0..4 {
+        let next = row[number].intermediate(&format!("I{number}"));
+        row.push(next);
+    }
+    let mut device = row[4].device("d").showing(row[1..].iter().rev());
+    device.chain.insert(1, device.chain[0].clone());
+    assert!(verify(&set([(&root.der, ACTIVE)]), &device).0.is_ok());
+}
+
 const NAMES: [&str; 3] = ["X", "Y", "Z"];
 const KEYS: usize = 7;
 
@@ -215,6 +309,13 @@ impl Case {
         self.inactive.is_some_and(|plan| plan.key == key)
     }
 
+    /// Number of signatures that names leave to be checked, known key identifiers or not.
+    fn edges(&self) -> usize {
+        let issuers = || self.shown.iter().chain(&self.anchors).collect::<std::collections::HashSet<_>>();
+        let signed = std::iter::once(&self.leaf).chain(&self.shown);
+        signed.map(|plan| issuers().iter().filter(|issuer| issuer.subject == plan.issuer).count()).sum()
+    }
+
     /// Whether there is a path, by the plans alone and without any bound.
     fn has_path(&self, head: Plan, used: &mut Vec<Plan>) -> bool {
         let signed = |issuer: &Plan| issuer.subject == head.issuer && issuer.key == head.signer;
@@ -256,7 +357,11 @@ fn no_chain_costs_more_than_the_budget_and_every_verdict_is_right() {
                     assert!(exists, "admitted without a path: {next:?}");
                     admitted += 1;
                 }
-                Err(Refusal::TooCostly) => spent += 1,
+                Err(Refusal::TooCostly) => {
+                    let edges = next.edges();
+                    assert!(edges > MAX_SIGNATURE_CHECKS, "too costly with {edges} signatures: {next:?}");
+                    spent += 1;
+                }
                 Err(refusal) => assert!(!exists, "{refusal} although there is a path: {next:?}"),
             }
             if (effort.signature_checks, effort.questions) >= cost {

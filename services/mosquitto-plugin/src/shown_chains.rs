@@ -5,17 +5,23 @@
 //! device showed is never tried for another one, which could otherwise be kept out by
 //! certificates that somebody else had put in its way. It is no trust: a remembered chain
 //! is verified like any other.
+//!
+//! A chain is verified before the peer has shown that it has the key, and certificates are
+//! no secret: a stranger can show those of a device with others of his own. So nothing is
+//! forgotten for what is shown later, certificates of a verified path come first, and when
+//! there are too many different sets only these are remembered: they need a signature of
+//! the CA's.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use catrust_device_trust::TrustPath;
+use catrust_device_trust::{MAX_INTERMEDIATES, TrustPath};
 use catrust_domain::Sha256;
 use rustls_pki_types::CertificateDer;
 
-/// Most different sets of intermediates, and most devices, remembered for one CA
-/// certificate: what a customer makes its devices show must not fill the broker's memory
-/// (2 MiB here at most), nor push out those of another customer.
+/// Most different sets of intermediates, as many again that are paths, and most devices,
+/// remembered for one CA certificate: what a customer makes its devices show must not fill
+/// the broker's memory (4 MiB here at most), nor push out those of another customer.
 const MAX_SHOWN: usize = 128;
 const MAX_DEVICES: usize = 16 * 1024;
 
@@ -23,12 +29,16 @@ type Intermediates = [CertificateDer<'static>];
 
 #[derive(Debug, Default)]
 struct BelowAnchor {
-    /// The oldest first. Devices share them.
-    shown: VecDeque<Arc<Intermediates>>,
-    by_device: HashMap<Sha256, Weak<Intermediates>>,
+    shown: Sets,
+    paths: Sets,
+    by_device: HashMap<Sha256, Arc<Intermediates>>,
     /// The oldest first.
     devices: VecDeque<Sha256>,
 }
+
+/// Sets that devices share, each for as long as one of them has it.
+#[derive(Debug, Default)]
+struct Sets(Vec<Weak<Intermediates>>);
 
 /// The remembered intermediates.
 #[derive(Debug, Default)]
@@ -38,21 +48,28 @@ pub struct ShownChains {
 }
 
 impl ShownChains {
-    /// Remembers what came with a device that was trusted; the oldest of its CA
-    /// certificate go first when there are too many.
+    /// Remembers what came with a device that was trusted, besides what came with it
+    /// before. When a CA certificate has too many devices the oldest go first; when they
+    /// showed too many different sets, only paths are remembered, and then nothing new.
     pub fn remember(&mut self, path: &TrustPath) {
         let device = path.leaf.sha256;
-        let [_, intermediates @ ..] = &*path.chain else { return };
-        if intermediates.is_empty() {
-            self.forget(&device);
+        let on_path = on_path(path);
+        let mut shown = on_path.clone();
+        let earlier = self.find(&device).map(Arc::clone);
+        for other in earlier.iter().flat_map(|earlier| earlier.iter()).chain(&path.chain[1..]) {
+            if shown.len() < MAX_INTERMEDIATES && !shown.contains(other) {
+                shown.push(other.clone());
+            }
+        }
+        if shown.is_empty() {
             return;
         }
         if self.anchor_of.get(&device) != Some(&path.anchor()) {
             self.forget(&device);
         }
         let below = self.by_anchor.entry(path.anchor()).or_default();
-        let shown = below.intern(intermediates);
-        if below.by_device.insert(device, Arc::downgrade(&shown)).is_none() {
+        let Some(shown) = below.shown.intern(&shown).or_else(|| below.paths.intern(&on_path)) else { return };
+        if below.by_device.insert(device, shown).is_none() {
             below.devices.push_back(device);
             if below.devices.len() > MAX_DEVICES
                 && let Some(oldest) = below.devices.pop_front()
@@ -64,6 +81,10 @@ impl ShownChains {
         self.anchor_of.insert(device, path.anchor());
     }
 
+    fn find(&self, device: &Sha256) -> Option<&Arc<Intermediates>> {
+        self.by_anchor.get(self.anchor_of.get(device)?)?.by_device.get(device)
+    }
+
     fn forget(&mut self, device: &Sha256) {
         let Some(anchor) = self.anchor_of.remove(device) else { return };
         if let Some(below) = self.by_anchor.get_mut(&anchor) {
@@ -72,14 +93,12 @@ impl ShownChains {
         }
     }
 
-    /// The chain of a device: its certificate, and what came with it in its last handshake.
+    /// The chain of a device: its certificate, and what came with it in its handshakes.
     #[must_use]
     pub fn chain(&self, leaf: &[u8]) -> Vec<CertificateDer<'static>> {
-        let device = Sha256::of(leaf);
-        let below = self.anchor_of.get(&device).and_then(|anchor| self.by_anchor.get(anchor));
-        let shown = below.and_then(|below| below.by_device.get(&device)?.upgrade());
+        let shown = self.find(&Sha256::of(leaf));
         let leaf = CertificateDer::from(leaf.to_vec());
-        std::iter::once(leaf).chain(shown.iter().flat_map(|shown| shown.iter().cloned())).collect()
+        std::iter::once(leaf).chain(shown.into_iter().flat_map(|shown| shown.iter().cloned())).collect()
     }
 
     /// Forgets those of the anchors that `keep` says no to.
@@ -89,17 +108,32 @@ impl ShownChains {
     }
 }
 
-impl BelowAnchor {
-    fn intern(&mut self, intermediates: &Intermediates) -> Arc<Intermediates> {
-        if let Some(known) = self.shown.iter().find(|known| ***known == *intermediates) {
-            return Arc::clone(known);
+/// The intermediates that the path was verified over.
+fn on_path(path: &TrustPath) -> Vec<CertificateDer<'static>> {
+    let is_on_path = |der: &&CertificateDer<'static>| {
+        let sha256 = Sha256::of(der);
+        path.issuers.intermediates.iter().any(|intermediate| intermediate.sha256 == sha256)
+    };
+    let mut found: Vec<CertificateDer<'static>> = Vec::new();
+    for der in path.chain[1..].iter().filter(is_on_path) {
+        if !found.contains(der) {
+            found.push(der.clone());
         }
-        if self.shown.len() == MAX_SHOWN {
-            self.shown.pop_front();
+    }
+    found
+}
+
+impl Sets {
+    /// The set as devices share it; `None` where there are too many others.
+    fn intern(&mut self, intermediates: &Intermediates) -> Option<Arc<Intermediates>> {
+        self.0.retain(|set| set.strong_count() > 0);
+        let known = self.0.iter().filter_map(Weak::upgrade).find(|known| **known == *intermediates);
+        if known.is_some() || self.0.len() == MAX_SHOWN {
+            return known;
         }
-        let shown: Arc<Intermediates> = intermediates.into();
-        self.shown.push_back(Arc::clone(&shown));
-        shown
+        let set: Arc<Intermediates> = intermediates.into();
+        self.0.push(Arc::downgrade(&set));
+        Some(set)
     }
 }
 
@@ -143,15 +177,41 @@ mod tests {
         let device = precious.device("d");
         let mut chains = ShownChains::default();
         chains.remember(&path(&one, &precious, &device));
-        let mut first = None;
-        for number in 0..=MAX_SHOWN {
+        let mut last = None;
+        for number in 0..=2 * MAX_SHOWN {
             // Of the same name, even.
             let inner = other.intermediate("I");
             let device = inner.device(&number.to_string());
             chains.remember(&path(&other, &inner, &device));
-            first.get_or_insert(device);
+            last = Some(device);
         }
         assert_eq!(chains.chain(&device.der).len(), 2);
-        assert_eq!(chains.chain(&first.unwrap().der).len(), 1, "the oldest is kept for ever");
+        assert_eq!(chains.chain(&last.unwrap().der).len(), 1, "there is no bound");
+    }
+
+    /// Certificates are no secret, and this is asked before the peer has shown a key.
+    #[test]
+    fn a_stranger_with_the_certificates_of_devices_pushes_nothing_out() {
+        let root = Authority::new("R");
+        let inner = root.intermediate("I");
+        let (device, late) = (inner.device("d"), inner.device("e"));
+        let mut chains = ShownChains::default();
+        chains.remember(&path(&root, &inner, &device));
+        let mut strange = path(&root, &inner, &inner.device("public"));
+        for number in 0..=MAX_SHOWN {
+            let junk = CertificateDer::from(Authority::new(&number.to_string()).der);
+            // One device's many sets are one at a time; those of many fill the bound.
+            for leaf in [strange.leaf.sha256, Sha256::of(&number.to_be_bytes())] {
+                strange.leaf.sha256 = leaf;
+                strange.chain = [&strange.chain[..2], std::slice::from_ref(&junk)].concat().into();
+                chains.remember(&strange);
+            }
+            let mut again = path(&root, &inner, &device);
+            again.chain = [&again.chain[..], &[junk]].concat().into();
+            chains.remember(&again);
+        }
+        assert!(chains.chain(&device.der)[1..].contains(&CertificateDer::from(inner.der.clone())));
+        chains.remember(&path(&root, &inner, &late));
+        assert_eq!(chains.chain(&late.der).len(), 2, "a device that comes late is kept out");
     }
 }

@@ -162,3 +162,38 @@ fn no_admission_is_too_long_to_be_counted() {
     apply(&mut engine, &request(1, &[(&a, CaState::Active)], u64::MAX), now());
     assert!(engine.handshake(&[a.device("d").der], now()).is_ok());
 }
+
+#[test]
+fn a_registered_certificate_of_an_odd_shape_keeps_no_other_from_being_inactivated() {
+    let a = Authority::new("A");
+    let odd = Authority::with("Odd", |params| {
+        let extension = |n: u64| rcgen::CustomExtension::from_oid_content(&[1, 2, 3, n], vec![5, 0]);
+        params.custom_extensions.extend((0..40).map(extension));
+    });
+    let device = a.device("d");
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active), (&odd, CaState::Active)], 1000), now());
+    assert_eq!(engine.handshake(std::slice::from_ref(&device.der), now()), Ok(()));
+    engine.connect(KEY, client(&device, "d"), now());
+    let inactive = CaState::Inactive(catrust_domain::InactivationScope::Key);
+    let effect = apply(&mut engine, &request(2, &[(&a, inactive), (&odd, CaState::Active)], 1000), now());
+    assert_eq!(effect.kick, [(KEY, "d".to_owned())]);
+    assert_eq!(engine.handshake(&[device.der], now()), Err(Refusal::Inactive));
+}
+
+/// A stranger needs no key to show the certificates of a device.
+#[test]
+fn what_a_stranger_shows_for_a_device_takes_no_path_from_it() {
+    let (a, b, inner) = (Authority::new("A"), Authority::new("B"), Authority::new("I"));
+    let (over_a, over_b) = (inner.cross_signed_by(&a), inner.cross_signed_by(&b));
+    let device = inner.device("d");
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(1, &[(&a, CaState::Active), (&b, CaState::Active)], 1000), now());
+    let shown = [device.der.clone(), over_a.der.clone(), over_b.der.clone()];
+    assert_eq!(engine.handshake(&shown, now()), Ok(()));
+    assert_eq!(engine.handshake(&[device.der.clone(), over_b.der.clone()], now()), Ok(()));
+    engine.connect(KEY, client(&device, "d"), now());
+    let inactive = CaState::Inactive(catrust_domain::InactivationScope::Key);
+    let effect = apply(&mut engine, &request(2, &[(&a, CaState::Active), (&b, inactive)], 1000), now());
+    assert_eq!(effect.kick, []);
+}

@@ -66,9 +66,9 @@ impl Needs {
         needs
     }
 
-    /// What `model` cannot tell. It MUST hold every other CA certificate of the same key
-    /// with each that it holds, as it does when it was loaded by [`Needs`] and evolved.
-    /// What does not exist is not in it either, and is always missing.
+    /// What `model` does not hold. The model MUST hold all CA certificates of a key or none,
+    /// as one does that was loaded by [`Needs`] and evolved. A row that does not exist counts
+    /// as missing: the model cannot tell it from one that was not loaded.
     #[must_use]
     pub fn missing_from(mut self, model: &ReadModel) -> Self {
         self.instances.retain(|id| model.instance(id).is_none());
@@ -254,8 +254,8 @@ impl WorkingSet {
         twins
     }
 
-    /// A spent code is told before a taken serial number: whoever repeats a whole
-    /// registration learns that it went through.
+    /// Checks the code before the serial number: whoever repeats a whole registration gets
+    /// `RegisterCodeUsed`, and learns by it that the first one went through.
     fn check_registration(
         &self,
         instance: &Instance,
@@ -346,7 +346,7 @@ impl WorkingSet {
         let revision = instance.map_or(0, |instance| instance.revision);
         let of_instance = || {
             let mut instance = instance.cloned().expect("a decided command has its instance");
-            // What a stored reply does not keep, so that a repeat gets the very same.
+            // A stored reply does not keep these, and a repeat must get the same reply.
             instance.set_hash = SetHash::empty();
             instance.unspent_register_codes.clear();
             let position = instance.updated_position;

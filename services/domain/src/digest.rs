@@ -26,8 +26,8 @@ impl Sha256 {
         &self.0
     }
 
-    /// Its digits, without an allocation: some ten of them are written for each event. Twice
-    /// as many digits as bytes never fail to fit.
+    /// Writes the digits without an allocation: about ten digests are written for each
+    /// event. The error cannot occur, since 32 bytes have 64 digits.
     fn spell<'a>(&self, digits: &'a mut [u8; 64]) -> Result<&'a str, fmt::Error> {
         hex::encode_to_slice(self.0, digits).map_err(|_| fmt::Error)?;
         std::str::from_utf8(digits).map_err(|_| fmt::Error)

@@ -86,7 +86,7 @@ impl FleetMember {
     #[must_use]
     pub fn progress(&self, revision: u64, now: Timestamp, budget: &ContactBudget) -> Progress {
         let reached = self.broker.applied.is_some_and(|applied| applied.revision >= revision);
-        // Of a later revision, or of the very one that is enforced no more.
+        // About a later revision than the applied one, or about that one, taken back since.
         let refused = self.broker.outstanding_refusal();
         let taken_back = self.broker.applied.map(|a| a.revision) == refused.map(|r| r.revision);
         if reached && self.digest_agrees() && !taken_back {

@@ -82,7 +82,7 @@ fn check_patterns(file: &PolicyFile, policy: &Policy, problems: &mut Vec<Problem
 /// denies nothing must hear of it.
 pub(crate) fn misfits(files: &[PolicyFile], validated: &ValidationResult) -> Vec<Problem> {
     let errors = validated.validation_errors().map(|error| (error.policy_id(), error as &dyn Diagnostic));
-    // Of a policy with an error it follows, often, that it can never apply.
+    // A policy with an error is often reported as never applying, too; the error is enough.
     let broken: HashSet<_> = validated.validation_errors().map(ValidationError::policy_id).collect();
     let warnings = validated.validation_warnings().filter(|warning| {
         let never = matches!(

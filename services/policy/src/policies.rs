@@ -47,8 +47,8 @@ impl Policies {
     /// Decides a request by the policies of its principal's account. One and the same
     /// request gets one and the same answer, remembered or not.
     ///
-    /// The answer to a request that no policy can look at the time of is remembered; where
-    /// a policy looks at the source address, that is part of what it is remembered by.
+    /// An answer is remembered unless a policy of the account looks at the time. The source
+    /// address is part of the key only where a policy looks at it.
     #[must_use]
     pub fn decide(&self, request: &AccessRequest<'_>) -> Arc<Decision> {
         let Some(account) = self.accounts.get(request.account_id) else {
@@ -227,7 +227,7 @@ mod tests {
         let from = |ip: &str| AccessRequest { source_ip: Some(ip.parse().unwrap()), ..request };
         for _ in 0..2 {
             assert!(policies.decide(&from("10.1.2.3")).allowed);
-            assert!(policies.decide(&from("::ffff:10.1.2.3")).allowed, "IPv4 in IPv6's clothes");
+            assert!(policies.decide(&from("::ffff:10.1.2.3")).allowed, "an IPv4-mapped IPv6 address");
             assert!(!policies.decide(&from("11.1.2.3")).allowed);
             assert!(!policies.decide(&request).allowed);
         }

@@ -18,7 +18,7 @@ pub struct AccessRequest<'a> {
     pub action: Action,
     /// What it is to be done to.
     pub resource: Resource<'a>,
-    /// Where the call comes from. An IPv4 address in IPv6's clothes counts as IPv4.
+    /// Where the call comes from. An IPv4-mapped IPv6 address counts as IPv4.
     /// Without one, conditions on it hold in denials and in nothing else.
     pub source_ip: Option<IpAddr>,
     /// Milliseconds since 1970-01-01T00:00:00Z.

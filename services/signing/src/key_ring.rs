@@ -112,8 +112,8 @@ impl KeyRing {
         }
     }
 
-    /// Whether what rests on the named key was worth nothing from the start: the key is
-    /// revoked, or nobody vouches for it any more. Not so of one that has expired.
+    /// Whether messages by the named key must be forgotten: it is revoked, or nobody vouches
+    /// for it any more. What an expired key signed in its time stays true.
     #[must_use]
     pub fn disowns(&self, key_id: &str) -> bool {
         match self.named(key_id) {
@@ -136,9 +136,9 @@ impl KeyRing {
         KeysAt { ring: self, present: Some(present) }
     }
 
-    /// The keys as they are to be believed about what was believed once: that a key, or the
-    /// set, has expired since makes nothing untrue; that the key was revoked does. Whether
-    /// it is still current has to be proved by another message.
+    /// The keys for messages that were believed before. An expired key or set does not take
+    /// such a message back, a revoked key does. That the message is still current, another
+    /// one has to prove.
     #[must_use]
     pub const fn on_record(&self) -> KeysAt<'_> {
         KeysAt { ring: self, present: None }

@@ -90,7 +90,7 @@ fn network(text: &str) -> Result<String, String> {
     };
     let address: IpAddr = address.parse().map_err(|_| bad())?;
     if address.to_canonical() != address {
-        return Err(format!("{text:?} is an IPv4 address in IPv6's clothes: write it as IPv4"));
+        return Err(format!("{text:?} is an IPv4-mapped IPv6 address: write it as IPv4"));
     }
     let width = if address.is_ipv4() { 32 } else { 128 };
     let bits = bits.unwrap_or(width);

@@ -63,8 +63,8 @@ fn holds(operator: &str, values: &[String], denies: bool, question: &Question) -
     }
 }
 
-/// Bit by bit. The two families have nothing in common, but that an IPv4 address may come
-/// in IPv6's clothes.
+/// Bit by bit. An IPv4 address lies in no IPv6 network; an IPv4-mapped IPv6 address counts
+/// as IPv4.
 fn inside(network: &str, ip: IpAddr) -> bool {
     let (address, bits) = network.split_once('/').unwrap_or((network, "128"));
     let (address, ip) = (bits_of(address.parse().unwrap()), bits_of(ip));

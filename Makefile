@@ -3,7 +3,7 @@
 # nothing else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick bench fuzz fmt lint tools
+.PHONY: help demo test quick bench fuzz fmt lint deny tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -34,6 +34,11 @@ fmt: ## format the Rust code
 lint: ## clippy and buf, warnings are errors
 	@tests/bin/tools build buf
 	@tests/bin/test lint
+
+deny: ## licences, sources and banned crates; advisories need a database from outside: for the operator
+	@tests/bin/tools build deny
+	@"$${CARGO_TARGET_DIR:-target}/tools/bin/cargo-deny" --locked check --config deploy/deny.toml bans licenses sources
+	@echo 'Not checked: advisories. With the RustSec database in reach: cargo deny check --config deploy/deny.toml advisories'
 
 tools: ## install what is missing
 	@tests/bin/tools all

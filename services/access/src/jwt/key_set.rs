@@ -23,7 +23,7 @@ use super::json;
 pub(super) const MAX_BYTES: usize = 256 * 1_024;
 /// Most keys.
 const MAX_KEYS: usize = 100;
-/// Octets of an RSA modulus: 2,048 to 8,192 bits. Less is too weak (RFC 7518 §3.3), more is
+/// Bytes of an RSA modulus: 2,048 to 8,192 bits. Less is too weak (RFC 7518 §3.3), more is
 /// work that an attacker would choose.
 const RSA_MODULUS: std::ops::RangeInclusive<usize> = 256..=1_024;
 

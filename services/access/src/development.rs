@@ -5,8 +5,8 @@ use std::sync::Arc;
 use catrust_domain::{AccountId, Timestamp};
 
 use super::{
-    Action, Authenticator, Authorizer, Circumstances, Credentials, Denial, Identity, InvalidCredentials,
-    Resource,
+    Action, Authenticator, Authorizer, Circumstances, Credentials, Denial, Identity, InstanceResource,
+    InvalidCredentials,
 };
 
 /// Account and principal of the development identity.
@@ -49,7 +49,7 @@ impl Authorizer for Development {
         &self,
         _: &Identity,
         _: Action,
-        _: &Resource<'_>,
+        _: &InstanceResource<'_>,
         _: &Circumstances,
     ) -> Result<Arc<str>, Denial> {
         Ok(Arc::clone(&self.policy_version))

@@ -323,7 +323,7 @@ impl EntryReader<'_> {
         start: usize,
         key: &str,
         texts: Option<&Spanned<Vec<Spanned<String>>>>,
-        shape: &Shape,
+        shape: &PatternShape,
     ) -> Vec<Pattern> {
         if self.permissions == PermissionSource::Policies {
             if let Some(texts) = texts {
@@ -352,20 +352,21 @@ impl EntryReader<'_> {
 }
 
 /// What patterns of one kind look like.
-struct Shape {
+struct PatternShape {
     prefix: &'static str,
     segments: usize,
     example: &'static str,
 }
 
-const ACTION: Shape = Shape { prefix: "mq:", segments: 2, example: "mq:GetCaCertificate or mq:*" };
-const RESOURCE: Shape = Shape {
+const ACTION: PatternShape =
+    PatternShape { prefix: "mq:", segments: 2, example: "mq:GetCaCertificate or mq:*" };
+const RESOURCE: PatternShape = PatternShape {
     prefix: "acs:mq:",
     segments: 5,
     example: "acs:mq:REGION:ACCOUNT:INSTANCE, each of the last three may be *",
 };
 
-impl Shape {
+impl PatternShape {
     fn holds(&self, pattern: &Pattern, text: &str) -> bool {
         text.starts_with(self.prefix) && pattern.segments() == self.segments
     }

@@ -2,7 +2,7 @@
 //!
 //! Two seams: an [`Authenticator`] turns credentials into an [`Identity`], an
 //! [`Authorizer`] decides whether an identity may perform an [`Action`] on a
-//! [`Resource`]. Behind the first: one fixed identity for development
+//! [`InstanceResource`]. Behind the first: one fixed identity for development
 //! ([`development`]), or everybody whom the identities file ([`static_identities`]) and the
 //! issuer of tokens ([`jwt`]) know ([`known_callers`]). Behind the second: what the file
 //! grants, or policies in a folder ([`policy_folder`]).
@@ -107,7 +107,7 @@ impl InvalidCredentials {
 
 /// An MQTT instance as policies name it: `acs:mq:{region}:{account}:{instance}`.
 #[derive(Clone, Copy, Debug)]
-pub struct Resource<'a> {
+pub struct InstanceResource<'a> {
     /// Region; `None` for every region.
     pub region_id: Option<&'a RegionId>,
     /// Owner account; `None` for every account.
@@ -116,7 +116,7 @@ pub struct Resource<'a> {
     pub instance_id: Option<&'a InstanceId>,
 }
 
-impl std::fmt::Display for Resource<'_> {
+impl std::fmt::Display for InstanceResource<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -165,7 +165,7 @@ pub trait Authorizer: Send + Sync {
         &self,
         identity: &Identity,
         action: Action,
-        resource: &Resource<'_>,
+        resource: &InstanceResource<'_>,
         circumstances: &Circumstances,
     ) -> Result<Arc<str>, Denial>;
 }

@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use catrust_domain::{AccountId, InstanceId, RegionId};
 use catrust_policy::{AccessRequest, Policies};
 
-use super::{Action, Authorizer, Circumstances, Denial, Identity, Resource};
+use super::{Action, Authorizer, Circumstances, Denial, Identity, InstanceResource};
 
 /// The folder, and what is in force of it.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Authorizer for PolicyFolder {
         &self,
         identity: &Identity,
         action: Action,
-        resource: &Resource<'_>,
+        resource: &InstanceResource<'_>,
         circumstances: &Circumstances,
     ) -> Result<Arc<str>, Denial> {
         let in_force = self.in_force.load();
@@ -121,8 +121,11 @@ mod tests {
         };
         let (region, account, instance) =
             ("r".parse().unwrap(), "1".parse().unwrap(), "fleet-a".parse().unwrap());
-        let resource =
-            Resource { region_id: Some(&region), account_id: Some(&account), instance_id: Some(&instance) };
+        let resource = InstanceResource {
+            region_id: Some(&region),
+            account_id: Some(&account),
+            instance_id: Some(&instance),
+        };
         let circumstances = Circumstances { source_address: None, now: Timestamp::from_micros(-1) };
         folder.authorize(&identity, action, &resource, &circumstances)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use catrust_domain::{AccountId, Sha256, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::{Action, Authorizer, BrokerBinding, Circumstances, Denial, Identity, Resource};
+use super::{Action, Authorizer, BrokerBinding, Circumstances, Denial, Identity, InstanceResource};
 use crate::identities::{Credential, Identities, IdentitiesError, IdentityEntry, PermissionSource};
 
 /// The identities of one version of the file.
@@ -129,7 +129,7 @@ impl Authorizer for EntryGrants {
         &self,
         identity: &Identity,
         action: Action,
-        resource: &Resource<'_>,
+        resource: &InstanceResource<'_>,
         _: &Circumstances,
     ) -> Result<Arc<str>, Denial> {
         let resource = resource.to_string();
@@ -199,7 +199,7 @@ mod tests {
             )
         };
         let text = entry(b"old", "mq:*") + &entry(b"new", "mq:GetCaCertificate");
-        let everything = Resource { region_id: None, account_id: None, instance_id: None };
+        let everything = InstanceResource { region_id: None, account_id: None, instance_id: None };
         let may = |token, action| {
             let identities = parse(&text);
             let identity = by_token(identities, token);
@@ -214,7 +214,7 @@ mod tests {
         let alice = by_token(identities(), "secret-token");
         let (region, own, other) = ("r".parse().unwrap(), "1".parse().unwrap(), "2".parse().unwrap());
         let instance = "i".parse().unwrap();
-        let on = |account| Resource {
+        let on = |account| InstanceResource {
             region_id: Some(&region),
             account_id: Some(account),
             instance_id: Some(&instance),

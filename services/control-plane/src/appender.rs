@@ -41,7 +41,7 @@ type Answer = oneshot::Sender<Outcome>;
 
 /// Commands that are committed together, and where their outcomes go.
 #[derive(Default)]
-struct Batch {
+struct CommandBatch {
     envelopes: Vec<CommandEnvelope>,
     answers: Vec<Answer>,
 }
@@ -93,8 +93,8 @@ impl CommandQueue {
     }
 
     /// Up to [`MAX_BATCH`] commands whose callers still wait.
-    fn take_batch(&mut self) -> Batch {
-        let mut batch = Batch::default();
+    fn take_batch(&mut self) -> CommandBatch {
+        let mut batch = CommandBatch::default();
         while batch.envelopes.len() < MAX_BATCH {
             match self.pop() {
                 Some(pending) if pending.answer.is_closed() => {}
@@ -109,7 +109,7 @@ impl CommandQueue {
     }
 }
 
-impl Batch {
+impl CommandBatch {
     /// Takes the second half away.
     fn split(&mut self) -> Self {
         let half = self.envelopes.len() / 2;
@@ -207,7 +207,7 @@ impl Appender {
 
     /// Commits a batch. One that fails for a reason of its content is halved until the
     /// command that spoils it fails alone.
-    async fn commit(&self, store: &dyn CommandStore, batch: Batch) {
+    async fn commit(&self, store: &dyn CommandStore, batch: CommandBatch) {
         self.instruments.batch(batch.envelopes.len());
         let mut parts = vec![batch];
         while let Some(mut part) = parts.pop() {
@@ -295,7 +295,7 @@ mod tests {
         (PendingCommand { envelope, answer }, outcome)
     }
 
-    fn order(batch: &Batch) -> Vec<u128> {
+    fn order(batch: &CommandBatch) -> Vec<u128> {
         batch.envelopes.iter().map(|envelope| envelope.context.request_id.as_u128()).collect()
     }
 

@@ -92,7 +92,7 @@ const SERVICES: &[&str] = &[
 ];
 
 /// What the wiring needs besides the settings.
-pub(crate) struct Parts {
+pub(crate) struct ServerParts {
     pub(crate) store: Arc<dyn EventStore>,
     /// Signs the messages, and says who vouches for that.
     pub(crate) keys: Arc<ServerKeys>,
@@ -135,7 +135,7 @@ pub(crate) fn system_clock() -> Clock {
 /// A listener cannot be bound, a file cannot be read, or the store does not answer.
 pub(crate) async fn assemble(
     config: &Config,
-    mut parts: Parts,
+    mut parts: ServerParts,
     telemetry: &Telemetry,
     stages: &Stages,
 ) -> anyhow::Result<RunningServer> {
@@ -256,7 +256,7 @@ pub(crate) async fn assemble(
 /// Makes what signs checkpoints, and starts to do so.
 fn assemble_evidence(
     config: &Config,
-    parts: &Parts,
+    parts: &ServerParts,
     meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
@@ -280,7 +280,7 @@ fn assemble_evidence(
 
 async fn assemble_api(
     config: &Config,
-    parts: &Parts,
+    parts: &ServerParts,
     evidence: Arc<Evidence>,
     meter: &Meter,
     stages: &Stages,

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use catrust_control_plane::commands::{Arguments, run};
+use catrust_control_plane::commands::{ServerArguments, run};
 use clap::Parser as _;
 
 /// A call makes some hundred small allocations, mostly freed by another thread: the
@@ -12,7 +12,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     keep_to_small_pages();
-    let arguments = Arguments::parse();
+    let arguments = ServerArguments::parse();
     // Fails only where a provider is installed already, which nobody else does.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

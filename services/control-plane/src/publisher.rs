@@ -178,7 +178,7 @@ fn decode(rows: Vec<RecordedEvent>) -> (Vec<LogEntry>, Option<MessageError>) {
 
 /// Whether there is more to do at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum Backlog {
     /// The feed has the whole log.
     CaughtUp,
     /// A whole chunk was published: there may be more.
@@ -216,11 +216,11 @@ impl Work<'_> {
             let turn = shutdown.run_until_cancelled(self.turn()).await;
             let Some(turn) = turn else { return };
             let hinted = match turn {
-                Ok(Progress::More) => {
+                Ok(Backlog::More) => {
                     pause = Duration::ZERO;
                     continue;
                 }
-                Ok(Progress::CaughtUp) => {
+                Ok(Backlog::CaughtUp) => {
                     pause = Duration::ZERO;
                     self.role.publishes()
                 }
@@ -249,10 +249,10 @@ impl Work<'_> {
     }
 
     /// Does what there is to do in the current role.
-    async fn turn(&mut self) -> Result<Progress, PublishError> {
+    async fn turn(&mut self) -> Result<Backlog, PublishError> {
         self.keep_role().await?;
         if !self.role.publishes() {
-            return Ok(Progress::CaughtUp);
+            return Ok(Backlog::CaughtUp);
         }
         if self.checked_at.elapsed() >= CHECK_INTERVAL {
             self.cursor = None;
@@ -269,7 +269,7 @@ impl Work<'_> {
     }
 
     /// Publishes up to a chunk of the log after position `after`.
-    async fn publish_after(&mut self, after: u64) -> Result<Progress, PublishError> {
+    async fn publish_after(&mut self, after: u64) -> Result<Backlog, PublishError> {
         let publisher = self.publisher;
         let recent = publisher.log.recent(after);
         let may_be_more = recent.is_some();
@@ -279,7 +279,7 @@ impl Work<'_> {
                 (batch, head, None)
             }
             None if self.read_at.elapsed() < POLL_INTERVAL && *self.appended.borrow() <= after => {
-                return Ok(Progress::CaughtUp);
+                return Ok(Backlog::CaughtUp);
             }
             None => {
                 self.read_at = Instant::now();
@@ -322,8 +322,8 @@ impl Work<'_> {
         self.note_success(published, head);
         match unfit.or(stopped) {
             Some(error) => Err(error.into()),
-            None if may_be_more || events.len() == CHUNK as usize => Ok(Progress::More),
-            None => Ok(Progress::CaughtUp),
+            None if may_be_more || events.len() == CHUNK as usize => Ok(Backlog::More),
+            None => Ok(Backlog::CaughtUp),
         }
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
-use crate::row::Row;
+use crate::row::EvidenceRow;
 use crate::tree::Frontier;
 
 /// Version of the format.
@@ -155,7 +155,7 @@ impl<'a> ExportVerifier<'a> {
     ///
     /// # Errors
     /// The first thing that is wrong. Nothing after it can be said then.
-    pub fn line(&mut self, text: &str) -> Result<Option<Row>, ExportError> {
+    pub fn line(&mut self, text: &str) -> Result<Option<EvidenceRow>, ExportError> {
         self.line += 1;
         if self.header.is_none() {
             return self.header(text).map(|()| None);
@@ -167,7 +167,7 @@ impl<'a> ExportVerifier<'a> {
             return self.footer(&footer).map(|()| None);
         }
         let expected = Some(self.head.position + 1);
-        let row: Row = serde_json::from_str(text)
+        let row: EvidenceRow = serde_json::from_str(text)
             .map_err(|error| self.error(expected, ExportProblem::Malformed(error.to_string())))?;
         self.row(row.clone()).map_err(|problem| self.error(expected, problem))?;
         Ok(Some(row))
@@ -199,7 +199,7 @@ impl<'a> ExportVerifier<'a> {
         Ok(())
     }
 
-    fn row(&mut self, row: Row) -> Result<(), ExportProblem> {
+    fn row(&mut self, row: EvidenceRow) -> Result<(), ExportProblem> {
         let event = RecordedEvent::from(row);
         if event.position != self.head.position + 1 {
             return Err(ExportProblem::Order { found: event.position });

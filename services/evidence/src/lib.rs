@@ -23,5 +23,5 @@ pub use catrust_signing::{SigningKey, TrustKeys};
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 pub use export::{ExportError, ExportFooter, ExportHeader, ExportReport, ExportVerifier};
 pub use proof::{EventProof, ProofError, VerifiedProof};
-pub use row::Row;
+pub use row::EvidenceRow;
 pub use tree::{Frontier, Span};

@@ -5,7 +5,7 @@ use catrust_signing::TrustKeys;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
-use crate::row::Row;
+use crate::row::EvidenceRow;
 use crate::tree;
 
 /// Version of the format.
@@ -19,7 +19,7 @@ pub struct EventProof {
     /// Version of the format: 1.
     pub catrust_event_proof: u32,
     /// The row.
-    pub row: Row,
+    pub row: EvidenceRow,
     /// Hash of the row before; 64 zeros for position 1.
     pub previous_hash: Sha256,
     /// Roots from the leaf's sibling upwards, RFC 9162 §2.1.3. The leaf is number

@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// stand beside them: it would look proved, and not be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct EvidenceRow {
     /// Global position, from 1.
     pub position: u64,
     /// Identity of the event.
@@ -52,7 +52,7 @@ pub struct Row {
     pub hash: Sha256,
 }
 
-impl From<RecordedEvent> for Row {
+impl From<RecordedEvent> for EvidenceRow {
     fn from(event: RecordedEvent) -> Self {
         Self {
             position: event.position,
@@ -78,8 +78,8 @@ impl From<RecordedEvent> for Row {
     }
 }
 
-impl From<Row> for RecordedEvent {
-    fn from(row: Row) -> Self {
+impl From<EvidenceRow> for RecordedEvent {
+    fn from(row: EvidenceRow) -> Self {
         Self {
             position: row.position,
             event_id: row.event_id,

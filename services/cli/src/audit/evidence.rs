@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use catrust_evidence::checkpoint::split_notes;
 use catrust_evidence::tree::{inclusion_spans, span_root};
 use catrust_evidence::{
-    EventProof, ExportReport, ExportVerifier, Row, Sha256, SignedCheckpoint, TrustKeys, VerifiedProof,
+    EventProof, EvidenceRow, ExportReport, ExportVerifier, Sha256, SignedCheckpoint, TrustKeys, VerifiedProof,
 };
 use catrust_proto::v1 as proto;
 use clap::Args;
@@ -210,7 +210,8 @@ fn from_reply(reply: proto::ProveEventResponse) -> Result<EventProof, Failure> {
         "occurred_at": row.occurred_at,
         "hash": row.event_hash,
     });
-    let row: Row = serde_json::from_value(row).map_err(|error| unreadable(&format!("row: {error}")))?;
+    let row: EvidenceRow =
+        serde_json::from_value(row).map_err(|error| unreadable(&format!("row: {error}")))?;
     let hash = |text: &String| text.parse().map_err(|_| unreadable("hash"));
     let path = reply.inclusion_path.iter().map(hash).collect::<Result<Vec<Sha256>, Failure>>()?;
     Ok(EventProof::new(row.into(), hash(&reply.previous_event_hash)?, path, reply.checkpoint))
@@ -221,7 +222,7 @@ fn read_export(
     path: &Path,
     keys: &TrustKeys,
     earlier: &[SignedCheckpoint],
-    mut each: impl FnMut(&str, Option<&Row>),
+    mut each: impl FnMut(&str, Option<&EvidenceRow>),
 ) -> Result<ExportReport, Failure> {
     let mut reader: Box<dyn std::io::BufRead> = if path == Path::new("-") {
         Box::new(std::io::stdin().lock())

@@ -36,7 +36,7 @@ use crate::evidence::Evidence;
 use crate::fleet::{FleetView, ReceiptIntake};
 use crate::keys::ServerKeys;
 use crate::per_user::{PerUser, UserShare};
-use catrust_access::{Action, Authorizer, Circumstances, Resource};
+use catrust_access::{Action, Authorizer, Circumstances, InstanceResource};
 
 pub(crate) use call::Call;
 pub(crate) use fields::{Fields, WaitFor};
@@ -104,7 +104,7 @@ impl Api {
         instance: &InstanceSummary,
         action: Action,
     ) -> Result<Arc<str>, ApiError> {
-        let resource = Resource {
+        let resource = InstanceResource {
             region_id: Some(&instance.region_id),
             account_id: Some(&instance.owner_account_id),
             instance_id: Some(&instance.instance_id),
@@ -114,7 +114,12 @@ impl Api {
 
     /// Checks that a broker's identity asks for its own, and that policy allows `action`, and
     /// the action that it depends on.
-    fn authorize(&self, call: &Call, action: Action, resource: &Resource<'_>) -> Result<Arc<str>, ApiError> {
+    fn authorize(
+        &self,
+        call: &Call,
+        action: Action,
+        resource: &InstanceResource<'_>,
+    ) -> Result<Arc<str>, ApiError> {
         if let Some(broker) = &call.identity.broker
             && !broker.covers(action, resource.instance_id, call.broker_id.as_ref())
         {

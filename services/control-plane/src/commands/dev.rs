@@ -18,7 +18,7 @@ use super::database::DEV_DATABASE;
 use super::serve::run_server;
 use super::{DevArguments, load};
 use crate::api::Api;
-use crate::assemble::{Parts, RunningServer, system_clock};
+use crate::assemble::{RunningServer, ServerParts, system_clock};
 use crate::config::{Config, LogFormat};
 use crate::keys::ServerKeys;
 use crate::telemetry::Telemetry;
@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let clock = system_clock();
     let account: AccountId = DEVELOPMENT_ACCOUNT.parse()?;
     let access = Arc::new(Development::new(account));
-    let parts = Parts {
+    let parts = ServerParts {
         store: Arc::new(SqliteEventStore::open(&database, Arc::clone(&clock)).await?),
         keys,
         feed: None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use catrust_event_store::{EventLog, EvidenceStore};
-use catrust_evidence::{ExportFooter, ExportHeader, Row, SignedCheckpoint, SigningKey, TrustKeys};
+use catrust_evidence::{EvidenceRow, ExportFooter, ExportHeader, SignedCheckpoint, SigningKey, TrustKeys};
 use clap::Args;
 use serde::Serialize;
 
@@ -114,7 +114,7 @@ async fn write_export(
                 break;
             }
             after = event.position;
-            line(&mut out, &Row::from(event))?;
+            line(&mut out, &EvidenceRow::from(event))?;
         }
         anyhow::ensure!(
             log.head().await?.position >= signed.checkpoint.size,

@@ -18,7 +18,7 @@ use crate::config::Config;
 /// Turns trust in a CA certificate off and on across a fleet of MQTT brokers.
 #[derive(Debug, Parser)]
 #[command(name = "catrust-server", version)]
-pub struct Arguments {
+pub struct ServerArguments {
     #[command(subcommand)]
     command: ServerCommand,
 }
@@ -90,7 +90,7 @@ enum SettingsCommand {
 ///
 /// # Errors
 /// What stopped it, for the person who started it.
-pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         ServerCommand::Dev(arguments) => dev::run(arguments).await,
         ServerCommand::Serve(arguments) => serve::run(arguments).await,

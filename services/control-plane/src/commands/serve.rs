@@ -10,7 +10,7 @@ use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
 use opentelemetry::metrics::Meter;
 
 use super::{ServeArguments, load};
-use crate::assemble::{Parts, RunningServer, assemble, system_clock};
+use crate::assemble::{RunningServer, ServerParts, assemble, system_clock};
 use crate::config::{AuthConfig, Config};
 use crate::keys::ServerKeys;
 use crate::lifecycle::{self, Stages};
@@ -52,7 +52,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
 /// Assembles the server, says that it is there, and runs it to its end.
 pub(super) async fn run_server(
     config: &Config,
-    parts: Parts,
+    parts: ServerParts,
     telemetry: &Telemetry,
     started: impl AsyncFnOnce(&RunningServer) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
@@ -67,7 +67,7 @@ pub(super) async fn run_server(
     Ok(())
 }
 
-async fn parts(config: &Config, meter: &Meter) -> anyhow::Result<Parts> {
+async fn parts(config: &Config, meter: &Meter) -> anyhow::Result<ServerParts> {
     let clock = system_clock();
     let store: Arc<dyn EventStore> = super::database::open(&config.database, Arc::clone(&clock)).await?;
     let keys = Arc::new(ServerKeys::load(&config.signing, clock())?);
@@ -88,7 +88,7 @@ async fn parts(config: &Config, meter: &Meter) -> anyhow::Result<Parts> {
         Some(feed) => (Some(feed.receipts().await?), Some(feed.spending().await?)),
         None => (None, None),
     };
-    Ok(Parts {
+    Ok(ServerParts {
         store,
         keys,
         feed: feed.map(|feed| Arc::new(feed) as Arc<dyn TrustFeed>),

@@ -27,13 +27,13 @@ pub enum ConfigError {
     /// Settings are unknown, of the wrong type, out of range or do not fit together.
     /// All that were found, never an empty list.
     #[error("{}", list(.0))]
-    Settings(Vec<Problem>),
+    Settings(Vec<SettingProblem>),
 }
 
 impl ConfigError {
     /// One problem with one setting.
     pub(crate) fn of(key: &str, message: impl Into<String>) -> Self {
-        Self::Settings(vec![Problem { key: key.to_owned(), message: message.into() }])
+        Self::Settings(vec![SettingProblem { key: key.to_owned(), message: message.into() }])
     }
 
     pub(crate) fn unreadable(path: &Path, source: std::io::Error) -> Self {
@@ -41,21 +41,21 @@ impl ConfigError {
     }
 }
 
-fn list(problems: &[Problem]) -> String {
+fn list(problems: &[SettingProblem]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
     lines.join("\n")
 }
 
 /// One thing that is wrong with one setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct SettingProblem {
     /// The setting as `section.key`, or `FILE:LINE` for an entry of a list file.
     pub key: String,
     /// What is wrong and what to do about it.
     pub message: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for SettingProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.message)
     }
@@ -63,11 +63,11 @@ impl fmt::Display for Problem {
 
 /// Collects problems, so that a person mends all of them in one go.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Vec<Problem>);
+pub(crate) struct Problems(Vec<SettingProblem>);
 
 impl Problems {
     pub(crate) fn add(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { key: key.into(), message: message.into() });
+        self.0.push(SettingProblem { key: key.into(), message: message.into() });
     }
 
     /// Adds a problem unless `holds`.

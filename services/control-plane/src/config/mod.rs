@@ -45,7 +45,7 @@ pub use catrust_access::jwt::JwtAlgorithm;
 pub use catrust_access::{Identities, PermissionSource};
 pub use database::DatabaseConfig;
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
-pub use error::{ConfigError, Problem};
+pub use error::{ConfigError, SettingProblem};
 pub use fleet::FleetConfig;
 pub use grpc::GrpcConfig;
 pub use jwt::JwtConfig;

@@ -9,7 +9,7 @@ use catrust_access::secret_toml::SyntaxError;
 use figment::value::{Dict, Map, Num, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::error::{ConfigError, Problem, Problems};
+use super::error::{ConfigError, Problems, SettingProblem};
 
 /// Prefix of the variables that are settings.
 const PREFIX: &str = "CATRUST_";
@@ -110,7 +110,7 @@ pub(crate) fn explain(error: figment::Error, file: Option<&Path>) -> ConfigError
     ConfigError::Settings(error.into_iter().map(|error| problem(&error, file)).collect())
 }
 
-fn problem(error: &figment::Error, file: Option<&Path>) -> Problem {
+fn problem(error: &figment::Error, file: Option<&Path>) -> SettingProblem {
     use figment::error::Kind;
     let message = match &error.kind {
         Kind::UnknownField(name, known) => {
@@ -126,5 +126,5 @@ fn problem(error: &figment::Error, file: Option<&Path>) -> Problem {
     let origin = origin.or_else(|| file.map(|path| path.display().to_string()));
     let from = origin.map(|origin| format!(" (from {origin})")).unwrap_or_default();
     let key = if error.path.is_empty() { "settings".to_owned() } else { error.path.join(".") };
-    Problem { key, message: format!("{message}{from}") }
+    SettingProblem { key, message: format!("{message}{from}") }
 }

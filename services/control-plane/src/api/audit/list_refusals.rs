@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use crate::api::{Api, Call, Fields, paging};
 use crate::error::ApiError;
-use catrust_access::{Action, Resource};
+use catrust_access::{Action, InstanceResource};
 
 const ACTION: Action = Action::ListRefusals;
 /// Longest code to look for, in bytes.
@@ -57,7 +57,7 @@ pub(super) async fn handle(
 
 /// Callers see what their own account was refused, operators everything.
 fn admit(api: &Api, call: &Call, account: Option<&AccountId>) -> Result<(), ApiError> {
-    let resource = Resource { region_id: None, account_id: account, instance_id: None };
+    let resource = InstanceResource { region_id: None, account_id: account, instance_id: None };
     api.authorize(call, ACTION, &resource)?;
     match account {
         _ if call.identity.operator => Ok(()),

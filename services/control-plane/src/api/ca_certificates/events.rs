@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use crate::api::{Api, Call, Fields, convert, paging};
 use crate::error::ApiError;
-use catrust_access::{Action, Resource};
+use catrust_access::{Action, InstanceResource};
 
 const ACTION: Action = Action::ListCaCertificateEvents;
 
@@ -124,7 +124,7 @@ async fn admit(api: &Api, call: &Call, scope: &SearchScope) -> Result<(), ApiErr
 /// Across an account nothing may be denied on any of its instances: a trail with silent
 /// gaps would be worse than none. The directory may lag; what is found is checked again.
 fn admit_to_account(api: &Api, call: &Call, account: &AccountId) -> Result<(), ApiError> {
-    let everything = Resource { region_id: None, account_id: Some(account), instance_id: None };
+    let everything = InstanceResource { region_id: None, account_id: Some(account), instance_id: None };
     api.authorize(call, ACTION, &everything)?;
     if !call.identity.operator && call.identity.account_id != *account {
         return Err(Rejection::NotOwner.into());

@@ -5,7 +5,7 @@ use catrust_proto::v1;
 use super::check_operator;
 use crate::api::{Api, Call, Fields, convert, paging};
 use crate::error::ApiError;
-use catrust_access::{Action, Resource};
+use catrust_access::{Action, InstanceResource};
 
 const LIST: &str = "instances";
 
@@ -18,7 +18,7 @@ pub(super) async fn handle(
     let Some(page_size) = fields.page_size(request.page_size) else { return Err(fields.into_error()) };
     let after = paging::position(LIST, &request.page_token)?;
 
-    let everything = Resource { region_id: None, account_id: None, instance_id: None };
+    let everything = InstanceResource { region_id: None, account_id: None, instance_id: None };
     api.authorize(call, Action::ListInstances, &everything)?;
     // The list runs over every account.
     check_operator(call, Action::ListInstances)?;

@@ -7,7 +7,7 @@ use catrust_proto::v1;
 use super::check_operator;
 use crate::api::{Api, Call, Fields, convert};
 use crate::error::ApiError;
-use catrust_access::{Action, Resource};
+use catrust_access::{Action, InstanceResource};
 
 pub(super) async fn handle(
     api: &Api,
@@ -27,8 +27,11 @@ pub(super) async fn handle(
     };
     call.identify_by(key, "RegisterInstance", &request);
 
-    let resource =
-        Resource { region_id: Some(&region_id), account_id: Some(&owner_account_id), instance_id: Some(&id) };
+    let resource = InstanceResource {
+        region_id: Some(&region_id),
+        account_id: Some(&owner_account_id),
+        instance_id: Some(&id),
+    };
     let policy_version = api.authorize(call, Action::RegisterInstance, &resource)?;
     check_operator(call, Action::RegisterInstance)?;
     let command = Command::RegisterInstance(InstanceRegistered { region_id, owner_account_id, edition });

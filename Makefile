@@ -37,8 +37,8 @@ lint: ## clippy and buf, warnings are errors
 
 deny: ## licences, sources and banned crates; advisories need a database from outside: for the operator
 	@tests/bin/tools build deny
-	@"$${CARGO_TARGET_DIR:-target}/tools/bin/cargo-deny" --locked check --config deploy/deny.toml bans licenses sources
-	@echo 'Not checked: advisories. With the RustSec database in reach: cargo deny check --config deploy/deny.toml advisories'
+	@"$${CARGO_TARGET_DIR:-target}/tools/bin/cargo-deny" --locked --config deploy/deny.toml check bans licenses sources
+	@echo 'Not checked: advisories. With the RustSec database in reach: cargo deny --config deploy/deny.toml check advisories'
 
 tools: ## install what is missing
 	@tests/bin/tools all

@@ -91,7 +91,7 @@ async fn a_running_server_keeps_the_last_good_set_and_says_so() -> anyhow::Resul
     says("expires soon").await?;
     desk.keep("keys.json", "before.json")?;
     desk.vouch("keys.json", &["--drop", &good]).await?;
-    says("the key set is refused").await?;
+    says("cannot be used; what was in force stays").await?;
     let metric = async |name: &str, expected: &str| {
         let name = format!("catrust_signing_key_set_{name}{{");
         eventually(SOON, &format!("{name} is {expected}"), async || {
@@ -106,7 +106,7 @@ async fn a_running_server_keeps_the_last_good_set_and_says_so() -> anyhow::Resul
     let served = instance.bundle().await?;
     assert_eq!(served.signature.map(|signature| signature.key_id), Some(good));
     desk.keep("before.json", "keys.json")?;
-    says("can be used again").await?;
+    says("holds again what is in force").await?;
     desk.vouch("keys.json", &["--version", "7"]).await?;
     takes(&replica, 7).await?;
     metric("version", "7").await?;

@@ -75,6 +75,8 @@ pub struct Core {
     clock: HeadClock,
     choice: SourceChoice,
     snapshot: Snapshot,
+    /// Revision of the state when a bundle was asked for that has not come yet.
+    asked_at: Option<u64>,
     throttle: Throttle,
     /// Verified changes that came before the ones that they follow.
     early: BTreeMap<u64, Verified<proto::TrustChange>>,
@@ -102,6 +104,7 @@ impl Core {
             clock: HeadClock::new(clock_skew, soft_budget, hard_budget),
             choice: SourceChoice::new(soft_budget),
             snapshot: Snapshot::default(),
+            asked_at: None,
             throttle: Throttle::default(),
             early: BTreeMap::new(),
             behind: None,
@@ -236,10 +239,17 @@ impl Core {
             Err(error) => {
                 // A server that answers with this one may have a better one later.
                 self.snapshot.failed(now.monotonic);
-                return self.refuse(now, revision, error.into());
+                // Overtaken by changes: it is as new as it could be when it was asked for.
+                let is_late = matches!(error, TrustError::Rollback { .. })
+                    && self.asked_at.is_some_and(|at| at <= revision);
+                if !is_late {
+                    self.refuse(now, revision, error.into());
+                }
+                return;
             }
         };
         self.snapshot.came(now.monotonic);
+        self.asked_at = None;
         let badly_saved = self.is_badly_saved(now);
         let Some(held) = &mut self.held else { return };
         held.signers.begin(&*bundle);
@@ -507,8 +517,13 @@ impl Core {
 
     fn want_snapshot(&mut self, now: Moment) {
         if self.snapshot.want(now.monotonic) {
-            self.outputs.push_back(Output::NeedSnapshot);
+            self.ask_for_snapshot();
         }
+    }
+
+    fn ask_for_snapshot(&mut self) {
+        self.asked_at = self.revision();
+        self.outputs.push_back(Output::NeedSnapshot);
     }
 
     fn tick(&mut self, now: Moment) {
@@ -527,7 +542,7 @@ impl Core {
             self.want_snapshot(now);
         }
         if self.snapshot.due(now.monotonic) {
-            self.outputs.push_back(Output::NeedSnapshot);
+            self.ask_for_snapshot();
         }
     }
 

@@ -130,6 +130,28 @@ fn a_snapshot_that_fails_is_asked_for_again() {
     assert_eq!(rig.refused_kinds(), ["rollback", "bad_signature"]);
 }
 
+/// The bundle was asked for, and changes came faster than the answer.
+#[test]
+fn an_answer_that_changes_have_overtaken_is_no_rollback() {
+    let mut rig = Rig::live(2);
+    rig.grow(5);
+    rig.nats(rig.change(4));
+    assert_eq!(rig.snapshots, 1, "there is a gap");
+    rig.nats(rig.change(3));
+    assert_eq!(rig.core.revision(), Some(4));
+    rig.grpc(rig.bundle_at(2));
+    assert_eq!((rig.core.revision(), rig.refused_kinds().len()), (Some(4), 0));
+    rig.grpc(rig.bundle_at(1));
+    assert_eq!(rig.refused_kinds(), ["rollback"], "older than what was there at the question");
+    rig.pass(Duration::from_millis(1_100));
+    rig.grpc(rig.bundle_at(4));
+    // Until the same refusal is told again.
+    rig.pass(Duration::from_secs(120));
+    rig.refusals.clear();
+    rig.grpc(rig.bundle_at(3));
+    assert_eq!(rig.refused_kinds(), ["rollback"], "nothing was asked for");
+}
+
 #[test]
 fn forged_foreign_and_old_messages_are_refused_with_a_reason_and_change_nothing() {
     let mut rig = Rig::live(3);

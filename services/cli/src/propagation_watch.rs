@@ -5,7 +5,7 @@ use catrust_proto::v1 as proto;
 use crate::api_client::ApiClient;
 use crate::failure::Failure;
 use crate::output::Printer;
-use crate::stream::{self, Interruption};
+use crate::stream::{self, StreamFailure};
 
 /// Follows until no broker in contact is pending, and over lost connections.
 pub(crate) async fn run(
@@ -31,7 +31,7 @@ impl PropagationWatch {
         heard: &mut bool,
         api: &ApiClient,
         output: &Printer,
-    ) -> Result<(), Interruption> {
+    ) -> Result<(), StreamFailure> {
         let request = proto::WatchPropagationRequest {
             mqtt_instance_id: self.instance.clone(),
             revision: self.revision,

@@ -13,20 +13,20 @@ const MAX_FAILURES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Why a stream was left.
-pub(crate) enum Interruption {
+pub(crate) enum StreamFailure {
     /// It broke; it may be opened again.
     Stream(Status),
     /// The command cannot go on.
     Failure(Failure),
 }
 
-impl From<Status> for Interruption {
+impl From<Status> for StreamFailure {
     fn from(status: Status) -> Self {
         Self::Stream(status)
     }
 }
 
-impl From<Failure> for Interruption {
+impl From<Failure> for StreamFailure {
     fn from(failure: Failure) -> Self {
         Self::Failure(failure)
     }
@@ -36,15 +36,15 @@ impl From<Failure> for Interruption {
 /// its argument when a message comes: only failures without one in between are counted.
 pub(crate) async fn follow(
     api: &ApiClient,
-    mut read: impl AsyncFnMut(&mut bool) -> Result<(), Interruption>,
+    mut read: impl AsyncFnMut(&mut bool) -> Result<(), StreamFailure>,
 ) -> Result<(), Failure> {
     let mut failures = 0;
     loop {
         let mut heard = false;
         let status = match read(&mut heard).await {
             Ok(()) => return Ok(()),
-            Err(Interruption::Failure(failure)) => return Err(failure),
-            Err(Interruption::Stream(status)) => status,
+            Err(StreamFailure::Failure(failure)) => return Err(failure),
+            Err(StreamFailure::Stream(status)) => status,
         };
         failures = if heard { 1 } else { failures + 1 };
         if failures >= MAX_FAILURES || !worth_repeating(&status) {

@@ -9,7 +9,7 @@ use crate::api_client::ApiClient;
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::spelling;
-use crate::stream::{self, Interruption};
+use crate::stream::{self, StreamFailure};
 
 #[derive(Debug, Args)]
 pub(crate) struct WatchArguments {
@@ -50,7 +50,7 @@ impl TrustWatch {
         heard: &mut bool,
         api: &ApiClient,
         output: &Printer,
-    ) -> Result<(), Interruption> {
+    ) -> Result<(), StreamFailure> {
         let request = proto::WatchTrustRequest {
             mqtt_instance_id: self.command.instance.clone(),
             broker_id: self.command.broker_id.clone(),

@@ -27,7 +27,7 @@ pub(crate) struct ListEventsArguments {
     actor: Option<String>,
     /// Only events of this type; may be given more than once.
     #[arg(long = "event-type", value_enum, value_name = "TYPE")]
-    event_types: Vec<EventType>,
+    event_types: Vec<EventTypeArgument>,
     /// Only events that left the certificate in this state.
     #[arg(long, value_enum)]
     state: Option<StateArgument>,
@@ -44,7 +44,7 @@ pub(crate) struct ListEventsArguments {
 
 /// Types of events as the command line spells them.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum EventType {
+enum EventTypeArgument {
     /// A CA certificate was registered.
     Registered,
     /// Trust in it was turned off.
@@ -55,7 +55,7 @@ enum EventType {
     Deleted,
 }
 
-impl EventType {
+impl EventTypeArgument {
     fn name(self) -> String {
         let name = match self {
             Self::Registered => "CaCertificateRegistered",
@@ -102,7 +102,7 @@ fn request(arguments: ListEventsArguments) -> proto::ListCaCertificateEventsRequ
         page_token: String::new(),
         account_id: arguments.account.unwrap_or_default(),
         actor: arguments.actor.unwrap_or_default(),
-        event_types: arguments.event_types.into_iter().map(EventType::name).collect(),
+        event_types: arguments.event_types.into_iter().map(EventTypeArgument::name).collect(),
         occurred_from: arguments.since,
         occurred_until: arguments.until,
         state: state.into(),

@@ -71,7 +71,7 @@ fn named(path: &Path) -> Result<(&'static str, Vec<String>), Failure> {
 }
 
 #[derive(Serialize)]
-struct VerifyReport {
+struct KeySetReport {
     version: u64,
     /// The key that was asked about, where one was.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ pub(crate) fn verify(command: &VerifyKeysArguments, output: &Printer) -> Result<
         }
         None => None,
     };
-    let report = VerifyReport { version: set.version(), key_id, expires_at: set.expires_at().to_string() };
+    let report = KeySetReport { version: set.version(), key_id, expires_at: set.expires_at().to_string() };
     output.reply(&report, |_| text(&set, at))
 }
 

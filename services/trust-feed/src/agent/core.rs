@@ -44,8 +44,8 @@ use snapshot::Snapshot;
 use source_choice::SourceChoice;
 
 pub use head_clock::HeadRefusal;
-pub use io::{Cause, CoreSettings, Input, Message, Moment, Output, Record, SavedState, Statement};
-pub use refusal::{MAX_REFUSAL_LENGTH, Refusal, Refused};
+pub use io::{ApplyCause, CoreSettings, Input, Message, Moment, Output, SavedMessage, SavedState, Statement};
+pub use refusal::{MAX_REFUSAL_LENGTH, MessageRefusal, Refused};
 pub use source_choice::SourceKind;
 
 /// How long a change may come after the head that tells of it, before it is lost.
@@ -166,7 +166,7 @@ impl Core {
             Input::Loaded(saved) => self.load(now, saved),
             Input::Message(source, message) => self.message(now, source, message),
             Input::Unreadable(_) => {
-                self.refuse(now, 0, Refusal::Unreadable);
+                self.refuse(now, 0, MessageRefusal::Unreadable);
                 self.want_snapshot(now);
             }
             Input::SourceUp(SourceKind::Nats) => self.choice.nats_up(),
@@ -256,10 +256,10 @@ impl Core {
         if moved {
             // Signed, so that it has a time.
             held.moved_by_bundle(parse::time("issued_at", bundle.issued_at.as_ref()).unwrap_or_default());
-            self.apply(Cause::Bundle);
+            self.apply(ApplyCause::Bundle);
         }
         if moved || badly_saved || self.held.as_ref().is_some_and(|held| held.saved_changes > 0) {
-            self.persist(Record::Bundle(Box::new(bundle.into_inner())));
+            self.persist(SavedMessage::Bundle(Box::new(bundle.into_inner())));
         }
         self.take_early(now);
     }
@@ -280,8 +280,8 @@ impl Core {
             Ok(bundle::ChangeOutcome::Changed(parsed)) => {
                 held.moved_by(&parsed);
                 held.signers.add(&*change);
-                self.apply(Cause::Change);
-                self.persist(Record::Change(Box::new(change.into_inner())));
+                self.apply(ApplyCause::Change);
+                self.persist(SavedMessage::Change(Box::new(change.into_inner())));
                 if self.held.as_ref().is_some_and(|held| held.saved_changes > MAX_SAVED_CHANGES) {
                     self.want_snapshot(now);
                 }
@@ -357,7 +357,7 @@ impl Core {
         now: Moment,
         source: SourceKind,
         head: &Verified<proto::Head>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), MessageRefusal> {
         let Some(held) = &mut self.held else { return Ok(()) };
         let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
         let valid_until = parse::time("valid_until", head.valid_until.as_ref())?;
@@ -366,7 +366,7 @@ impl Core {
         // that was made long after it tells that the log has lost it.
         let enforced = held.state.revision();
         if head.revision < enforced && issued_at > held.existed_at.plus_seconds(HEAD_VALIDITY_SECONDS) {
-            return Err(Refusal::LogRolledBack { revision: head.revision, enforced });
+            return Err(MessageRefusal::LogRolledBack { revision: head.revision, enforced });
         }
         if head.revision == enforced {
             held.signers.begin(&**head);
@@ -384,7 +384,7 @@ impl Core {
         let every = HEAD_SAVED_EVERY.min(self.settings.hard_budget / 20);
         if self.head_saved_at.is_none_or(|at| now.monotonic.saturating_sub(at) >= every) {
             self.head_saved_at = Some(now.monotonic);
-            self.persist(Record::Head(Box::new((**head).clone())));
+            self.persist(SavedMessage::Head(Box::new((**head).clone())));
         }
     }
 
@@ -410,7 +410,7 @@ impl Core {
                         now,
                         revision,
                         held.state.digest(),
-                        Refusal::SavedStateTruncated { revision },
+                        MessageRefusal::SavedStateTruncated { revision },
                     );
                 }
                 Err(error) => return self.outputs.push_back(Output::Discard(error.into())),
@@ -418,12 +418,12 @@ impl Core {
         }
         self.held = Some(held);
         self.freshness = self.freshness_at(now);
-        self.apply(Cause::Saved);
+        self.apply(ApplyCause::Saved);
     }
 
     // What follows.
 
-    fn apply(&mut self, cause: Cause) {
+    fn apply(&mut self, cause: ApplyCause) {
         let Some(held) = &mut self.held else { return };
         held.asked = Some(held.state.revision());
         let trust = AgentTrust {
@@ -450,23 +450,23 @@ impl Core {
             Err(NotApplied { reason }) => {
                 held.asked = None;
                 self.enforce_again_at = Some(now.monotonic + RETRY_PAUSE);
-                self.refuse(now, revision, Refusal::NotApplied { reason });
+                self.refuse(now, revision, MessageRefusal::NotApplied { reason });
             }
         }
     }
 
-    fn persist(&mut self, record: Record) {
+    fn persist(&mut self, record: SavedMessage) {
         let Some(held) = &mut self.held else { return };
         match &record {
-            Record::Bundle(bundle) => {
+            SavedMessage::Bundle(bundle) => {
                 held.saved_changes = 0;
                 held.saved_signers.begin(&**bundle);
             }
-            Record::Change(change) => {
+            SavedMessage::Change(change) => {
                 held.saved_changes += 1;
                 held.saved_signers.add(&**change);
             }
-            Record::Head(_) | Record::KeySet(_) => {}
+            SavedMessage::Head(_) | SavedMessage::KeySet(_) => {}
         }
         self.outputs.push_back(Output::Persist { revision: held.state.revision(), record });
     }
@@ -481,7 +481,7 @@ impl Core {
             }
             Err(reason) => {
                 self.persist_again_at = Some(now.monotonic + RETRY_PAUSE);
-                self.refuse(now, revision, Refusal::NotPersisted { reason });
+                self.refuse(now, revision, MessageRefusal::NotPersisted { reason });
             }
         }
     }
@@ -503,13 +503,13 @@ impl Core {
         }));
     }
 
-    fn refuse(&mut self, now: Moment, revision: u64, refusal: Refusal) {
+    fn refuse(&mut self, now: Moment, revision: u64, refusal: MessageRefusal) {
         let digest =
             self.held.as_ref().map_or_else(|| TrustBundle::compute_digest(&[]), |held| held.state.digest());
         self.refuse_as(now, revision, digest, refusal);
     }
 
-    fn refuse_as(&mut self, now: Moment, revision: u64, digest: Sha256, refusal: Refusal) {
+    fn refuse_as(&mut self, now: Moment, revision: u64, digest: Sha256, refusal: MessageRefusal) {
         if let Some(untold) = self.throttle.pass(refusal.kind(), now.monotonic) {
             self.outputs.push_back(Output::Refused(Refused { refusal, revision, digest, untold }));
         }
@@ -529,7 +529,7 @@ impl Core {
     fn tick(&mut self, now: Moment) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.monotonic);
         if due(self.enforce_again_at) {
-            self.apply(Cause::Retry);
+            self.apply(ApplyCause::Retry);
         }
         if due(self.persist_again_at)
             && let Some(revision) = self.revision()
@@ -556,7 +556,7 @@ impl Core {
             return;
         }
         self.freshness = freshness;
-        self.apply(Cause::Freshness);
+        self.apply(ApplyCause::Freshness);
     }
 
     fn choose(&mut self, now: Moment) {

@@ -9,12 +9,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::core::{Cause, Core, Input, Moment, Output, Record, Refusal, Refused, SourceKind, Statement};
+use super::core::{
+    ApplyCause, Core, Input, MessageRefusal, Moment, Output, Refused, SavedMessage, SourceKind, Statement,
+};
 use super::enforcer::{AgentTrust, Enforcer, Freshness};
 use super::handle::AgentStatus;
-use super::receipt::{Receipt, Speaker};
+use super::receipt::{OutgoingReceipt, Speaker};
 use super::source::{Servers, snapshot};
-use super::store::{Store, StoreError};
+use super::store::{StateFileError, Store};
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(250);
@@ -30,7 +32,7 @@ pub struct Driver {
     pub receipt_interval: Duration,
     /// Where the sources put what comes.
     pub inputs: mpsc::Sender<Input>,
-    pub receipts: mpsc::Sender<Receipt>,
+    pub receipts: mpsc::Sender<OutgoingReceipt>,
     /// Whether `WatchTrust` is wanted.
     pub wanted: watch::Sender<bool>,
     pub active: watch::Sender<SourceKind>,
@@ -40,7 +42,7 @@ pub struct Driver {
     pub tasks: JoinSet<()>,
     pub started: Instant,
     /// The receipt that is repeated as the sign of life.
-    pub last: Option<Receipt>,
+    pub last: Option<OutgoingReceipt>,
 }
 
 impl Driver {
@@ -82,7 +84,7 @@ impl Driver {
         match output {
             Output::Apply { trust, cause } => return Some(self.apply(&trust, cause).await),
             Output::Persist { revision, record } => {
-                if let Record::KeySet(set) = &record {
+                if let SavedMessage::KeySet(set) = &record {
                     tracing::info!(
                         version = set.version,
                         keys = set.keys.len(),
@@ -107,13 +109,13 @@ impl Driver {
         None
     }
 
-    async fn apply(&mut self, trust: &AgentTrust, cause: Cause) -> Input {
+    async fn apply(&mut self, trust: &AgentTrust, cause: ApplyCause) -> Input {
         let revision = trust.bundle.revision;
         let started = Instant::now();
         let result = self.enforcer.apply(trust).await;
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         match (&result, cause) {
-            (Ok(_), Cause::Freshness) => tell_freshness(trust.freshness, revision),
+            (Ok(_), ApplyCause::Freshness) => tell_freshness(trust.freshness, revision),
             (Ok(applied), _) => tracing::info!(
                 revision,
                 freshness = trust.freshness.as_str(),
@@ -131,7 +133,7 @@ impl Driver {
     /// Works with the store off the runtime's threads: it waits for the disk.
     async fn with_store(
         &mut self,
-        work: impl FnOnce(&mut Store) -> Result<(), StoreError> + Send + 'static,
+        work: impl FnOnce(&mut Store) -> Result<(), StateFileError> + Send + 'static,
     ) -> Result<(), String> {
         let Some(mut store) = self.store.take() else { return Ok(()) };
         let done = tokio::task::spawn_blocking(move || {
@@ -189,18 +191,18 @@ impl Driver {
         let statement = Statement { revision, digest, outcome: Err(reason), traceparent: String::new() };
         let receipt = self.receipt(&statement);
         // These hold until a receipt says otherwise; a refused message does not.
-        if matches!(refusal, Refusal::NotApplied { .. } | Refusal::NotPersisted { .. }) {
+        if matches!(refusal, MessageRefusal::NotApplied { .. } | MessageRefusal::NotPersisted { .. }) {
             self.last = Some(receipt.clone());
         }
         self.report(receipt);
     }
 
-    fn receipt(&self, statement: &Statement) -> Receipt {
+    fn receipt(&self, statement: &Statement) -> OutgoingReceipt {
         let enforcer = &self.enforcer;
         self.speaker.receipt(statement, enforcer.enforcement(), enforcer.sessions_open(), wall_clock())
     }
 
-    fn report(&self, receipt: Receipt) {
+    fn report(&self, receipt: OutgoingReceipt) {
         if self.receipts.try_send(receipt).is_err() {
             tracing::debug!("too many receipts are waiting; the sign of life will say it");
         }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use catrust_domain::{InstanceId, TrustBundle};
+use catrust_domain::{Enforcement, InstanceId, TrustBundle};
 
 /// How well the agent knows that its bundle is the current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,15 +101,6 @@ pub struct Applied {
 pub struct NotApplied {
     /// What is in the way, for people. Stands in the receipt, cut to its limit.
     pub reason: String,
-}
-
-/// Where an enforcer refuses devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Enforcement {
-    /// In the TLS handshake.
-    Tls,
-    /// At MQTT CONNECT.
-    Connect,
 }
 
 /// What makes a trust bundle true: swaps the trust set, retires resumption, cuts

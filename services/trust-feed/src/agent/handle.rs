@@ -14,7 +14,7 @@ use super::enforcer::{Enforcer, Freshness};
 use super::receipt::{Reporter, Speaker};
 use super::settings::{AgentSettings, UnusableSettings};
 use super::source::{GrpcSource, NatsSource, Servers};
-use super::store::{Store, StoreError};
+use super::store::{StateFileError, Store};
 use crate::feed::FeedError;
 use crate::nats::NatsFeed;
 
@@ -35,7 +35,7 @@ pub enum StartError {
     Nats(#[source] FeedError),
     /// The state directory cannot be used.
     #[error("the state directory cannot be used")]
-    Store(#[from] StoreError),
+    Store(#[from] StateFileError),
 }
 
 /// How an agent is doing.
@@ -112,7 +112,7 @@ struct SavedFiles {
     state: Result<Option<SavedState>, String>,
 }
 
-async fn open(settings: &AgentSettings) -> Result<(Option<Store>, SavedFiles), StoreError> {
+async fn open(settings: &AgentSettings) -> Result<(Option<Store>, SavedFiles), StateFileError> {
     let Some(directory) = settings.state_directory.clone() else {
         return Ok((None, SavedFiles { keys: Ok(None), state: Ok(None) }));
     };
@@ -129,10 +129,10 @@ async fn open(settings: &AgentSettings) -> Result<(Option<Store>, SavedFiles), S
 }
 
 /// Damage is no reason not to start.
-fn or_damage<T>(read: Result<T, StoreError>) -> Result<Result<T, String>, StoreError> {
+fn or_damage<T>(read: Result<T, StateFileError>) -> Result<Result<T, String>, StateFileError> {
     match read {
         Ok(read) => Ok(Ok(read)),
-        Err(StoreError::Damaged { path, source }) => {
+        Err(StateFileError::Damaged { path, source }) => {
             Ok(Err(format!("{} is damaged: {source}", path.display())))
         }
         Err(error) => Err(error),

@@ -25,8 +25,9 @@ mod settings;
 mod source;
 pub mod store;
 
-pub use core::{Refusal, SourceKind};
-pub use enforcer::{AgentTrust, Applied, Enforcement, Enforcer, Freshness, NotApplied};
+pub use catrust_domain::Enforcement;
+pub use core::{MessageRefusal, SourceKind};
+pub use enforcer::{AgentTrust, Applied, Enforcer, Freshness, NotApplied};
 pub use handle::{Agent, AgentEnded, AgentHandle, AgentStatus, StartError};
 pub use settings::{AgentSettings, GrpcSettings, UnusableSettings};
-pub use store::StoreError;
+pub use store::StateFileError;

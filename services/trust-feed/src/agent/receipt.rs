@@ -4,14 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{BrokerId, InstanceId, Sha256, Timestamp};
+use catrust_domain::{BrokerId, Enforcement, InstanceId, Sha256, Timestamp};
 use catrust_proto::v1 as proto;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::{Code, Request};
 
 use super::core::{SourceKind, Statement};
-use super::enforcer::{Applied, Enforcement};
+use super::enforcer::Applied;
 use super::source::{ServerError, Servers};
 use crate::feed::BoxError;
 use crate::message::timestamp;
@@ -37,7 +37,7 @@ impl Speaker {
         enforcement: Enforcement,
         sessions_open: u64,
         now: Timestamp,
-    ) -> Receipt {
+    ) -> OutgoingReceipt {
         let Statement { revision, digest, outcome, traceparent } = statement;
         let (outcome, refusal, applied) = match outcome {
             Ok(applied) => (proto::ReceiptOutcome::Applied, String::new(), *applied),
@@ -46,7 +46,7 @@ impl Speaker {
                 (proto::ReceiptOutcome::Refused, reason.clone(), applied)
             }
         };
-        Receipt {
+        OutgoingReceipt {
             request: self.request(*revision, *digest, outcome, refusal, enforcement, applied, now),
             traceparent: traceparent.clone(),
         }
@@ -84,7 +84,7 @@ impl Speaker {
 
 /// A receipt on its way.
 #[derive(Clone, Debug)]
-pub struct Receipt {
+pub struct OutgoingReceipt {
     /// The message.
     pub request: proto::ReportReceiptRequest,
     /// W3C trace context of the call behind it; empty where there is none.
@@ -101,7 +101,7 @@ pub struct Reporter {
     /// Source that the agent leans on.
     pub active: watch::Receiver<SourceKind>,
     /// What to send.
-    pub queue: mpsc::Receiver<Receipt>,
+    pub queue: mpsc::Receiver<OutgoingReceipt>,
 }
 
 impl Reporter {
@@ -122,7 +122,7 @@ impl Reporter {
         }
     }
 
-    async fn send(&self, by: SourceKind, receipt: &Receipt) -> Result<(), BoxError> {
+    async fn send(&self, by: SourceKind, receipt: &OutgoingReceipt) -> Result<(), BoxError> {
         match (by, &self.nats) {
             (SourceKind::Nats, Some(nats)) => {
                 Ok(nats.publish_receipt(&receipt.request, &receipt.traceparent).await?)
@@ -132,7 +132,7 @@ impl Reporter {
         }
     }
 
-    async fn call(&self, receipt: &Receipt) -> Result<(), ServerError> {
+    async fn call(&self, receipt: &OutgoingReceipt) -> Result<(), ServerError> {
         let (number, mut client) = self.servers.client().await?;
         let mut request = Request::new(receipt.request.clone());
         if let Ok(value) = receipt.traceparent.parse()

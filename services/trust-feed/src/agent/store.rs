@@ -23,7 +23,7 @@ use catrust_proto::v1::KeySet;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::core::{Record, SavedState};
+use super::core::{SavedMessage, SavedState};
 
 const BUNDLE: &str = "bundle.json";
 const CHANGES: &str = "changes.jsonl";
@@ -34,7 +34,7 @@ const LOCK: &str = "lock";
 /// A failure of the state directory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StoreError {
+pub enum StateFileError {
     /// The system says no. While the agent runs, what is not written is tried again.
     #[error("cannot {doing} {}", path.display())]
     Io {
@@ -73,21 +73,23 @@ pub struct Store {
     /// Length of the part of the changes that is known to be whole and on disk.
     length: u64,
     /// Records that are not on disk yet, in order.
-    pending: Vec<Record>,
+    pending: Vec<SavedMessage>,
 }
 
 impl Store {
     /// Opens a directory, and makes it where it is missing.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], [`StoreError::Io`].
-    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+    /// [`StateFileError::InUse`], [`StateFileError::Io`].
+    pub fn open(directory: &Path) -> Result<Self, StateFileError> {
         make(directory)?;
         let path = directory.join(LOCK);
         let lock = OpenOptions::new().create(true).append(true).open(&path).map_err(failed("open", &path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: directory.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StateFileError::InUse { path: directory.to_owned() });
+            }
             Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
         }
         let path = directory.join(CHANGES);
@@ -105,8 +107,8 @@ impl Store {
     /// is dropped: the end came while it was written, and nothing was stated about it.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], [`StoreError::Io`].
-    pub fn load(&mut self) -> Result<Option<SavedState>, StoreError> {
+    /// [`StateFileError::Damaged`], [`StateFileError::Io`].
+    pub fn load(&mut self) -> Result<Option<SavedState>, StateFileError> {
         let Some(bundle) = self.read(BUNDLE)? else { return Ok(None) };
         let path = self.path(CHANGES);
         let mut text = fs::read(&path).map_err(failed("read", &path))?;
@@ -127,16 +129,16 @@ impl Store {
     /// Reads the key set that was saved.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], [`StoreError::Io`].
-    pub fn load_keys(&self) -> Result<Option<KeySet>, StoreError> {
+    /// [`StateFileError::Damaged`], [`StateFileError::Io`].
+    pub fn load_keys(&self) -> Result<Option<KeySet>, StateFileError> {
         self.read(KEYS)
     }
 
     /// Puts aside a key set that cannot be used, as [`Store::discard`] does the rest.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
-    pub fn discard_keys(&mut self) -> Result<(), StoreError> {
+    /// [`StateFileError::Io`].
+    pub fn discard_keys(&mut self) -> Result<(), StateFileError> {
         self.put_aside(KEYS)?;
         sync_directory(&self.directory)
     }
@@ -145,8 +147,8 @@ impl Store {
     /// look at.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
-    pub fn discard(&mut self) -> Result<(), StoreError> {
+    /// [`StateFileError::Io`].
+    pub fn discard(&mut self) -> Result<(), StateFileError> {
         let path = self.path(CHANGES);
         fs::copy(&path, refused(&path)).map_err(failed("copy", &path))?;
         for name in [BUNDLE, HEAD] {
@@ -157,7 +159,7 @@ impl Store {
         self.cut()
     }
 
-    fn put_aside(&self, name: &str) -> Result<(), StoreError> {
+    fn put_aside(&self, name: &str) -> Result<(), StateFileError> {
         let path = self.path(name);
         match fs::rename(&path, refused(&path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("rename", &path)(error)),
@@ -169,11 +171,11 @@ impl Store {
     /// are there, and stay there if the power fails.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: the record is kept; call [`Store::flush`] later.
-    pub fn write(&mut self, record: Record) -> Result<(), StoreError> {
-        if matches!(record, Record::Bundle(_)) {
+    /// [`StateFileError::Io`]: the record is kept; call [`Store::flush`] later.
+    pub fn write(&mut self, record: SavedMessage) -> Result<(), StateFileError> {
+        if matches!(record, SavedMessage::Bundle(_)) {
             // A new beginning, but not for the keys.
-            self.pending.retain(|record| matches!(record, Record::KeySet(_)));
+            self.pending.retain(|record| matches!(record, SavedMessage::KeySet(_)));
         }
         self.pending.push(record);
         self.flush()
@@ -182,30 +184,30 @@ impl Store {
     /// Puts on disk what failed before.
     ///
     /// # Errors
-    /// [`StoreError::Io`]: call it again later.
-    pub fn flush(&mut self) -> Result<(), StoreError> {
+    /// [`StateFileError::Io`]: call it again later.
+    pub fn flush(&mut self) -> Result<(), StateFileError> {
         while let Some(record) = self.pending.first() {
             match record {
-                Record::Bundle(bundle) => {
+                SavedMessage::Bundle(bundle) => {
                     replace(&self.directory, BUNDLE, bundle)?;
                     // The bundle first: old changes beside a new bundle are passed over, a
                     // new start without either would not know how far it had been.
                     self.length = 0;
                     self.cut()?;
                 }
-                Record::Change(change) => {
+                SavedMessage::Change(change) => {
                     let line = line(change, &self.path(CHANGES))?;
                     self.append(&line)?;
                 }
-                Record::Head(head) => replace(&self.directory, HEAD, head)?,
-                Record::KeySet(set) => replace(&self.directory, KEYS, set)?,
+                SavedMessage::Head(head) => replace(&self.directory, HEAD, head)?,
+                SavedMessage::KeySet(set) => replace(&self.directory, KEYS, set)?,
             }
             self.pending.remove(0);
         }
         Ok(())
     }
 
-    fn append(&mut self, line: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, line: &[u8]) -> Result<(), StateFileError> {
         // Whatever an attempt before has left behind the whole part.
         self.cut()?;
         let path = self.path(CHANGES);
@@ -216,7 +218,7 @@ impl Store {
     }
 
     /// Cuts the changes to their whole part, where there is more.
-    fn cut(&mut self) -> Result<(), StoreError> {
+    fn cut(&mut self) -> Result<(), StateFileError> {
         let path = self.path(CHANGES);
         let length = self.changes.metadata().map_err(failed("inspect", &path))?.len();
         if length == self.length {
@@ -226,7 +228,7 @@ impl Store {
         self.changes.sync_data().map_err(failed("sync", &path))
     }
 
-    fn read<M: DeserializeOwned>(&self, name: &str) -> Result<Option<M>, StoreError> {
+    fn read<M: DeserializeOwned>(&self, name: &str) -> Result<Option<M>, StateFileError> {
         let path = self.path(name);
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(damaged(&path)),
@@ -240,7 +242,7 @@ impl Store {
     }
 }
 
-fn make(directory: &Path) -> Result<(), StoreError> {
+fn make(directory: &Path) -> Result<(), StateFileError> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -248,7 +250,7 @@ fn make(directory: &Path) -> Result<(), StoreError> {
 }
 
 /// Writes a file beside the old one, and puts it in its place.
-fn replace(directory: &Path, name: &str, message: &impl Serialize) -> Result<(), StoreError> {
+fn replace(directory: &Path, name: &str, message: &impl Serialize) -> Result<(), StateFileError> {
     let path = directory.join(name);
     let beside = directory.join(format!("{name}.new"));
     let text = line(message, &path)?;
@@ -259,7 +261,7 @@ fn replace(directory: &Path, name: &str, message: &impl Serialize) -> Result<(),
     sync_directory(directory)
 }
 
-fn line(message: &impl Serialize, path: &Path) -> Result<Vec<u8>, StoreError> {
+fn line(message: &impl Serialize, path: &Path) -> Result<Vec<u8>, StateFileError> {
     // A verified message has a JSON form, as it has a canonical one.
     let mut line = serde_json::to_vec(message).map_err(damaged(path))?;
     line.push(b'\n');
@@ -267,7 +269,7 @@ fn line(message: &impl Serialize, path: &Path) -> Result<Vec<u8>, StoreError> {
 }
 
 /// A renamed or new file is on disk when its directory is.
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+fn sync_directory(directory: &Path) -> Result<(), StateFileError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(failed("sync", directory))
 }
 
@@ -277,14 +279,14 @@ fn refused(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateFileError {
     let path = path.to_owned();
-    move |source| StoreError::Io { doing, path, source }
+    move |source| StateFileError::Io { doing, path, source }
 }
 
-fn damaged(path: &Path) -> impl FnOnce(serde_json::Error) -> StoreError {
+fn damaged(path: &Path) -> impl FnOnce(serde_json::Error) -> StateFileError {
     let path = path.to_owned();
-    move |source| StoreError::Damaged { path, source }
+    move |source| StateFileError::Damaged { path, source }
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ pub async fn subscribe(
         heads,
         changes,
         interruptions,
-        recent: Recent::default(),
+        recent: RecentMessages::default(),
         last: None,
         caught_up_at: Instant::now(),
         interrupted: false,
@@ -86,7 +86,7 @@ struct StreamReader {
     heads: Subscriber,
     changes: Subscriber,
     interruptions: watch::Receiver<u64>,
-    recent: Recent,
+    recent: RecentMessages,
     /// Log and highest position of the changes passed on. Not verified: good enough to
     /// notice a loss, and never a reason to drop anything.
     last: Option<(String, u64)>,
@@ -261,13 +261,13 @@ async fn until(due: Option<Instant>) {
 /// The last messages, by a keyed hash of their bytes: two messages are the same when
 /// every byte is, so that a forged one can't stand in the way of the real one.
 #[derive(Default)]
-struct Recent {
+struct RecentMessages {
     hasher: RandomState,
     order: VecDeque<u64>,
     known: std::collections::HashSet<u64>,
 }
 
-impl Recent {
+impl RecentMessages {
     /// Remembers a message; gives whether it was unknown.
     fn insert(&mut self, payload: &[u8]) -> bool {
         let hash = self.hasher.hash_one(payload);
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_message_is_known_until_enough_others_came() {
-        let mut recent = Recent::default();
+        let mut recent = RecentMessages::default();
         assert!(recent.insert(b"one"));
         assert!(!recent.insert(b"one"));
         for number in 0..REMEMBERED {

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use catrust_proto::v1 as proto;
 use catrust_signing::{Adoption, KeyRefusal, KeyRing, KeySetError, Present, Signed, VerifyError};
 
-use super::{Core, KEY_SET_GRACE, Moment, Output, Record, Refusal};
+use super::{Core, KEY_SET_GRACE, MessageRefusal, Moment, Output, SavedMessage};
 use crate::agent::enforcer::Freshness;
 
 /// Names of keys.
@@ -62,7 +62,7 @@ impl Core {
             Ok(Adoption::Known) => {}
             Ok(Adoption::New) => {
                 let revision = self.revision().unwrap_or(0);
-                let record = Record::KeySet(Box::new(message));
+                let record = SavedMessage::KeySet(Box::new(message));
                 self.outputs.push_back(Output::Persist { revision, record });
                 self.keys_came_at = Some(now.monotonic);
                 self.forget_the_disowned(now);
@@ -70,7 +70,7 @@ impl Core {
             // Not every replica has read the newer one yet.
             Err(KeySetError::Rollback { .. })
                 if self.keys_came_at.is_some_and(|at| now.monotonic.saturating_sub(at) < KEY_SET_GRACE) => {}
-            Err(error) => self.refuse(now, 0, Refusal::KeySet(error)),
+            Err(error) => self.refuse(now, 0, MessageRefusal::KeySet(error)),
         }
     }
 

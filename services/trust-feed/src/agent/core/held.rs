@@ -7,7 +7,7 @@ use catrust_proto::v1 as proto;
 use catrust_signing::KeyRing;
 
 use super::belief::Signers;
-use super::{CoreSettings, Refusal, SavedState};
+use super::{CoreSettings, MessageRefusal, SavedState};
 use crate::agent::enforcer::Applied;
 use crate::bundle::{self, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
@@ -73,7 +73,7 @@ impl CurrentTrust {
         saved: SavedState,
         settings: &CoreSettings,
         keys: &KeyRing,
-    ) -> Result<(Self, Option<SavedHead>), Refusal> {
+    ) -> Result<(Self, Option<SavedHead>), MessageRefusal> {
         let issued_at = parse::time("issued_at", saved.bundle.issued_at.as_ref())?;
         let bundle = saved.bundle.verified(&keys.on_record())?;
         let mut held = Self::new(TrustState::new(&settings.instance_id, &bundle)?, issued_at);
@@ -86,7 +86,7 @@ impl CurrentTrust {
                 // From before the bundle: the end came between writing the two.
                 Ok(bundle::ChangeOutcome::Known) => {}
                 Err(TrustError::Gap { .. }) => {
-                    return Err(Refusal::SavedStateGap { revision: change.revision });
+                    return Err(MessageRefusal::SavedStateGap { revision: change.revision });
                 }
                 Err(error) => return Err(error.into()),
             }

@@ -6,7 +6,7 @@ use catrust_domain::{InstanceId, Sha256, Timestamp};
 use catrust_proto::v1 as proto;
 use catrust_signing::KeyRing;
 
-use super::{Refusal, Refused, SourceKind};
+use super::{MessageRefusal, Refused, SourceKind};
 use crate::agent::enforcer::{AgentTrust, Applied, NotApplied};
 
 /// One moment by two clocks.
@@ -94,7 +94,7 @@ pub enum Input {
 
 /// A message to keep on disk, exactly as it was signed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Record {
+pub enum SavedMessage {
     /// A new beginning: what was saved before is not needed any more.
     Bundle(Box<proto::TrustBundle>),
     /// Follows what was saved before.
@@ -107,7 +107,7 @@ pub enum Record {
 
 /// Why trust is to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub enum ApplyCause {
     /// It was on disk.
     Saved,
     /// A bundle came.
@@ -141,14 +141,14 @@ pub enum Output {
         /// What to enforce.
         trust: AgentTrust,
         /// Why.
-        cause: Cause,
+        cause: ApplyCause,
     },
     /// Put a message on disk. Answer with [`Input::Persisted`].
     Persist {
         /// Revision of the state with this record.
         revision: u64,
         /// The message.
-        record: Record,
+        record: SavedMessage,
     },
     /// Put on disk what failed before. Answer with [`Input::Persisted`].
     PersistAgain {
@@ -160,9 +160,9 @@ pub enum Output {
     /// Tell the control plane and the log.
     Refused(Refused),
     /// What the disk holds cannot be used: keep it aside, and tell the log.
-    Discard(Refusal),
+    Discard(MessageRefusal),
     /// The same of the key set that the disk holds.
-    DiscardKeys(Refusal),
+    DiscardKeys(MessageRefusal),
     /// Ask a server for a bundle. It comes as a message, or [`Input::SnapshotFailed`] does.
     NeedSnapshot,
     /// Lean on this source from now on.

@@ -20,7 +20,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Why a message, or the saved state, was turned down. What is enforced stays as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum MessageRefusal {
     /// The text is no message of the feed.
     #[error("a message cannot be read")]
     Unreadable,
@@ -74,7 +74,7 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
+impl MessageRefusal {
     /// The whole chain of causes as one text, at most [`MAX_REFUSAL_LENGTH`] characters.
     #[must_use]
     pub fn text(&self) -> String {
@@ -120,7 +120,7 @@ impl Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Why.
-    pub refusal: Refusal,
+    pub refusal: MessageRefusal,
     /// Revision that the refused message claims. Nobody vouches for it where the message is
     /// not verified.
     pub revision: u64,
@@ -162,12 +162,12 @@ mod tests {
 
     #[test]
     fn a_text_holds_every_cause_and_has_an_end() {
-        let refusal = Refusal::from(TrustError::Rollback { revision: 7, offered: 3 });
+        let refusal = MessageRefusal::from(TrustError::Rollback { revision: 7, offered: 3 });
         assert_eq!(
             refusal.text(),
             "a signed message was refused: the bundle is of revision 3, and this is revision 7"
         );
-        let long = Refusal::from(VerifyError::UnknownKey { key_id: "é".repeat(2_000) });
+        let long = MessageRefusal::from(VerifyError::UnknownKey { key_id: "é".repeat(2_000) });
         assert_eq!(long.text().chars().count(), MAX_REFUSAL_LENGTH);
     }
 

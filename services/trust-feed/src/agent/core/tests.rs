@@ -258,7 +258,7 @@ fn an_enforcer_that_fails_is_asked_again_and_no_receipt_is_given_before() {
     rig.nats(rig.change(3));
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.receipts().last(), Some(&(2, true)));
-    assert!(matches!(rig.refusals[0].refusal, Refusal::NotApplied { .. }));
+    assert!(matches!(rig.refusals[0].refusal, MessageRefusal::NotApplied { .. }));
     rig.enforcer_fails = false;
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.receipts().last(), Some(&(3, true)));
@@ -275,7 +275,7 @@ fn a_disk_that_fails_is_asked_again_and_no_receipt_is_given_before() {
     assert_eq!(rig.last_applied().bundle.revision, 3, "trust does not wait for the disk");
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.receipts().last(), Some(&(2, true)));
-    assert!(matches!(rig.refusals[0].refusal, Refusal::NotPersisted { .. }));
+    assert!(matches!(rig.refusals[0].refusal, MessageRefusal::NotPersisted { .. }));
     rig.disk_fails = false;
     rig.pass(Duration::from_secs(2));
     assert_eq!(rig.receipts().last(), Some(&(3, true)));
@@ -344,7 +344,7 @@ fn a_saved_state_that_was_tampered_with_is_discarded() {
         rig.disk = good.clone();
         spoil(&mut rig.disk);
         let again = rig.restarted();
-        assert_eq!(again.discarded.as_ref().map(Refusal::kind), Some(kind));
+        assert_eq!(again.discarded.as_ref().map(MessageRefusal::kind), Some(kind));
         assert!(again.applied.is_empty());
     }
 }
@@ -355,10 +355,10 @@ fn a_saved_state_of_another_instance_or_key_is_discarded() {
     let foreign = proto::TrustBundle { mqtt_instance_id: "other".into(), ..rig.raw_bundle(2) };
     let foreign = rig.signed(foreign);
     let good = std::mem::replace(&mut rig.disk.bundle, foreign);
-    assert_eq!(rig.restarted().discarded.as_ref().map(Refusal::kind), Some("wrong_instance"));
+    assert_eq!(rig.restarted().discarded.as_ref().map(MessageRefusal::kind), Some("wrong_instance"));
     rig.disk.bundle = rig.signed_by_stranger(good);
     let again = rig.restarted();
-    assert!(matches!(again.discarded, Some(Refusal::NotVerified(VerifyError::UnknownKey { .. }))));
+    assert!(matches!(again.discarded, Some(MessageRefusal::NotVerified(VerifyError::UnknownKey { .. }))));
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn messages() -> (proto::TrustBundle, Vec<proto::TrustChange>, proto::Head) {
     (bundle, changes, head)
 }
 
-fn change(change: &proto::TrustChange) -> Record {
-    Record::Change(Box::new(change.clone()))
+fn change(change: &proto::TrustChange) -> SavedMessage {
+    SavedMessage::Change(Box::new(change.clone()))
 }
 
 /// A directory with a bundle, three changes and a head.
@@ -48,11 +48,11 @@ fn filled() -> (TempDir, SavedState, Vec<proto::TrustChange>) {
     let directory = tempfile::tempdir().unwrap();
     let (bundle, changes, head) = messages();
     let mut store = Store::open(directory.path()).unwrap();
-    store.write(Record::Bundle(Box::new(bundle.clone()))).unwrap();
+    store.write(SavedMessage::Bundle(Box::new(bundle.clone()))).unwrap();
     for one in &changes[..3] {
         store.write(change(one)).unwrap();
     }
-    store.write(Record::Head(Box::new(head.clone()))).unwrap();
+    store.write(SavedMessage::Head(Box::new(head.clone()))).unwrap();
     (directory, SavedState { bundle, changes: changes[..3].to_vec(), head: Some(head) }, changes)
 }
 
@@ -69,8 +69,8 @@ fn a_key_set_is_kept_beside_the_rest_until_it_is_put_aside_itself() {
     set.sign(&key()).unwrap();
     let mut store = Store::open(directory.path()).unwrap();
     assert_eq!(store.load_keys().unwrap(), None);
-    store.write(Record::KeySet(Box::new(set.clone()))).unwrap();
-    store.write(Record::Bundle(Box::new(saved.bundle))).unwrap();
+    store.write(SavedMessage::KeySet(Box::new(set.clone()))).unwrap();
+    store.write(SavedMessage::Bundle(Box::new(saved.bundle))).unwrap();
     store.discard().unwrap();
     drop(store);
     let mut store = Store::open(directory.path()).unwrap();
@@ -80,7 +80,7 @@ fn a_key_set_is_kept_beside_the_rest_until_it_is_put_aside_itself() {
     assert_eq!(store.load_keys().unwrap(), None);
     assert!(directory.path().join("keys.json.refused").exists());
     std::fs::write(directory.path().join("keys.json"), "{").unwrap();
-    assert!(matches!(store.load_keys(), Err(StoreError::Damaged { .. })));
+    assert!(matches!(store.load_keys(), Err(StateFileError::Damaged { .. })));
 }
 
 /// A disk that fails for a while must not lose the keys to a new beginning.
@@ -90,14 +90,14 @@ fn a_key_set_that_could_not_be_written_outlives_the_next_bundle() {
     let mut store = Store::open(directory.path()).unwrap();
     let in_the_way = directory.path().join("keys.json.new");
     std::fs::create_dir(&in_the_way).unwrap();
-    assert!(store.write(Record::KeySet(Box::default())).is_err());
-    assert!(store.write(Record::Bundle(Box::new(saved.bundle))).is_err());
+    assert!(store.write(SavedMessage::KeySet(Box::default())).is_err());
+    assert!(store.write(SavedMessage::Bundle(Box::new(saved.bundle))).is_err());
     std::fs::remove_dir(&in_the_way).unwrap();
     store.flush().unwrap();
     assert_eq!(store.load_keys().unwrap(), Some(proto::KeySet::default()));
 }
 
-fn load(directory: &TempDir) -> Result<Option<SavedState>, StoreError> {
+fn load(directory: &TempDir) -> Result<Option<SavedState>, StateFileError> {
     Store::open(directory.path())?.load()
 }
 
@@ -120,7 +120,7 @@ fn a_new_bundle_makes_the_changes_before_it_go() {
     let mut store = Store::open(directory.path()).unwrap();
     store.load().unwrap();
     let next = proto::TrustBundle { revision: 9, ..saved.bundle.clone() };
-    store.write(Record::Bundle(Box::new(next.clone()))).unwrap();
+    store.write(SavedMessage::Bundle(Box::new(next.clone()))).unwrap();
     store.write(change(&changes[4])).unwrap();
     drop(store);
     let expected = SavedState { bundle: next, changes: changes[4..].to_vec(), head: saved.head };
@@ -131,7 +131,7 @@ fn a_new_bundle_makes_the_changes_before_it_go() {
 fn two_agents_do_not_share_a_directory() {
     let (directory, ..) = filled();
     let first = Store::open(directory.path()).unwrap();
-    assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse { .. })));
+    assert!(matches!(Store::open(directory.path()), Err(StateFileError::InUse { .. })));
     drop(first);
     assert!(Store::open(directory.path()).is_ok());
 }
@@ -143,7 +143,7 @@ fn what_is_damaged_is_told_and_can_be_put_aside() {
         fs::write(directory.path().join(name), text).unwrap();
         let mut store = Store::open(directory.path()).unwrap();
         let error = store.load().unwrap_err();
-        assert!(matches!(&error, StoreError::Damaged { path, .. } if path.ends_with(name)), "{error}");
+        assert!(matches!(&error, StateFileError::Damaged { path, .. } if path.ends_with(name)), "{error}");
         store.discard().unwrap();
         assert_eq!(store.load().unwrap(), None);
         let kept = fs::read_to_string(directory.path().join(format!("{name}.refused"))).unwrap();
@@ -163,7 +163,7 @@ fn a_disk_that_fails_is_caught_up_with_later_and_in_order() {
     let whole = std::mem::replace(&mut store.changes, File::open(&path).unwrap());
     for one in &changes[3..] {
         let error = store.write(change(one)).unwrap_err();
-        assert!(matches!(error, StoreError::Io { doing: "append to", .. }), "{error}");
+        assert!(matches!(error, StateFileError::Io { doing: "append to", .. }), "{error}");
     }
     store.changes = whole;
     // Half of the first one has reached the disk.

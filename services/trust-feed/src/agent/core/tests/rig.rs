@@ -32,14 +32,14 @@ pub struct Rig {
     pub saved_keys: Option<proto::KeySet>,
     pub enforcer_fails: bool,
     pub disk_fails: bool,
-    failed_records: Vec<Record>,
+    failed_records: Vec<SavedMessage>,
     /// Outputs that are still carried out; the process dies in front of the next one.
     pub life: usize,
     pub log: Vec<String>,
     pub applied: Vec<AgentTrust>,
     pub statements: Vec<Statement>,
     pub refusals: Vec<Refused>,
-    pub discarded: Option<Refusal>,
+    pub discarded: Option<MessageRefusal>,
     pub snapshots: usize,
     pub switches: Vec<SourceKind>,
     pub ready: bool,
@@ -300,13 +300,13 @@ impl Rig {
         }
         for record in self.failed_records.drain(..) {
             match record {
-                Record::Bundle(bundle) => {
+                SavedMessage::Bundle(bundle) => {
                     self.disk =
                         SavedState { bundle: *bundle, changes: Vec::new(), head: self.disk.head.take() };
                 }
-                Record::Change(change) => self.disk.changes.push(*change),
-                Record::Head(head) => self.disk.head = Some(*head),
-                Record::KeySet(set) => self.saved_keys = Some(*set),
+                SavedMessage::Change(change) => self.disk.changes.push(*change),
+                SavedMessage::Head(head) => self.disk.head = Some(*head),
+                SavedMessage::KeySet(set) => self.saved_keys = Some(*set),
             }
         }
         self.core.handle(self.now, Input::Persisted { revision, result: Ok(()) });
@@ -332,12 +332,12 @@ impl Rig {
     }
 }
 
-fn name(record: &Record) -> &'static str {
+fn name(record: &SavedMessage) -> &'static str {
     match record {
-        Record::Bundle(_) => "bundle",
-        Record::Change(_) => "change",
-        Record::Head(_) => "head",
-        Record::KeySet(_) => "key set",
+        SavedMessage::Bundle(_) => "bundle",
+        SavedMessage::Change(_) => "change",
+        SavedMessage::Head(_) => "head",
+        SavedMessage::KeySet(_) => "key set",
     }
 }
 

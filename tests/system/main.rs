@@ -25,3 +25,4 @@ mod site;
 mod telemetry;
 mod tokens;
 mod walls;
+mod words;

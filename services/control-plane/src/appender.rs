@@ -29,7 +29,7 @@ use self::instruments::AppenderInstruments;
 use crate::error::ApiError;
 
 /// What a command came to: the outer error is the store's.
-type Outcome = Result<Result<Reply, Rejection>, ApiError>;
+type CommandOutcome = Result<Result<Reply, Rejection>, ApiError>;
 
 struct PendingCommand {
     envelope: CommandEnvelope,
@@ -37,7 +37,7 @@ struct PendingCommand {
 }
 
 /// Where the outcome goes; closed where the caller has gone.
-type Answer = oneshot::Sender<Outcome>;
+type Answer = oneshot::Sender<CommandOutcome>;
 
 /// Commands that are committed together, and where their outcomes go.
 #[derive(Default)]
@@ -243,7 +243,7 @@ async fn on_own_thread(task: impl Future<Output = ()> + Send + 'static) -> anyho
 }
 
 /// Tells each caller its outcome. One that has gone meanwhile does not hear it.
-fn answer(answers: Vec<Answer>, outcomes: impl Iterator<Item = Outcome>) {
+fn answer(answers: Vec<Answer>, outcomes: impl Iterator<Item = CommandOutcome>) {
     for (answer, outcome) in answers.into_iter().zip(outcomes) {
         let _ = answer.send(outcome);
     }
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    fn pending(account: &str, number: u128) -> (PendingCommand, oneshot::Receiver<Outcome>) {
+    fn pending(account: &str, number: u128) -> (PendingCommand, oneshot::Receiver<CommandOutcome>) {
         let (answer, outcome) = oneshot::channel();
         let context = CommandContext {
             event_id: Uuid::from_u128(number),

@@ -22,9 +22,9 @@ use crate::recent::Recent;
 use crate::rows::Rows;
 use crate::{
     BundleAt, CertificateView, CommandResults, CommandStore, EventLog, EvidenceStore, FleetStore,
-    Maintenance, Page, PublisherLease, ReadModelStore, RebuildReport, Refusal, RefusalFilter, RefusalStore,
-    StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, reads, rebuild,
-    refusals, search, tree, verify,
+    Maintenance, Page, PublisherLease, ReadModelStore, RebuildReport, RefusalFilter, RefusalStore,
+    RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, reads,
+    rebuild, refusals, search, tree, verify,
 };
 
 /// How long the database may take to say that it is there.
@@ -224,7 +224,11 @@ impl<E: Engine> FleetStore for E {
 
 #[async_trait]
 impl<E: Engine> RefusalStore for E {
-    async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError> {
+    async fn record_refusals(
+        &self,
+        refusals: &[RefusedCall],
+        kept_per_caller: u64,
+    ) -> Result<(), StoreError> {
         let mut connection = self.writer().await?;
         let mut transaction = connection.begin_with(E::BEGIN).await.map_err(E::error)?;
         refusals::record(&mut *transaction, refusals, kept_per_caller).await?;
@@ -240,7 +244,7 @@ impl<E: Engine> RefusalStore for E {
         filter: &RefusalFilter,
         before: u64,
         limit: u32,
-    ) -> Result<Vec<(u64, Refusal)>, StoreError> {
+    ) -> Result<Vec<(u64, RefusedCall)>, StoreError> {
         refusals::list(&mut *self.reader().await?, filter, before, limit).await
     }
 }

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use catrust_domain::{CaCertificate, Rejection, Reply, SerialNumber, Timestamp};
 
 pub use error::StoreError;
-pub use refusals::{Refusal, RefusalFilter};
+pub use refusals::{RefusalFilter, RefusedCall};
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
 pub use search::{SearchScope, TrustChangePage, TrustChangeSearch};
 pub use store::{

@@ -11,7 +11,7 @@ use crate::rows::Rows;
 
 /// Attempts that were refused alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct RefusedCall {
     /// When the first one was refused.
     pub first_at: Timestamp,
     /// When the last one was.
@@ -48,10 +48,10 @@ pub struct RefusalFilter {
 }
 
 queries! { LIST_OF_REFUSALS:
-    /// What [`Refusal`] writes.
+    /// What [`RefusedCall`] writes.
     INSERT = {
-        let places: Vec<String> = (1..=Refusal::WIDTH).map(|number| format!("${number}")).collect();
-        format!("INSERT INTO refusals ({}) VALUES ({})", names_of::<Refusal>(""), places.join(", "))
+        let places: Vec<String> = (1..=RefusedCall::WIDTH).map(|number| format!("${number}")).collect();
+        format!("INSERT INTO refusals ({}) VALUES ({})", names_of::<RefusedCall>(""), places.join(", "))
     };
 
     /// $1 principal, $2 how many of it stay.
@@ -66,7 +66,7 @@ queries! { LIST_OF_REFUSALS:
     LIST = format!(
         "SELECT refusal_id, {} FROM refusals WHERE refusal_id < $1 AND ($2 = '' OR account_id = $2) \
          AND ($3 = '' OR principal = $3) AND ($4 = '' OR code = $4) ORDER BY refusal_id DESC LIMIT $5",
-        names_of::<Refusal>(""),
+        names_of::<RefusedCall>(""),
     );
 }
 
@@ -74,7 +74,7 @@ queries! { LIST_OF_REFUSALS:
 /// in a transaction.
 pub(crate) async fn record(
     db: &mut impl Rows,
-    refusals: &[Refusal],
+    refusals: &[RefusedCall],
     kept_per_caller: u64,
 ) -> Result<(), StoreError> {
     for refusal in refusals {
@@ -93,7 +93,7 @@ pub(crate) async fn list(
     filter: &RefusalFilter,
     before: u64,
     limit: u32,
-) -> Result<Vec<(u64, Refusal)>, StoreError> {
+) -> Result<Vec<(u64, RefusedCall)>, StoreError> {
     let binds = [
         before.into(),
         (&filter.account_id).into(),
@@ -105,8 +105,8 @@ pub(crate) async fn list(
     rows.iter().map(numbered).collect()
 }
 
-fn numbered(row: &impl Row) -> Result<(u64, Refusal), StoreError> {
+fn numbered(row: &impl Row) -> Result<(u64, RefusedCall), StoreError> {
     let number: Result<u64, String> = row.get(0);
-    let refusal = number.clone().and_then(|number| Ok((number, Refusal::parse(row, 1)?)));
-    refusal.map_err(|reason| corrupt(Refusal::TABLE, &[number.map(|number| number.to_string())], reason))
+    let refusal = number.clone().and_then(|number| Ok((number, RefusedCall::parse(row, 1)?)));
+    refusal.map_err(|reason| corrupt(RefusedCall::TABLE, &[number.map(|number| number.to_string())], reason))
 }

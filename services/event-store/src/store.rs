@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use crate::{
-    BundleAt, CertificateView, CommandResults, Page, RebuildReport, Refusal, RefusalFilter, StateFilter,
+    BundleAt, CertificateView, CommandResults, Page, RebuildReport, RefusalFilter, RefusedCall, StateFilter,
     StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
 };
 
@@ -187,7 +187,8 @@ pub trait FleetStore: Send + Sync + 'static {
 pub trait RefusalStore: Send + Sync + 'static {
     /// Records refused calls; then of each caller among them the newest `kept_per_caller`
     /// stay.
-    async fn record_refusals(&self, refusals: &[Refusal], kept_per_caller: u64) -> Result<(), StoreError>;
+    async fn record_refusals(&self, refusals: &[RefusedCall], kept_per_caller: u64)
+    -> Result<(), StoreError>;
 
     /// Forgets refused calls but the newest `kept`; gives their number.
     async fn prune_refusals(&self, kept: u64) -> Result<u64, StoreError>;
@@ -198,7 +199,7 @@ pub trait RefusalStore: Send + Sync + 'static {
         filter: &RefusalFilter,
         before: u64,
         limit: u32,
-    ) -> Result<Vec<(u64, Refusal)>, StoreError>;
+    ) -> Result<Vec<(u64, RefusedCall)>, StoreError>;
 }
 
 /// Care for the database.

@@ -11,7 +11,7 @@ use catrust_domain::{
 };
 use uuid::Uuid;
 
-use crate::refusals::Refusal;
+use crate::refusals::RefusedCall;
 use crate::row::stored_row;
 
 stored_row! {
@@ -243,7 +243,7 @@ stored_row! {
 }
 
 stored_row! {
-    Refusal as r in "refusals";
+    RefusedCall as r in "refusals";
     key {}
     fixed {
         first_at: Timestamp = r.first_at;
@@ -259,7 +259,7 @@ stored_row! {
         request_id: String = &r.request_id;
     }
     changing {}
-    Refusal {
+    RefusedCall {
         first_at, last_at, attempts, principal, account_id, method, code, message, instance_id,
         source_address, request_id,
     }

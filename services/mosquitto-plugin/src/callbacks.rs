@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
-use catrust_mosquitto_control::{Outcome, RESPONSE_TOPIC, Response};
+use catrust_mosquitto_control::{RESPONSE_TOPIC, RequestOutcome, Response};
 
 use crate::engine::{Client, Decision, Effect};
 use crate::host::mosquitto::{
@@ -133,7 +133,7 @@ fn cut(effect: Effect) -> Response {
     response.open = open;
     response.kicked = (kick.len() - left) as u64;
     if left > 0 {
-        response.outcome = Outcome::Refused;
+        response.outcome = RequestOutcome::Refused;
         response.reason = format!("{left} sessions could not be closed");
     }
     response
@@ -144,7 +144,7 @@ fn cut(effect: Effect) -> Response {
 fn lost() -> Response {
     Response {
         id: 0,
-        outcome: Outcome::Refused,
+        outcome: RequestOutcome::Refused,
         reason: "the plugin failed and accepts nobody: restart the broker".to_owned(),
         revision: 0,
         digest: None,
@@ -155,10 +155,10 @@ fn lost() -> Response {
 }
 
 fn answer(client_id: &str, response: &Response) {
-    let level = if response.outcome == Outcome::Applied { Level::Notice } else { Level::Error };
+    let level = if response.outcome == RequestOutcome::Applied { Level::Notice } else { Level::Error };
     let text = serde_json::to_string(response).unwrap_or_default();
     // Renewals come every few seconds, and would fill the log.
-    if response.outcome == Outcome::Refused || response.kicked > 0 {
+    if response.outcome == RequestOutcome::Refused || response.kicked > 0 {
         log(level, &text);
     }
     if !mosquitto::publish_to(client_id, RESPONSE_TOPIC, text.as_bytes()) {
@@ -183,6 +183,6 @@ mod tests {
         });
         assert_eq!(code, ERR_AUTH);
         assert_eq!(plugin::with(|engine| engine.open()), None);
-        assert_eq!(lost().outcome, Outcome::Refused);
+        assert_eq!(lost().outcome, RequestOutcome::Refused);
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use catrust_device_trust::{Certificate, Refusal, TrustSet};
 use catrust_domain::{InstanceId, Sha256};
-use catrust_mosquitto_control::{Bundle, Outcome, Renewal, Request, RequestBody, Response};
+use catrust_mosquitto_control::{Bundle, Renewal, Request, RequestBody, RequestOutcome, Response};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -233,8 +233,8 @@ impl Engine {
 
     fn response(&self, id: u64, result: Result<(), RejectedRequest>) -> Response {
         let (outcome, reason) = match result {
-            Ok(()) => (Outcome::Applied, String::new()),
-            Err(refusal) => (Outcome::Refused, refusal.to_string()),
+            Ok(()) => (RequestOutcome::Applied, String::new()),
+            Err(refusal) => (RequestOutcome::Refused, refusal.to_string()),
         };
         Response {
             id,

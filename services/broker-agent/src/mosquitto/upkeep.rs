@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use catrust_domain::error_chain;
-use catrust_mosquitto_control::{Outcome, RequestBody, Response};
+use catrust_mosquitto_control::{RequestBody, RequestOutcome, Response};
 use catrust_trust_feed::agent::{AgentTrust, Applied, NotApplied};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -86,11 +86,11 @@ impl Upkeep {
             NotApplied { reason: error_chain(&error) }
         })?;
         match response.outcome {
-            Outcome::Applied => {
+            RequestOutcome::Applied => {
                 self.complaint = None;
                 Ok(Applied { sessions_cut: response.kicked, sessions_open: response.open })
             }
-            Outcome::Refused => {
+            RequestOutcome::Refused => {
                 Err(NotApplied { reason: format!("the plugin refuses: {}", response.reason) })
             }
         }
@@ -128,7 +128,7 @@ impl Upkeep {
         let Some(trust) = self.trust.clone() else { return self.ping().await };
         let renewal = bundle::renewal(&trust, self.settings.lease);
         match self.ask(RequestBody::Renewal(renewal)).await {
-            Ok(response) if response.outcome == Outcome::Applied => {
+            Ok(response) if response.outcome == RequestOutcome::Applied => {
                 if response.kicked > 0 {
                     tracing::info!(sessions_cut = response.kicked, "sessions were cut: certificates expired");
                 }

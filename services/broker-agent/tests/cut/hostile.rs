@@ -3,7 +3,7 @@
 
 use catrust_broker_agent::RevisionTrust;
 use catrust_mosquitto_control::{
-    Bundle, Entry, Outcome, Renewal, Request, RequestBody, Response, configuration::Configuration,
+    Bundle, Entry, Renewal, Request, RequestBody, RequestOutcome, Response, configuration::Configuration,
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 
@@ -57,7 +57,7 @@ fn control_messages() {
     let requests = bodies.map(|body| serde_json::to_vec(&Request { id: 1, body }).unwrap());
     let answer = Response {
         id: 1,
-        outcome: Outcome::Applied,
+        outcome: RequestOutcome::Applied,
         reason: String::new(),
         revision: 3,
         digest: Some(ca.sha256()),

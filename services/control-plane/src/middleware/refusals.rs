@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use catrust_event_store::{Clock, Refusal};
+use catrust_event_store::{Clock, RefusedCall};
 use http::{Request, Response, Uri};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -61,7 +61,7 @@ impl RefusalLayer {
         let detail = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
         let identity = facts.identity.get();
         let now = (self.clock)();
-        self.log.note(Refusal {
+        self.log.note(RefusedCall {
             first_at: now,
             last_at: now,
             attempts: 1,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use catrust_event_store::Refusal;
+use catrust_event_store::RefusedCall;
 
 /// Rows that are gathered at once; what would be one more is dropped.
 const MOST_ROWS: usize = 1_000;
@@ -15,13 +15,13 @@ type RefusalKey = (String, String, String, String, String, String);
 /// Rows that wait to be written.
 #[derive(Debug, Default)]
 pub(crate) struct Gathering {
-    rows: HashMap<RefusalKey, Refusal>,
-    limited: HashMap<RefusalKey, Refusal>,
+    rows: HashMap<RefusalKey, RefusedCall>,
+    limited: HashMap<RefusalKey, RefusedCall>,
 }
 
 impl Gathering {
     /// Takes a refusal in; `false` where there is no place for one of its kind.
-    pub(crate) fn take(&mut self, refusal: Refusal) -> bool {
+    pub(crate) fn take(&mut self, refusal: RefusedCall) -> bool {
         let rows = if refusal.code == RATE_LIMITED { &mut self.limited } else { &mut self.rows };
         let alike = alike(&refusal);
         if let Some(row) = rows.get_mut(&alike) {
@@ -37,8 +37,8 @@ impl Gathering {
     }
 
     /// Gives the rows, the oldest first; those of the rate limit only where `limited`.
-    pub(crate) fn drain(&mut self, limited: bool) -> Vec<Refusal> {
-        let mut rows: Vec<Refusal> = self.rows.drain().map(|(_, row)| row).collect();
+    pub(crate) fn drain(&mut self, limited: bool) -> Vec<RefusedCall> {
+        let mut rows: Vec<RefusedCall> = self.rows.drain().map(|(_, row)| row).collect();
         if limited {
             rows.extend(self.limited.drain().map(|(_, row)| row));
         }
@@ -47,7 +47,7 @@ impl Gathering {
     }
 }
 
-fn alike(refusal: &Refusal) -> RefusalKey {
+fn alike(refusal: &RefusedCall) -> RefusalKey {
     (
         refusal.account_id.clone(),
         refusal.principal.clone(),
@@ -64,9 +64,9 @@ mod tests {
 
     use super::*;
 
-    fn refusal(principal: &str, code: &str, second: i64) -> Refusal {
+    fn refusal(principal: &str, code: &str, second: i64) -> RefusedCall {
         let at = Timestamp::from_micros(second * 1_000_000);
-        Refusal {
+        RefusedCall {
             first_at: at,
             last_at: at,
             attempts: 1,

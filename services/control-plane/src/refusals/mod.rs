@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use catrust_domain::{InstanceId, error_chain};
-use catrust_event_store::{Refusal, RefusalStore};
+use catrust_event_store::{RefusalStore, RefusedCall};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use tokio::sync::mpsc;
@@ -48,7 +48,7 @@ pub(crate) struct RefusalRetention {
 /// Where refusals are noted. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct RefusalLog {
-    sender: mpsc::Sender<Refusal>,
+    sender: mpsc::Sender<RefusedCall>,
     instruments: RefusalInstruments,
 }
 
@@ -92,7 +92,7 @@ impl RefusalLog {
     }
 
     /// Notes a refusal. Returns at once.
-    pub(crate) fn note(&self, refusal: Refusal) {
+    pub(crate) fn note(&self, refusal: RefusedCall) {
         self.instruments.refusals.add(1, &[KeyValue::new("code", refusal.code.clone())]);
         if self.sender.try_send(refusal).is_err() {
             self.instruments.dropped("queue", 1);
@@ -108,7 +108,7 @@ struct RefusalRecorder {
 }
 
 impl RefusalRecorder {
-    async fn run(self, mut receiver: mpsc::Receiver<Refusal>, stopping: CancellationToken) {
+    async fn run(self, mut receiver: mpsc::Receiver<RefusedCall>, stopping: CancellationToken) {
         let mut gathering = Gathering::default();
         let mut ticks = interval(FLUSH_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,13 +133,13 @@ impl RefusalRecorder {
         self.write(gathering.drain(true)).await;
     }
 
-    fn take(&self, gathering: &mut Gathering, refusal: Refusal) {
+    fn take(&self, gathering: &mut Gathering, refusal: RefusedCall) {
         if !gathering.take(refusal) {
             self.instruments.dropped("flood", 1);
         }
     }
 
-    async fn write(&self, rows: Vec<Refusal>) {
+    async fn write(&self, rows: Vec<RefusedCall>) {
         if rows.is_empty() {
             return;
         }

@@ -1,11 +1,11 @@
 //! Promises about refused calls.
 
 use super::Fixture;
-use crate::{Refusal, RefusalFilter, RefusalStore as _};
+use crate::{RefusalFilter, RefusalStore as _, RefusedCall};
 
-fn refusal<F: Fixture>(fixture: &F, principal: &str, account: &str, code: &str) -> Refusal {
+fn refusal<F: Fixture>(fixture: &F, principal: &str, account: &str, code: &str) -> RefusedCall {
     let now = fixture.clock().now();
-    Refusal {
+    RefusedCall {
         first_at: now,
         last_at: now.plus_seconds(1),
         attempts: 3,

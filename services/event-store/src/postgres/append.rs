@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use super::error::{is_lock_timeout, store_error};
 use super::load::load;
 use super::memory::{LogEnd, Memory};
-use super::settle::{self, Evidence, Outcome};
+use super::settle::{self, CommitOutcome, Evidence};
 use super::write::{WRITE_TIMEOUT, WriteOutcome, write};
 use super::{PgEventStore, session};
 use crate::faults::{CommitStep, Crash};
@@ -237,8 +237,8 @@ impl PgEventStore {
             };
         drop(connection.close_hard().await);
         match settle::settle(&self.options, evidence).await {
-            Ok((Outcome::Committed, connection)) => Ok(connection),
-            Ok((Outcome::Aborted, _)) => Err(Failure::NotRecorded(lost)),
+            Ok((CommitOutcome::Committed, connection)) => Ok(connection),
+            Ok((CommitOutcome::Aborted, _)) => Err(Failure::NotRecorded(lost)),
             Err(error) => Err(Failure::Final(error)),
         }
     }

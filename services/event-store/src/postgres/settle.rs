@@ -30,7 +30,7 @@ pub(super) struct Evidence {
 
 /// What became of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum CommitOutcome {
     Committed,
     Aborted,
 }
@@ -54,7 +54,7 @@ pub(super) fn is_ambiguous(error: &Error) -> bool {
 pub(super) async fn settle(
     options: &PgConnectOptions,
     evidence: &Evidence,
-) -> Result<(Outcome, PgConnection), StoreError> {
+) -> Result<(CommitOutcome, PgConnection), StoreError> {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     let mut last = None;
     while Instant::now() < deadline {
@@ -74,7 +74,7 @@ pub(super) async fn settle(
 async fn ask(
     options: &PgConnectOptions,
     evidence: &Evidence,
-) -> Result<Option<(Outcome, PgConnection)>, StoreError> {
+) -> Result<Option<(CommitOutcome, PgConnection)>, StoreError> {
     let mut connection = session::open_appender(options).await?;
     let question = sqlx::query("SELECT pg_xact_status($1::text::xid8)").bind(&evidence.xid);
     let row = question.fetch_one(&mut connection).await.map_err(store_error)?;
@@ -86,8 +86,8 @@ async fn ask(
     // the commit, another transaction may have the same id.
     let recorded = reads::is_recorded(&mut connection, evidence.event, evidence.reply.as_ref()).await?;
     match (status.as_deref(), recorded) {
-        (Some("committed") | None, true) => Ok(Some((Outcome::Committed, connection))),
-        (Some("aborted"), false) => Ok(Some((Outcome::Aborted, connection))),
+        (Some("committed") | None, true) => Ok(Some((CommitOutcome::Committed, connection))),
+        (Some("aborted"), false) => Ok(Some((CommitOutcome::Aborted, connection))),
         (status, _) => {
             let text = format!("transaction {} is {status:?}, its rows are there: {recorded}", evidence.xid);
             Err(StoreError::Ambiguous(text.into()))

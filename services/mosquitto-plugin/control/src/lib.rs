@@ -13,7 +13,7 @@ pub mod configuration;
 mod message;
 
 pub use message::{
-    Bundle, Entry, EntryState, InvalidEntry, Outcome, Renewal, Request, RequestBody, Response,
+    Bundle, Entry, EntryState, InvalidEntry, Renewal, Request, RequestBody, RequestOutcome, Response,
 };
 
 /// Topic that requests are published to. Never a topic that subscribers see: brokers

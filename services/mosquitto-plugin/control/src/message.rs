@@ -130,7 +130,7 @@ impl From<EntryState> for CaState {
 /// Whether the plugin did what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// The trust is in force, and the sessions that it does not vouch for are closed.
     Applied,
     /// Nothing changed; `reason` says why.
@@ -143,7 +143,7 @@ pub struct Response {
     /// Number of the request; 0 where it could not be read.
     pub id: u64,
     /// Whether it was done.
-    pub outcome: Outcome,
+    pub outcome: RequestOutcome,
     /// Why not, for people; empty where it was.
     #[serde(default)]
     pub reason: String,

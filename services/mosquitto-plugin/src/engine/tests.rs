@@ -33,7 +33,10 @@ fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -
 
 fn apply(engine: &mut Engine, request: &[u8], now: Moment) -> Effect {
     let controlled = engine.control(request, now);
-    assert_eq!((controlled.response.outcome, controlled.response.reason.as_str()), (Outcome::Applied, ""));
+    assert_eq!(
+        (controlled.response.outcome, controlled.response.reason.as_str()),
+        (RequestOutcome::Applied, "")
+    );
     assert_eq!(controlled.response.id, 7);
     controlled
 }
@@ -126,7 +129,7 @@ fn a_change_names_the_sessions_to_kick_and_a_refused_one_names_none() {
     engine.connect(KEY, client(&a.device("a"), "a"), now());
     engine.connect(OTHER, client(&b.device("b"), "b"), now());
     let older = engine.control(&request(0, &[(&a, inactive)], 1000), now());
-    assert_eq!((older.response.outcome, older.response.revision), (Outcome::Refused, 1));
+    assert_eq!((older.response.outcome, older.response.revision), (RequestOutcome::Refused, 1));
     assert!(older.kick.is_empty());
     let change = request(2, &[(&a, inactive), (&b, CaState::Active)], 1000);
     let controlled = apply(&mut engine, &change, now());

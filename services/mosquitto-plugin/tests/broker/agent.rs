@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use catrust_mosquitto_control::{
-    Bundle, DEFAULT_AGENT_USER, Outcome, REQUEST_TOPIC, RESPONSE_TOPIC, Renewal, Request, RequestBody,
+    Bundle, DEFAULT_AGENT_USER, REQUEST_TOPIC, RESPONSE_TOPIC, Renewal, Request, RequestBody, RequestOutcome,
     Response,
 };
 use tokio::io::AsyncWriteExt as _;
@@ -68,7 +68,7 @@ impl Agent {
     pub async fn apply(&mut self, bundle: Bundle) -> Response {
         let (revision, digest) = (bundle.revision, bundle.digest);
         let response = self.bundle(bundle).await;
-        assert_eq!((response.outcome, response.reason.as_str()), (Outcome::Applied, ""));
+        assert_eq!((response.outcome, response.reason.as_str()), (RequestOutcome::Applied, ""));
         assert_eq!((response.revision, response.digest), (revision, Some(digest)));
         response
     }
@@ -76,7 +76,7 @@ impl Agent {
     /// Sends a bundle that must be refused; gives the reason.
     pub async fn refused(&mut self, bundle: Bundle) -> String {
         let response = self.bundle(bundle).await;
-        assert_eq!(response.outcome, Outcome::Refused);
+        assert_eq!(response.outcome, RequestOutcome::Refused);
         response.reason
     }
 

@@ -1,7 +1,7 @@
 //! The control topic: what is refused, and who may speak there.
 
 use catrust_domain::Sha256;
-use catrust_mosquitto_control::{Outcome, REQUEST_TOPIC, RESPONSE_TOPIC, Renewal};
+use catrust_mosquitto_control::{REQUEST_TOPIC, RESPONSE_TOPIC, Renewal, RequestOutcome};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
@@ -21,7 +21,7 @@ async fn what_is_not_a_request_is_refused_and_changes_nothing() {
     let cut_short = &whole[..whole.len() / 2];
     for payload in [&b""[..], b"{}", b"null", b"\xff\xfe", b"[1,2", cut_short, &[b'['; 20_000]] {
         let response = stage.agent.send_raw(payload).await;
-        assert_eq!((response.outcome, response.revision, response.open), (Outcome::Refused, 1, 1));
+        assert_eq!((response.outcome, response.revision, response.open), (RequestOutcome::Refused, 1, 1));
         assert!(response.reason.starts_with("the request is malformed"), "{}", response.reason);
     }
     session.assert_alive().await;
@@ -116,12 +116,12 @@ async fn the_trust_lapses_unless_it_is_renewed() {
     let right = digest(&states);
     for wrong in [renewal(1, right), renewal(3, right), renewal(2, Sha256::ZERO)] {
         let response = stage.agent.renew(wrong).await;
-        assert_eq!(response.outcome, Outcome::Refused);
+        assert_eq!(response.outcome, RequestOutcome::Refused);
         assert!(response.reason.contains("send the bundle"), "{}", response.reason);
         device.attempt(&stage.broker).await.tls_refused();
     }
     let response = stage.agent.renew(renewal(2, right)).await;
-    assert_eq!((response.outcome, response.revision), (Outcome::Applied, 2));
+    assert_eq!((response.outcome, response.revision), (RequestOutcome::Applied, 2));
     device.connect(&stage.broker).await;
 }
 

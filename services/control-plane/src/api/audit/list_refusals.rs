@@ -1,7 +1,7 @@
 //! `ListRefusals`.
 
 use catrust_domain::{AccountId, Rejection, Sha256};
-use catrust_event_store::{Refusal, RefusalFilter};
+use catrust_event_store::{RefusalFilter, RefusedCall};
 use catrust_proto::v1;
 use catrust_trust_feed::message::timestamp;
 use prost::Message as _;
@@ -72,7 +72,7 @@ fn list_name(request: &v1::ListRefusalsRequest) -> String {
     format!("refusals/{}", Sha256::of(&asked.encode_to_vec()))
 }
 
-fn message(refusal: Refusal) -> v1::Refusal {
+fn message(refusal: RefusedCall) -> v1::Refusal {
     v1::Refusal {
         first_at: Some(timestamp(refusal.first_at)),
         last_at: Some(timestamp(refusal.last_at)),

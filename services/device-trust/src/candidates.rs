@@ -47,8 +47,8 @@ struct Obstacles {
 impl Obstacles {
     const fn refusal(&self) -> Refusal {
         match self {
-            Self { too_costly: true, .. } => Refusal::TooCostly,
             Self { inactive: true, .. } => Refusal::Inactive,
+            Self { too_costly: true, .. } => Refusal::TooCostly,
             Self { expired: true, .. } => Refusal::Expired,
             _ => Refusal::UnknownIssuer,
         }

@@ -11,13 +11,13 @@ use crate::candidates::MAX_NAMESAKES;
 use crate::certificate::Certificate;
 use crate::verify::MAX_INTERMEDIATES;
 
-/// Most signature checks for one chain: enough for the longest path below the last of as
-/// many namesakes as are tried.
+/// Most signature checks for one chain: enough for the longest path, sent in order, below
+/// the last of as many namesakes as are tried.
 ///
 /// A check takes some 0.05 ms for P-256, 0.02 ms for RSA-2048, and 0.06 ms for RSA-2048 with
 /// the largest exponent, on two cores of a shared virtual machine; the dearest chain that
-/// `examples/path_cost.rs` knows takes 0.7, 0.3 and 0.8 ms of a release build, all of the
-/// reading and searching included. Other algorithms cost what twelve checks cost.
+/// `examples/path_cost.rs` knows takes 0.7, 0.3 and 0.8 to 1.0 ms of a release build (medians),
+/// all of the reading and searching included. Other algorithms cost what twelve checks cost.
 pub const MAX_SIGNATURE_CHECKS: usize = MAX_NAMESAKES + MAX_INTERMEDIATES;
 /// Most times that path building asks about a signature, known answers included: webpki
 /// gives up after 100 in each of two searches.

@@ -2,7 +2,7 @@
 
 use catrust_proto::Timestamp;
 use catrust_proto::v1 as proto;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::api_client::ApiClient;
 use crate::ca::StateArgument;
@@ -25,9 +25,10 @@ pub(crate) struct ListEventsArguments {
     /// Only what this principal asked for.
     #[arg(long)]
     actor: Option<String>,
-    /// Only events of this type; may be given more than once.
-    #[arg(long = "event-type", value_enum, value_name = "TYPE")]
-    event_types: Vec<EventTypeArgument>,
+    /// Only events of this type (registered, inactivated, activated, deleted); may be given
+    /// more than once.
+    #[arg(long = "event-type", value_name = "TYPE", value_parser = event_type)]
+    event_types: Vec<String>,
     /// Only events that left the certificate in this state.
     #[arg(long, value_enum)]
     state: Option<StateArgument>,
@@ -42,28 +43,16 @@ pub(crate) struct ListEventsArguments {
     limit: Option<u32>,
 }
 
-/// Types of events as the command line spells them.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum EventTypeArgument {
-    /// A CA certificate was registered.
-    Registered,
-    /// Trust in it was turned off.
-    Inactivated,
-    /// Trust in it was turned on again.
-    Activated,
-    /// It was forgotten.
-    Deleted,
-}
-
-impl EventTypeArgument {
-    fn name(self) -> String {
-        let name = match self {
-            Self::Registered => "CaCertificateRegistered",
-            Self::Inactivated => "CaCertificateInactivated",
-            Self::Activated => "CaCertificateActivated",
-            Self::Deleted => "CaCertificateDeleted",
-        };
-        name.to_owned()
+/// The contract's name of a type: `inactivated` is `CaCertificateInactivated`. Which types
+/// there are is the server's to say, so that a newer server's are not refused here.
+fn event_type(word: &str) -> Result<String, String> {
+    let rest = word.strip_prefix("CaCertificate").unwrap_or(word);
+    let mut letters = rest.chars();
+    match letters.next() {
+        Some(first) if rest.chars().all(|letter| letter.is_ascii_alphabetic()) => {
+            Ok(format!("CaCertificate{}{}", first.to_ascii_uppercase(), letters.as_str()))
+        }
+        _ => Err("a type is one word, for example inactivated".to_owned()),
     }
 }
 
@@ -102,7 +91,7 @@ fn request(arguments: ListEventsArguments) -> proto::ListCaCertificateEventsRequ
         page_token: String::new(),
         account_id: arguments.account.unwrap_or_default(),
         actor: arguments.actor.unwrap_or_default(),
-        event_types: arguments.event_types.into_iter().map(EventTypeArgument::name).collect(),
+        event_types: arguments.event_types,
         occurred_from: arguments.since,
         occurred_until: arguments.until,
         state: state.into(),

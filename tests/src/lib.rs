@@ -18,4 +18,4 @@ pub mod policies;
 pub mod server;
 pub mod tls;
 
-pub use catrust_test_harness::{eventually, mosquitto, postgres, process, program};
+pub use catrust_test_harness::{eventually, mosquitto, postgres, process, program, proxy};

@@ -6,6 +6,7 @@ use catrust_tests::eventually::eventually;
 use catrust_tests::nats::{Nats, Version};
 use catrust_tests::postgres::{Durability, Postgres};
 use catrust_tests::process::{Launcher, Signal};
+use catrust_tests::proxy::{Direction, Passage, Proxy};
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,6 +32,54 @@ async fn a_paused_postgres_answers_nobody_until_it_goes_on() -> anyhow::Result<(
     assert!(silent.is_err());
     postgres.resume();
     tokio::time::timeout(Duration::from_secs(10), PgConnection::connect(&postgres.url())).await??;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_waits_for_a_synchronous_standby_which_has_it_when_promoted() -> anyhow::Result<()> {
+    let primary = Postgres::start(Durability::Relaxed).await?;
+    let standby = primary.standby("one").await?;
+    primary.wait_for_standbys("one").await?;
+    primary.ask("CREATE TABLE t (n int)").await?;
+    standby.pause();
+    let mut connection = PgConnection::connect(&primary.url()).await?;
+    let mut insert = Box::pin(sqlx::raw_sql("INSERT INTO t VALUES (7)").execute(&mut connection));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut insert).await.is_err(), "it waits");
+    standby.resume();
+    tokio::time::timeout(Duration::from_secs(30), insert).await??;
+    drop(primary);
+    standby.promote().await?;
+    assert_eq!(standby.ask("SELECT n, pg_is_in_recovery() FROM t").await?, "7|f");
+    standby.ask("INSERT INTO t VALUES (8)").await?;
+    Ok(())
+}
+
+/// What is lost in a black hole arrives once it is open; what is cut ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_breaks_the_way_in_one_direction() -> anyhow::Result<()> {
+    let postgres = Postgres::start(Durability::Relaxed).await?;
+    let proxy = Proxy::start(postgres.port()).await?;
+    let url = format!("postgres://postgres@127.0.0.1:{}/catrust", proxy.port());
+    let mut connection = PgConnection::connect(&url).await?;
+    sqlx::raw_sql("CREATE TABLE t (n int)").execute(&mut connection).await?;
+    proxy.set(Direction::ToClient, Passage::BlackHole);
+    let mut insert = Box::pin(sqlx::raw_sql("INSERT INTO t VALUES (7)").execute(&mut connection));
+    let answer = tokio::time::timeout(Duration::from_millis(500), &mut insert).await;
+    assert!(answer.is_err(), "the answer is lost");
+    eventually(Duration::from_secs(10), "the other direction is open", async || {
+        match postgres.ask("SELECT count(*) FROM t").await {
+            Ok(count) if count == "1" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    proxy.set(Direction::ToClient, Passage::Open);
+    tokio::time::timeout(Duration::from_secs(10), insert).await??;
+    proxy.cut();
+    assert!(connection.ping().await.is_err());
+    assert!(PgConnection::connect(&url).await.is_err());
+    proxy.mend();
+    PgConnection::connect(&url).await?;
     Ok(())
 }
 

@@ -11,3 +11,5 @@ pub mod nats;
 pub mod postgres;
 pub mod process;
 pub mod program;
+pub mod proxy;
+pub mod replication;

@@ -45,6 +45,8 @@ pub struct Postgres {
     directory: TempDir,
     port: u16,
     durability: Durability,
+    /// Settings of the command line, `name=value`, over those of its files.
+    settings: Vec<String>,
 }
 
 /// The directory of the installed server programs, the newest version.
@@ -89,9 +91,23 @@ impl Postgres {
         let template = template().await?;
         copy(template, &directory.path().join("data"))?;
         prepare(&directory.path().join("data"))?;
-        let mut postgres = Self { process: None, port: free_port()?, directory, durability };
+        Self::launch_in(directory, durability, Vec::new()).await
+    }
+
+    /// Starts what stands in `data` of the directory, on a free port.
+    pub(crate) async fn launch_in(
+        directory: TempDir,
+        durability: Durability,
+        settings: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let mut postgres = Self { process: None, port: free_port()?, directory, durability, settings };
         postgres.launch().await?;
         Ok(postgres)
+    }
+
+    /// Whether its commits reach the disk.
+    pub(crate) const fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// URL of the database, as its owner.
@@ -115,6 +131,18 @@ impl Postgres {
         let arguments = ["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &url, "--file"];
         let arguments = arguments.into_iter().map(AsRef::<OsStr>::as_ref).chain([file.as_os_str()]);
         run(programs()?.join("psql"), arguments).await?.success().map(drop)
+    }
+
+    /// Runs one statement of SQL as the owner, and gives its rows, a line each, with `|`
+    /// between columns.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn ask(&self, sql: &str) -> anyhow::Result<String> {
+        let url = self.url();
+        let arguments = ["--no-psqlrc", "-XAtq", "-v", "ON_ERROR_STOP=1", "--dbname", &url, "-c", sql];
+        let answer = run(programs()?.join("psql"), arguments).await?.success()?;
+        Ok(answer.stdout.trim_end().to_owned())
     }
 
     /// Its port.
@@ -182,7 +210,8 @@ impl Postgres {
             .arg(&data)
             .args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"])
             .args(["-c", "shared_buffers=128MB", "-c", "max_wal_size=2GB"])
-            .args(["-c", &format!("fsync={fsync}")]);
+            .args(["-c", &format!("fsync={fsync}")])
+            .args(self.settings.iter().flat_map(|setting| ["-c", setting]));
         let process = self.process.insert(launcher.start()?);
         let (ask, port) = (programs.join("pg_isready"), self.port.to_string());
         process
@@ -279,7 +308,7 @@ fn make_template() -> anyhow::Result<PathBuf> {
     Ok(finished)
 }
 
-fn as_server_user(command: &[&str], input: &str) -> anyhow::Result<()> {
+pub(crate) fn as_server_user(command: &[&str], input: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut setpriv = Command::new("setpriv");
     setpriv.args(rights_dropped()).args(["--no-new-privs", "--"]).args(command);
@@ -324,7 +353,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 /// A server that runs as `nobody` has to pass through, and `initdb` to write.
-fn open_to_all(directory: &Path) -> anyhow::Result<()> {
+pub(crate) fn open_to_all(directory: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     Ok(std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o777))?)
 }

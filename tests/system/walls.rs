@@ -81,6 +81,18 @@ const WALLS: &[Wall] = &[
         rooms: &["catrust-domain", "catrust-proto", "catrust-signing", "catrust-trust-feed"],
         not: &[DATABASE],
     },
+    // Copies the log to the feed, and has no path to the API.
+    Wall {
+        room: "catrust-publisher",
+        rooms: &[
+            "catrust-domain",
+            "catrust-event-store",
+            "catrust-proto",
+            "catrust-signing",
+            "catrust-trust-feed",
+        ],
+        not: &[&["tonic-health", "tonic-reflection", "opentelemetry*", "clap*"]],
+    },
     Wall {
         room: "catrust-control-plane",
         rooms: &[
@@ -91,6 +103,7 @@ const WALLS: &[Wall] = &[
             "catrust-limiter",
             "catrust-policy",
             "catrust-proto",
+            "catrust-publisher",
             "catrust-signing",
             "catrust-trust-feed",
         ],

@@ -15,6 +15,7 @@ use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
+use catrust_publisher::{HeadSource, Publisher, PublisherParts};
 use catrust_trust_feed::{
     MessageCache, ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys,
 };
@@ -60,8 +61,7 @@ use crate::middleware::request_body;
 use crate::middleware::request_id::RequestIdLayer;
 use crate::middleware::trace_context::TraceContextLayer;
 use crate::per_user::PerUser;
-use crate::publisher::wiring::{self, TracingHooks};
-use crate::publisher::{HeadSource, Publisher};
+use crate::publishing::{self, TracingHooks};
 use crate::refusals::{RefusalLog, RefusalRetention};
 use crate::reload::Reloader;
 use crate::telemetry::Telemetry;
@@ -317,16 +317,18 @@ async fn assemble_api(
     let fleet = FleetView::new(parts.store.clone(), clock, config.fleet.budget(), most_waiting);
 
     if let Some(feed) = &parts.feed {
-        let (publisher, status) = Publisher::new(
-            parts.store.clone(),
-            Arc::clone(feed),
+        let (publisher, status) = Publisher::new(PublisherParts {
+            log: parts.store.clone(),
+            feed: Arc::clone(feed),
             messages,
-            Arc::clone(&parts.keys),
-            Arc::clone(&directory) as Arc<dyn HeadSource>,
-            Arc::new(TracingHooks),
-            Arc::clone(&parts.clock),
-        );
-        wiring::spawn(publisher.taking_over(parts.take_over_stream), status, meter, stages, tasks);
+            key: Arc::clone(parts.keys.active()),
+            key_set: parts.keys.follow(),
+            heads: Arc::clone(&directory) as Arc<dyn HeadSource>,
+            hooks: Arc::new(TracingHooks),
+            clock: Arc::clone(&parts.clock),
+            take_over: parts.take_over_stream,
+        });
+        publishing::spawn(publisher, status, meter, stages, tasks);
     }
     Ok(Arc::new(Api {
         store: Arc::clone(&parts.store),

@@ -14,23 +14,23 @@ use catrust_domain::{AccountId, Edition, Event, Instance, InstanceId, RecordedEv
 
 /// What the directory knows of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InstanceSummary {
+pub(crate) struct InstanceSummary {
     /// Name.
-    pub instance_id: InstanceId,
+    pub(crate) instance_id: InstanceId,
     /// Region.
-    pub region_id: RegionId,
+    pub(crate) region_id: RegionId,
     /// Owner.
-    pub owner_account_id: AccountId,
+    pub(crate) owner_account_id: AccountId,
     /// Edition.
-    pub edition: Edition,
+    pub(crate) edition: Edition,
     /// Log position of the last change of owner or edition.
-    pub updated_position: u64,
+    pub(crate) updated_position: u64,
     /// Number of trust changes.
-    pub revision: u64,
+    pub(crate) revision: u64,
     /// Log position of the last trust change; 0 before the first.
-    pub trust_position: u64,
+    pub(crate) trust_position: u64,
     /// Digest of the trust bundle.
-    pub bundle_digest: Sha256,
+    pub(crate) bundle_digest: Sha256,
 }
 
 impl From<&Instance> for InstanceSummary {
@@ -50,14 +50,14 @@ impl From<&Instance> for InstanceSummary {
 
 /// The instances that this replica knows.
 #[derive(Debug, Default)]
-pub struct Directory {
+pub(crate) struct Directory {
     instances: RwLock<HashMap<InstanceId, InstanceSummary>>,
     confirmed: RwLock<Option<Instant>>,
 }
 
 impl Directory {
     /// Takes in an instance as the read model has it, unless more is known already.
-    pub fn insert(&self, instance: &Instance) {
+    pub(crate) fn insert(&self, instance: &Instance) {
         let next = InstanceSummary::from(instance);
         let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
         match instances.get_mut(&next.instance_id) {
@@ -80,7 +80,7 @@ impl Directory {
     }
 
     /// Takes in an event of the log. Older ones than what is known change nothing.
-    pub fn apply(&self, recorded: &RecordedEvent, event: &Event) {
+    pub(crate) fn apply(&self, recorded: &RecordedEvent, event: &Event) {
         let mut instances = self.instances.write().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::InstanceRegistered(payload) => {
@@ -119,26 +119,26 @@ impl Directory {
 
     /// Finds an instance. `None` means that it is not known here yet: ask the store.
     #[must_use]
-    pub fn find(&self, id: &InstanceId) -> Option<InstanceSummary> {
+    pub(crate) fn find(&self, id: &InstanceId) -> Option<InstanceSummary> {
         self.instances.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// All instances, in no order.
     #[must_use]
-    pub fn all(&self) -> Vec<InstanceSummary> {
+    pub(crate) fn all(&self) -> Vec<InstanceSummary> {
         self.instances.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// Notes that a read of the log that began at `asked` showed nothing beyond what
     /// the directory knows.
-    pub fn confirm(&self, asked: Instant) {
+    pub(crate) fn confirm(&self, asked: Instant) {
         *self.confirmed.write().unwrap_or_else(PoisonError::into_inner) = Some(asked);
     }
 
     /// Whether the directory was up to date with the log within `age`. A head MUST
     /// NOT be signed otherwise: it would call a revision current that may not be.
     #[must_use]
-    pub fn is_fresh(&self, age: Duration) -> bool {
+    pub(crate) fn is_fresh(&self, age: Duration) -> bool {
         self.confirmed
             .read()
             .unwrap_or_else(PoisonError::into_inner)

@@ -27,7 +27,7 @@ const FILL_PAGE: u32 = 500;
 
 /// Why the follower stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum FollowerError {
+pub(crate) enum FollowerError {
     /// The store refused the first fill.
     #[error("the directory of instances cannot be filled")]
     Fill(#[source] StoreError),
@@ -49,7 +49,7 @@ pub enum FollowerError {
 }
 
 /// The follower of one replica.
-pub struct Follower {
+pub(crate) struct Follower {
     log: Arc<dyn EventLog>,
     directory: Arc<Directory>,
     feed: InProcessFeed,
@@ -63,7 +63,7 @@ impl Follower {
     ///
     /// # Errors
     /// [`FollowerError::Fill`].
-    pub async fn start(
+    pub(crate) async fn start(
         log: Arc<dyn EventLog>,
         read_model: &dyn ReadModelStore,
         directory: Arc<Directory>,
@@ -91,7 +91,7 @@ impl Follower {
 
     /// The feed that the follower fills.
     #[must_use]
-    pub fn feed(&self) -> InProcessFeed {
+    pub(crate) fn feed(&self) -> InProcessFeed {
         self.feed.clone()
     }
 
@@ -99,7 +99,7 @@ impl Follower {
     ///
     /// # Errors
     /// All of [`FollowerError`] but `Fill`: the server MUST stop.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), FollowerError> {
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), FollowerError> {
         let mut appended = self.log.appended();
         let mut store_is_away = false;
         let mut polled: Option<Instant> = None;

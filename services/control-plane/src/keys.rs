@@ -5,7 +5,7 @@
 //! word for word, and takes it again from its file while it runs. It never signs a set and never
 //! holds a root key.
 
-pub mod expiry;
+pub(crate) mod expiry;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::reload::{Content, Reload, ReloadInstruments, read_files};
 
 /// The keys of a server.
 #[derive(Debug)]
-pub struct ServerKeys {
+pub(crate) struct ServerKeys {
     active: Arc<SigningKey>,
     set: watch::Sender<Option<Arc<KeySet>>>,
     /// Where the set comes from.
@@ -52,7 +52,7 @@ impl ServerKeys {
     /// # Errors
     /// A file cannot be used, or the set does not vouch for the key at `now`; the text says
     /// what to do.
-    pub fn load(config: &SigningConfig, now: Timestamp) -> anyhow::Result<Self> {
+    pub(crate) fn load(config: &SigningConfig, now: Timestamp) -> anyhow::Result<Self> {
         let key_file = config.key_file.as_deref().context("signing.key_file is not set")?;
         let mut keys = Self::from(Arc::new(SigningKey::load(key_file).context("signing.key_file")?));
         let (Some(file), Some(root)) = (&config.key_set_file, &config.root_key_file) else { return Ok(keys) };
@@ -70,31 +70,31 @@ impl ServerKeys {
 
     /// The key to sign with.
     #[must_use]
-    pub const fn active(&self) -> &Arc<SigningKey> {
+    pub(crate) const fn active(&self) -> &Arc<SigningKey> {
         &self.active
     }
 
     /// Name of the key to sign with.
     #[must_use]
-    pub fn key_id(&self) -> &str {
+    pub(crate) fn key_id(&self) -> &str {
         self.active.key_id()
     }
 
     /// The set in force, as it was signed.
     #[must_use]
-    pub fn key_set(&self) -> Option<proto::KeySet> {
+    pub(crate) fn key_set(&self) -> Option<proto::KeySet> {
         self.set.borrow().as_ref().map(|set| set.message().clone())
     }
 
     /// Follows the set in force.
     #[must_use]
-    pub fn follow(&self) -> watch::Receiver<Option<Arc<KeySet>>> {
+    pub(crate) fn follow(&self) -> watch::Receiver<Option<Arc<KeySet>>> {
         self.set.subscribe()
     }
 
     /// The set's file, to be read again; `None` where there is no set.
     #[must_use]
-    pub fn key_set_file(self: &Arc<Self>, clock: Clock) -> Option<Arc<KeySetFile>> {
+    pub(crate) fn key_set_file(self: &Arc<Self>, clock: Clock) -> Option<Arc<KeySetFile>> {
         self.source.is_some().then(|| Arc::new(KeySetFile { keys: Arc::clone(self), clock }))
     }
 
@@ -119,7 +119,7 @@ impl ServerKeys {
 
 /// The file of a server's key set. A set is signed as a whole, so that half of a file is never
 /// taken for it.
-pub struct KeySetFile {
+pub(crate) struct KeySetFile {
     keys: Arc<ServerKeys>,
     clock: Clock,
 }

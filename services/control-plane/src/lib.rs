@@ -2,8 +2,8 @@
 //!
 //! A call meets the layers of [`middleware`], then its handler in [`api`]; changes
 //! go through the [`appender`] into the event store, and come back out of the log
-//! by the [`follower`] (to this replica's watchers) and the [`publisher`] (to
-//! NATS). What brokers say that they did comes in by [`fleet`]. [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
+//! by the [`follower`] (to this replica's watchers) and the room `publisher` (to
+//! NATS; [`publishing`] wires it). What brokers say that they did comes in by [`fleet`]. [`assemble`] wires it all, [`lifecycle`] runs it, [`commands`] are the
 //! subcommands.
 
 #![warn(unreachable_pub)]
@@ -16,18 +16,17 @@ mod background;
 pub mod certificate;
 pub mod commands;
 pub mod config;
-pub mod directory;
+mod directory;
 pub mod error;
 mod evidence;
 pub mod fleet;
-pub mod follower;
-pub mod keys;
-pub mod lifecycle;
+mod follower;
+mod keys;
+mod lifecycle;
 mod listener;
 mod middleware;
 mod per_user;
-#[expect(unreachable_pub, reason = "about to be a crate of its own")]
-pub mod publisher;
+mod publishing;
 mod refusals;
 mod reload;
 mod telemetry;

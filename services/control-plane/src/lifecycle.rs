@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// The tasks that the server cannot do without.
-pub struct Tasks {
+pub(crate) struct Tasks {
     set: JoinSet<(&'static str, anyhow::Result<()>)>,
 }
 
@@ -27,7 +27,7 @@ impl Default for Tasks {
 
 impl Tasks {
     /// Starts a task. It MUST run until it is told to stop.
-    pub fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -61,13 +61,13 @@ impl Tasks {
 
 /// The stages of leaving, each a token that tasks watch.
 #[derive(Clone, Default)]
-pub struct Stages {
+pub(crate) struct Stages {
     /// Health and readiness say no; everything else goes on.
-    pub unready: CancellationToken,
+    pub(crate) unready: CancellationToken,
     /// No new work: streams end, the listener closes.
-    pub draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
     /// No work left to come: appender, publisher and follower end.
-    pub stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
 }
 
 /// Runs until a signal and the drain after it, or until a task fails.
@@ -77,7 +77,7 @@ pub struct Stages {
 ///
 /// # Errors
 /// A task ended early or failed, or the grace period was over.
-pub async fn run(
+pub(crate) async fn run(
     mut tasks: Tasks,
     stages: Stages,
     drain_delay: Duration,

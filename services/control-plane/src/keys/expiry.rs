@@ -18,7 +18,7 @@ const REMINDED_EVERY: Duration = Duration::from_secs(3_600);
 const DAY: i64 = 86_400;
 
 /// Warns, in the log and in numbers.
-pub struct KeyExpiry {
+pub(crate) struct KeyExpiry {
     keys: Arc<ServerKeys>,
     clock: Clock,
     instruments: KeyInstruments,
@@ -31,13 +31,13 @@ pub struct KeyExpiry {
 impl KeyExpiry {
     /// Of the set of `keys`; warns `warning_days` before something expires.
     #[must_use]
-    pub fn new(keys: Arc<ServerKeys>, clock: Clock, meter: &Meter, warning_days: u32) -> Self {
+    pub(crate) fn new(keys: Arc<ServerKeys>, clock: Clock, meter: &Meter, warning_days: u32) -> Self {
         let (instruments, warning) = (KeyInstruments::new(meter), i64::from(warning_days) * DAY);
         Self { keys, clock, instruments, warning, reminded: None }
     }
 
     /// Looks until told to stop.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {

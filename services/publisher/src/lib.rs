@@ -23,31 +23,30 @@
 //! Delivery is at least once, in the order of positions; a feed that was away for
 //! hours is brought up to date at the rate of JetStream.
 
-pub mod alignment;
+mod alignment;
 mod failure;
 mod heads;
 mod role;
-pub mod status;
-pub mod wiring;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::{LogEntry, RecordedEvent, Timestamp, error_chain};
 use catrust_event_store::{Clock, EventLog};
+use catrust_signing::{KeySet, SigningKey};
 use catrust_trust_feed::{FeedError, FeedMessage, MessageCache, MessageError, TrustFeed};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::keys::ServerKeys;
-use alignment::{Misfit, Seen, Verdict, align};
+pub use alignment::Misfit;
+use alignment::{Seen, Verdict, align};
 pub use failure::PublishError;
 use failure::Trouble;
 pub use heads::HeadSource;
 use role::Role;
 pub use status::{PublisherHooks, PublisherStatus};
-pub use wiring::spawn;
 
 /// Events per read of the log.
 const CHUNK: u32 = 1_000;
@@ -66,40 +65,40 @@ const LONGEST_REBUILD_PAUSE: Duration = Duration::from_secs(60);
 /// Events of a chunk that are decoded and signed on the spot; more would hold up other tasks.
 const SIGNED_IN_PLACE: usize = 16;
 
-/// Publishes for one replica. See the module's documentation.
+/// What a publisher works with.
+pub struct PublisherParts {
+    /// The log that is copied.
+    pub log: Arc<dyn EventLog>,
+    /// Where it is copied to.
+    pub feed: Arc<dyn TrustFeed>,
+    /// Makes the messages, each one once for the whole replica.
+    pub messages: Arc<MessageCache>,
+    /// Signs the heads.
+    pub key: Arc<SigningKey>,
+    /// The key set in force, which goes before the heads; `None` where agents have the key pinned.
+    pub key_set: watch::Receiver<Option<Arc<KeySet>>>,
+    /// What the heads say.
+    pub heads: Arc<dyn HeadSource>,
+    /// Who is told while it works.
+    pub hooks: Arc<dyn PublisherHooks>,
+    /// Dates the heads.
+    pub clock: Clock,
+    /// Whether a feed that holds another log may be emptied.
+    pub take_over: bool,
+}
+
+/// Publishes for one replica. See the crate's documentation.
 pub struct Publisher {
-    log: Arc<dyn EventLog>,
-    feed: Arc<dyn TrustFeed>,
-    messages: Arc<MessageCache>,
-    keys: Arc<ServerKeys>,
-    heads: Arc<dyn HeadSource>,
-    hooks: Arc<dyn PublisherHooks>,
-    clock: Clock,
-    take_over: bool,
+    parts: PublisherParts,
     status: watch::Sender<PublisherStatus>,
 }
 
 impl Publisher {
-    /// Makes a publisher. `clock` dates the heads; the receiver tells how it goes.
+    /// Makes a publisher; the receiver tells how it goes.
     #[must_use]
-    pub fn new(
-        log: Arc<dyn EventLog>,
-        feed: Arc<dyn TrustFeed>,
-        messages: Arc<MessageCache>,
-        keys: Arc<ServerKeys>,
-        heads: Arc<dyn HeadSource>,
-        hooks: Arc<dyn PublisherHooks>,
-        clock: Clock,
-    ) -> (Self, watch::Receiver<PublisherStatus>) {
+    pub fn new(parts: PublisherParts) -> (Self, watch::Receiver<PublisherStatus>) {
         let (status, receiver) = watch::channel(PublisherStatus::default());
-        (Self { log, feed, messages, keys, heads, hooks, clock, take_over: false, status }, receiver)
-    }
-
-    /// Whether a feed that holds another log may be emptied. Off at first.
-    #[must_use]
-    pub fn taking_over(mut self, take_over: bool) -> Self {
-        self.take_over = take_over;
-        self
+        (Self { parts, status }, receiver)
     }
 
     /// Publishes until `shutdown`. No failure ends it: it says so once, tries again,
@@ -114,7 +113,7 @@ impl Publisher {
             owned: false,
             checked_at: Instant::now(),
             read_at: Instant::now(),
-            appended: self.log.appended(),
+            appended: self.parts.log.appended(),
             rebuild_pause: FIRST_REBUILD_PAUSE,
             rebuilt_at: None,
             trouble: Trouble::default(),
@@ -127,11 +126,11 @@ impl Publisher {
     /// It may be all that their agents have.
     async fn is_somebody_elses(&self, misfit: Misfit) -> Result<bool, PublishError> {
         let foreign = matches!(misfit, Misfit::OtherLog { .. } | Misfit::NoLastMessage { .. });
-        if !foreign || self.take_over || self.feed.tail().await?.messages == 0 {
+        if !foreign || self.parts.take_over || self.parts.feed.tail().await?.messages == 0 {
             return Ok(false);
         }
-        let oldest = self.feed.oldest().await?;
-        Ok(oldest.is_none_or(|message| message.log_id != self.log.log_id()))
+        let oldest = self.parts.feed.oldest().await?;
+        Ok(oldest.is_none_or(|message| message.log_id != self.parts.log.log_id()))
     }
 }
 
@@ -209,7 +208,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn run(mut self, shutdown: &CancellationToken) {
-        let mut appended = self.publisher.log.appended();
+        let mut appended = self.publisher.parts.log.appended();
         let mut pause = Duration::ZERO;
         loop {
             appended.borrow_and_update();
@@ -271,7 +270,7 @@ impl Work<'_> {
     /// Publishes up to a chunk of the log after position `after`.
     async fn publish_after(&mut self, after: u64) -> Result<Backlog, PublishError> {
         let publisher = self.publisher;
-        let recent = publisher.log.recent(after);
+        let recent = publisher.parts.log.recent(after);
         let may_be_more = recent.is_some();
         let (events, head, stopped): (Arc<[LogEntry]>, _, _) = match recent {
             Some(batch) => {
@@ -283,7 +282,7 @@ impl Work<'_> {
             }
             None => {
                 self.read_at = Instant::now();
-                let rows = publisher.log.read(after, CHUNK).await?;
+                let rows = publisher.parts.log.read(after, CHUNK).await?;
                 let head = rows.last().map_or(after, |row| row.position);
                 let (entries, stopped) = work_on(rows.len(), || decode(rows)).await;
                 (entries.into(), head, stopped)
@@ -294,16 +293,16 @@ impl Work<'_> {
         {
             return Err(PublishError::HoleInTheLog { after });
         }
-        let (cache, entries) = (Arc::clone(&publisher.messages), Arc::clone(&events));
+        let (cache, entries) = (Arc::clone(&publisher.parts.messages), Arc::clone(&events));
         let (messages, unfit) = work_on(events.len(), move || messages(&cache, &entries)).await;
         if let Some(last) = messages.last() {
             let spans: Vec<tracing::Span> = match events.len() {
                 0..=SIGNED_IN_PLACE => {
-                    events.iter().map(|entry| publisher.hooks.publishing(&entry.row)).collect()
+                    events.iter().map(|entry| publisher.parts.hooks.publishing(&entry.row)).collect()
                 }
                 _ => Vec::new(),
             };
-            let outcome = publisher.feed.publish(&messages).await;
+            let outcome = publisher.parts.feed.publish(&messages).await;
             if let Err(FeedError::Conflict { position }) = &outcome {
                 self.conflict = self.seen.as_ref().map(|seen| (*position, seen.created_at));
             }
@@ -312,7 +311,7 @@ impl Work<'_> {
             drop(spans);
             self.cursor = Some(last.position);
             for entry in events.iter().take(messages.len()) {
-                publisher.hooks.published(&entry.row);
+                publisher.parts.hooks.published(&entry.row);
             }
             if let Some(seen) = &mut self.seen {
                 seen.sequence = last.position;
@@ -348,16 +347,16 @@ impl Work<'_> {
     async fn weigh(&mut self) -> Result<Verdict, PublishError> {
         let publisher = self.publisher;
         // The feed first: whatever it holds was in the log before.
-        let tail = publisher.feed.tail().await?;
-        let head = publisher.log.head().await?;
+        let tail = publisher.parts.feed.tail().await?;
+        let head = publisher.parts.log.head().await?;
         let row_hash = if tail.sequence == head.position {
             Some(head.hash)
         } else if tail.sequence == 0 || tail.sequence > head.position {
             None
         } else {
-            publisher.log.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
+            publisher.parts.log.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
         };
-        let verdict = align(&tail, head.position, row_hash, publisher.log.log_id(), self.seen.as_ref());
+        let verdict = align(&tail, head.position, row_hash, publisher.parts.log.log_id(), self.seen.as_ref());
         if let Verdict::Continue { .. } = verdict
             && let Some((position, created_at)) = self.conflict
         {
@@ -395,7 +394,7 @@ impl Work<'_> {
             Verdict::Rebuild(misfit) => misfit,
         };
         tracing::error!(reason = %misfit, "the feed is not this log's; emptying it and filling it again");
-        self.publisher.feed.reset().await?;
+        self.publisher.parts.feed.reset().await?;
         self.rebuild_pause = match self.rebuilt_at {
             Some(at) if at.elapsed() < LONGEST_REBUILD_PAUSE * 2 => {
                 (self.rebuild_pause * 2).min(LONGEST_REBUILD_PAUSE)
@@ -414,7 +413,7 @@ impl Work<'_> {
             status.rebuilds += 1;
             status.published_position = 0;
         });
-        self.publisher.hooks.rebuilding(reason);
+        self.publisher.parts.hooks.rebuilding(reason);
     }
 
     fn note_success(&self, published: u64, head: u64) {

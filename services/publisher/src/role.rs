@@ -13,8 +13,8 @@ use std::time::Duration;
 use catrust_event_store::PublisherLease;
 use tokio::time::Instant;
 
-use super::failure::PublishError;
-use super::{POLL_INTERVAL, Work};
+use crate::failure::PublishError;
+use crate::{POLL_INTERVAL, Work};
 
 /// How often a standby compares feed and log.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(250);
@@ -113,7 +113,7 @@ impl Work<'_> {
             return Ok(());
         }
         self.role.lease_asked_at = Some(Instant::now());
-        if let Some(lease) = self.publisher.log.try_lease_publisher().await? {
+        if let Some(lease) = self.publisher.parts.log.try_lease_publisher().await? {
             tracing::info!("this replica publishes");
             self.role.fed_at = Instant::now();
             self.play(Part::Leading(lease));
@@ -124,9 +124,9 @@ impl Work<'_> {
     /// Watches the feed; an error means that it cannot be reached, so that there is no
     /// use in the lease either.
     async fn stand_by(&mut self) -> Result<(), PublishError> {
-        let tail = self.publisher.feed.tail().await?;
-        let head = self.publisher.log.head().await?.position;
-        let log_id = self.publisher.log.log_id();
+        let tail = self.publisher.parts.feed.tail().await?;
+        let head = self.publisher.parts.log.head().await?.position;
+        let log_id = self.publisher.parts.log.log_id();
         let ours = tail.sequence <= head && tail.last.is_some_and(|last| last.log_id == log_id);
         let published = if ours { tail.sequence } else { 0 };
         self.note_success(published, head);

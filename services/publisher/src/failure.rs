@@ -7,7 +7,7 @@ use catrust_event_store::StoreError;
 use catrust_trust_feed::{FeedError, MessageError};
 use tokio::time::Instant;
 
-use super::alignment::Misfit;
+use crate::alignment::Misfit;
 
 /// An interruption. The publisher tries again in every case.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use catrust_domain::RecordedEvent;
+use catrust_publisher::{HeadSource, Publisher, PublisherHooks, PublisherStatus};
 use catrust_trust_feed::TrustPoint;
 use opentelemetry::metrics::{Counter, Gauge, Meter};
 use opentelemetry::propagation::TextMapPropagator as _;
@@ -13,7 +14,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{HeadSource, Publisher, PublisherHooks, PublisherStatus};
 use crate::directory::Directory;
 use crate::lifecycle::{Stages, Tasks};
 
@@ -36,7 +36,7 @@ impl HeadSource for Directory {
 }
 
 /// Opens a span per event under the trace of the call that made it.
-pub struct TracingHooks;
+pub(crate) struct TracingHooks;
 
 impl PublisherHooks for TracingHooks {
     fn publishing(&self, event: &RecordedEvent) -> tracing::Span {
@@ -61,7 +61,7 @@ impl PublisherHooks for TracingHooks {
 }
 
 /// Runs `publisher` among the tasks of a replica, and tells its status in numbers.
-pub fn spawn(
+pub(crate) fn spawn(
     publisher: Publisher,
     status: watch::Receiver<PublisherStatus>,
     meter: &Meter,

@@ -7,7 +7,7 @@ use catrust_trust_feed::{FeedError, Signed as _, TrustPoint, message};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::Publisher;
+use crate::Publisher;
 
 /// Time between two heads of an instance.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -40,20 +40,22 @@ pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
 
 async fn send_round(publisher: &Publisher) -> Result<(), FeedError> {
     // Read before the heads: what they claim held at this time.
-    let issued_at = (publisher.clock)();
+    let parts = &publisher.parts;
+    let issued_at = (parts.clock)();
     // Before what is signed by its keys.
-    if let Some(set) = publisher.keys.key_set() {
-        publisher.feed.publish_key_set(&set).await?;
+    let key_set = parts.key_set.borrow().clone();
+    if let Some(set) = key_set {
+        parts.feed.publish_key_set(set.message()).await?;
     }
-    let Some(points) = publisher.heads.heads() else { return Ok(()) };
-    let log_id = publisher.log.log_id();
+    let Some(points) = parts.heads.heads() else { return Ok(()) };
+    let log_id = parts.log.log_id();
     for (number, point) in points.iter().enumerate() {
         let mut head = message::head(log_id, point, issued_at);
-        if let Err(error) = head.sign(publisher.keys.active()) {
+        if let Err(error) = head.sign(&parts.key) {
             tracing::error!(%error, instance = %point.instance_id, "a head could not be signed");
             continue;
         }
-        publisher.feed.publish_head(&head).await?;
+        parts.feed.publish_head(&head).await?;
         if number % BETWEEN_YIELDS == BETWEEN_YIELDS - 1 {
             tokio::task::yield_now().await;
         }

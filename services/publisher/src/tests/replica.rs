@@ -78,16 +78,18 @@ impl Replica {
         let hooks = Arc::new(Recorder::default());
         let clock: Clock = Arc::new(|| Timestamp::from_micros(1_900_000_000_000_000));
         let messages = Arc::new(MessageCache::new(store.log_id(), Arc::clone(key)));
-        let (publisher, status) = Publisher::new(
-            Arc::new(store),
+        let (publisher, status) = Publisher::new(PublisherParts {
+            log: Arc::new(store),
             feed,
             messages,
-            Arc::new(ServerKeys::from(Arc::clone(key))),
-            Arc::clone(&heads) as Arc<dyn HeadSource>,
-            Arc::clone(&hooks) as Arc<dyn PublisherHooks>,
+            key: Arc::clone(key),
+            key_set: watch::channel(None).1,
+            heads: Arc::clone(&heads) as Arc<dyn HeadSource>,
+            hooks: Arc::clone(&hooks) as Arc<dyn PublisherHooks>,
             clock,
-        );
-        let task = tokio::spawn(publisher.taking_over(take_over).run(CancellationToken::new()));
+            take_over,
+        });
+        let task = tokio::spawn(publisher.run(CancellationToken::new()));
         Self { status, hooks, heads, task }
     }
 

@@ -22,9 +22,9 @@ use crate::recent::Recent;
 use crate::rows::Rows;
 use crate::{
     BundleAt, CertificateView, CommandResults, CommandStore, EventLog, EvidenceStore, FleetStore,
-    Maintenance, Page, PublisherLease, ReadModelStore, RebuildReport, RefusalFilter, RefusalStore,
-    RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport, bundle, reads,
-    rebuild, refusals, search, tree, verify,
+    FreshnessLease, Maintenance, Page, PrimaryInUse, PublisherLease, ReadModelStore, RebuildReport,
+    RefusalFilter, RefusalStore, RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch,
+    VerifyReport, bundle, reads, rebuild, refusals, search, tree, verify,
 };
 
 /// How long the database may take to say that it is there.
@@ -46,9 +46,15 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn memory(&self) -> &Recent;
     fn growth(&self) -> watch::Receiver<u64>;
     fn fleet(&self) -> &FleetChanges;
+    /// See [`EventLog::primary`].
+    fn server_in_use(&self) -> watch::Receiver<PrimaryInUse>;
+    /// See [`EventLog::freshness`].
+    fn leases(&self) -> watch::Receiver<Option<FreshnessLease>>;
 
-    /// A connection for reading.
+    /// A connection for what a user asks.
     fn reader(&self) -> impl Future<Output = Result<Self::Reader, StoreError>> + Send;
+    /// A connection for the server's own work, which users cannot be in the way of.
+    fn own_reader(&self) -> impl Future<Output = Result<Self::Reader, StoreError>> + Send;
     /// A connection for small writes beside the log.
     fn writer(&self) -> impl Future<Output = Result<Self::Writer, StoreError>> + Send;
     /// A connection of its own whose transaction sees one snapshot.
@@ -84,12 +90,20 @@ impl<E: Engine> EventLog for E {
         self.memory().after(after)
     }
 
+    fn primary(&self) -> watch::Receiver<PrimaryInUse> {
+        self.server_in_use()
+    }
+
+    fn freshness(&self) -> watch::Receiver<Option<FreshnessLease>> {
+        self.leases()
+    }
+
     async fn head(&self) -> Result<LogHead, StoreError> {
-        reads::head(&mut *self.reader().await?).await
+        reads::head(&mut *self.own_reader().await?).await
     }
 
     async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError> {
-        reads::events_after(&mut *self.reader().await?, after, limit).await
+        reads::events_after(&mut *self.own_reader().await?, after, limit).await
     }
 
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
@@ -210,7 +224,7 @@ impl<E: Engine> FleetStore for E {
         after: Option<(&InstanceId, &BrokerId)>,
         limit: u32,
     ) -> Result<Vec<FleetMember>, StoreError> {
-        reads::list_all_brokers(&mut *self.reader().await?, after, limit).await
+        reads::list_all_brokers(&mut *self.own_reader().await?, after, limit).await
     }
 
     async fn forget_brokers(&self, before: Timestamp) -> Result<u64, StoreError> {
@@ -261,7 +275,7 @@ impl<E: Engine> Maintenance for E {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let ping = async { self.reader().await?.ping().await.map_err(E::error) };
+        let ping = async { self.own_reader().await?.ping().await.map_err(E::error) };
         timeout(PING_TIMEOUT, ping).await.map_err(|late| StoreError::Unavailable(late.into()))?
     }
 }

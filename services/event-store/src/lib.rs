@@ -12,6 +12,7 @@ pub mod error;
 pub mod faults;
 #[cfg(not(feature = "contract"))]
 mod faults;
+pub mod freshness;
 pub mod postgres;
 mod queries;
 mod reads;
@@ -43,11 +44,12 @@ use std::sync::Arc;
 use catrust_domain::{CaCertificate, Rejection, Reply, SerialNumber, Timestamp};
 
 pub use error::StoreError;
+pub use freshness::{BootTime, FreshnessLease};
 pub use refusals::{RefusalFilter, RefusedCall};
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
 pub use search::{SearchScope, TrustChangePage, TrustChangeSearch};
 pub use store::{
-    CommandStore, EventLog, EventStore, EvidenceStore, FleetStore, Maintenance, PublisherLease,
+    CommandStore, EventLog, EventStore, EvidenceStore, FleetStore, Maintenance, PrimaryInUse, PublisherLease,
     ReadModelStore, RefusalStore,
 };
 

@@ -1,22 +1,26 @@
 //! [`crate::EventStore`] on Postgres 15 or later.
 //!
-//! One connection appends, a pool reads (and takes receipts in), one connection listens
-//! for the hints that the log has grown and that the fleet has changed. What is kept in memory
+//! One connection appends, one renews the freshness lease, one listens for the hints that the
+//! log has grown and that the fleet has changed; a pool reads what users ask, and another does
+//! the server's own work. What is kept in memory
 //! between two batches is used only where it is certain, under the lock, that no other
 //! replica has made it wrong.
 
 mod address;
 mod append;
 mod error;
+mod freshness;
 mod hint;
 mod lease;
 mod load;
 mod memory;
 mod parameters;
+mod pool;
 mod receipts;
 mod repair;
 mod row;
 mod schema;
+mod servers;
 mod session;
 mod settle;
 mod shape;
@@ -24,36 +28,39 @@ mod statement;
 mod write;
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
 
 use catrust_domain::{CommandEnvelope, Receipt};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{Connection as _, PgConnection, Postgres};
+use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 pub use self::address::PgAddress;
 use self::append::Appender;
 use self::error::store_error;
+use self::freshness::PgLeaseSource;
 use self::hint::Hint;
+use self::pool::{ConnectionPool, PooledConnection};
 use self::repair::Repairer;
 #[cfg(feature = "contract")]
 pub(crate) use self::repair::statements as table_statements;
 pub use self::schema::migrate;
+use self::servers::Servers;
 use crate::engine::Engine;
 use crate::faults::Faults;
+use crate::freshness::LeaseKeeper;
 use crate::queries::{Query, queries};
 use crate::receipts::FleetChanges;
 use crate::recent::Recent;
-use crate::{Clock, CommandResults, PublisherLease, StoreError, reads};
+use crate::{Clock, CommandResults, FreshnessLease, PrimaryInUse, PublisherLease, StoreError, reads};
 
 /// Connections for reading where nobody says. Reads are short; a replica's share of the
 /// usual limit of 100 has to leave room for nine others.
 const READ_CONNECTIONS: u32 = 8;
 
-/// How long a read waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections for the server's own work: the follower, the publisher, receipts, readiness,
+/// the census, each with one at a time.
+const OWN_CONNECTIONS: u32 = 5;
 
 /// ColumnValue replies forgotten by one statement: some 20 ms.
 const PRUNE_CHUNK: u64 = 5_000;
@@ -66,14 +73,18 @@ queries! { LIST:
 
 /// The event log in a Postgres database.
 pub struct PgEventStore {
-    options: PgConnectOptions,
+    servers: Arc<Servers>,
     log_id: Uuid,
     clock: Clock,
     /// `None` before the first batch and after a failure: the connection belongs to the
     /// runtime that it was opened on, and batches may run on another than this one.
     appender: Mutex<Option<Appender>>,
-    readers: PgPool,
+    /// For what users ask.
+    readers: ConnectionPool,
+    /// For the server's own work.
+    own: ConnectionPool,
     hint: Hint,
+    leases: LeaseKeeper,
     recent: Recent,
     faults: Faults,
 }
@@ -91,7 +102,8 @@ impl PgEventStore {
     }
 
     /// As [`PgEventStore::connect`], with at most `read_connections` for reading, beside
-    /// those for appending, for the hint, and for the publisher's lease.
+    /// five for the server's own work, and those for appending, for the hint, for the freshness
+    /// lease and for the publisher's lease.
     ///
     /// # Errors
     /// As [`PgEventStore::connect`].
@@ -100,29 +112,30 @@ impl PgEventStore {
         clock: Clock,
         read_connections: u32,
     ) -> Result<Self, StoreError> {
-        let options = address.into().options()?;
-        let mut checking = session::open(&options).await?;
-        session::refuse_pooler(&mut checking, &options).await?;
+        let servers = Arc::new(Servers::new(address.into().options()?));
+        let mut checking = session::open(&servers).await?;
+        session::refuse_pooler(&mut checking, &servers).await?;
         session::check_server(&mut checking).await?;
         schema::check(&mut checking).await?;
         shape::check(&mut checking).await?;
         let log_id = reads::log_id(&mut checking).await?;
         let head = reads::head(&mut checking).await?;
         checking.close().await.map_err(store_error)?;
-        let readers = PgPoolOptions::new()
-            .max_connections(read_connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .after_connect(|connection, _| Box::pin(session::set_up(connection)))
-            .connect_lazy_with(options.clone());
-        let hint = Hint::listen(&options, head.position);
+        servers.hold(log_id);
+        let readers = ConnectionPool::new(&servers, read_connections);
+        let own = ConnectionPool::new(&servers, OWN_CONNECTIONS);
+        let hint = Hint::listen(&servers, head.position);
+        let leases = LeaseKeeper::start(PgLeaseSource::new(&servers));
         let appender = Mutex::new(None);
         Ok(Self {
-            options,
+            servers,
             log_id,
             clock,
             appender,
             readers,
+            own,
             hint,
+            leases,
             recent: Recent::default(),
             faults: Faults::default(),
         })
@@ -149,8 +162,8 @@ impl fmt::Debug for PgEventStore {
 
 impl Engine for PgEventStore {
     type Connection = PgConnection;
-    type Reader = PoolConnection<Postgres>;
-    type Writer = PoolConnection<Postgres>;
+    type Reader = PooledConnection;
+    type Writer = PooledConnection;
     type Repairer = Repairer;
 
     const BEGIN: &'static str = "BEGIN";
@@ -172,23 +185,35 @@ impl Engine for PgEventStore {
         self.hint.fleet()
     }
 
-    async fn reader(&self) -> Result<PoolConnection<Postgres>, StoreError> {
-        self.readers.acquire().await.map_err(store_error)
+    fn server_in_use(&self) -> watch::Receiver<PrimaryInUse> {
+        self.servers.primary()
+    }
+
+    fn leases(&self) -> watch::Receiver<Option<FreshnessLease>> {
+        self.leases.subscribe()
+    }
+
+    async fn reader(&self) -> Result<PooledConnection, StoreError> {
+        self.readers.take().await
+    }
+
+    async fn own_reader(&self) -> Result<PooledConnection, StoreError> {
+        self.own.take().await
     }
 
     async fn snapshot(&self) -> Result<PgConnection, StoreError> {
-        let mut connection = session::open(&self.options).await?;
+        let mut connection = session::open(&self.servers).await?;
         let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
         begin.execute(&mut connection).await.map_err(store_error)?;
         Ok(connection)
     }
 
     async fn writer(&self) -> Result<Self::Writer, StoreError> {
-        self.reader().await
+        self.own_reader().await
     }
 
     async fn repairer(&self) -> Result<Repairer, StoreError> {
-        Repairer::open(&self.options).await
+        Repairer::open(&self.servers).await
     }
 
     async fn append_batch(&self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
@@ -200,7 +225,7 @@ impl Engine for PgEventStore {
     }
 
     async fn try_lease(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
-        lease::try_lease(&self.options).await
+        lease::try_lease(&self.servers).await
     }
 
     fn prune_replies() -> &'static Query {

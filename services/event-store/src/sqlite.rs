@@ -19,8 +19,9 @@ mod write;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use catrust_domain::{CommandEnvelope, Receipt};
+use catrust_domain::{CommandEnvelope, LogHead, Receipt, Timestamp};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite, SqliteConnection};
@@ -36,10 +37,11 @@ pub(crate) use self::{
 };
 use crate::engine::Engine;
 use crate::faults::Faults;
+use crate::freshness::{LeaseKeeper, LeaseSource};
 use crate::queries::{Query, queries};
 use crate::receipts::FleetChanges;
 use crate::recent::Recent;
-use crate::{Clock, CommandResults, PublisherLease, StoreError, reads};
+use crate::{Clock, CommandResults, FreshnessLease, PrimaryInUse, PublisherLease, StoreError, reads};
 
 /// Connections for reading; each is a thread.
 const READ_CONNECTIONS: u32 = 4;
@@ -66,8 +68,25 @@ pub struct SqliteEventStore {
     hint: watch::Sender<u64>,
     /// Knows the receipts that this process took; those of others are found by reading.
     fleet: FleetChanges,
+    primary: watch::Sender<PrimaryInUse>,
+    leases: LeaseKeeper,
     recent: Recent,
     faults: Faults,
+}
+
+/// A file on this machine has no other server: what it shows is what was committed.
+struct FileLeaseSource {
+    readers: SqlitePool,
+    clock: Clock,
+}
+
+impl LeaseSource for FileLeaseSource {
+    async fn renew(&mut self) -> Result<(LogHead, Timestamp), StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(store_error)?;
+        // Before the read: what the lease says held at this time.
+        let issued_at = (self.clock)();
+        Ok((reads::head(&mut *connection).await?, issued_at))
+    }
 }
 
 impl SqliteEventStore {
@@ -88,6 +107,7 @@ impl SqliteEventStore {
         let readers = SqlitePoolOptions::new()
             .max_connections(READ_CONNECTIONS)
             .connect_lazy_with(options.clone().pragma("query_only", "on"));
+        let source = FileLeaseSource { readers: readers.clone(), clock: Arc::clone(&clock) };
         Ok(Self {
             path: path.to_owned(),
             options,
@@ -97,6 +117,8 @@ impl SqliteEventStore {
             readers,
             hint: watch::Sender::new(head.position),
             fleet: FleetChanges::new(),
+            primary: watch::Sender::new(PrimaryInUse { turn: 0, confirmed: true }),
+            leases: LeaseKeeper::start(source),
             recent: Recent::default(),
             faults: Faults::default(),
         })
@@ -149,8 +171,20 @@ impl Engine for SqliteEventStore {
         &self.fleet
     }
 
+    fn server_in_use(&self) -> watch::Receiver<PrimaryInUse> {
+        self.primary.subscribe()
+    }
+
+    fn leases(&self) -> watch::Receiver<Option<FreshnessLease>> {
+        self.leases.subscribe()
+    }
+
     async fn reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
         self.readers.acquire().await.map_err(store_error)
+    }
+
+    async fn own_reader(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.reader().await
     }
 
     /// A connection of its own whose transaction sees one snapshot, from its first

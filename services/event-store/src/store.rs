@@ -12,8 +12,8 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use crate::{
-    BundleAt, CertificateView, CommandResults, Page, RebuildReport, RefusalFilter, RefusedCall, StateFilter,
-    StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
+    BundleAt, CertificateView, CommandResults, FreshnessLease, Page, RebuildReport, RefusalFilter,
+    RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
 };
 
 /// The right to be the one that publishes, held until dropped.
@@ -24,6 +24,17 @@ use crate::{
 pub trait PublisherLease: Send {
     /// Whether the lease is still held; `false` for ever once it is lost.
     async fn is_held(&mut self) -> bool;
+}
+
+/// Which of the database servers a store uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrimaryInUse {
+    /// Number of the server among those that this process has used: another one, or the same
+    /// started again, has a higher number. From 1 on; 0 in an engine that has no servers.
+    pub turn: u64,
+    /// Whether the server has acknowledged a commit of full durability. Until then nothing
+    /// that was read from it may be signed: a server that was superseded would show it, too.
+    pub confirmed: bool,
 }
 
 /// The log as those read it who follow it.
@@ -46,6 +57,16 @@ pub trait EventLog: Send + Sync + 'static {
     fn recent(&self, _after: u64) -> Option<Arc<[LogEntry]>> {
         None
     }
+
+    /// Which database server is in use. Where it is another one than before, what was read
+    /// from the one before and not acknowledged to this process MUST be read again: it may
+    /// have been there alone.
+    fn primary(&self) -> watch::Receiver<PrimaryInUse>;
+
+    /// The newest freshness lease of this process; `None` before the first. Renewed each
+    /// second while commits are acknowledged. What is signed as current MUST rest on one that
+    /// [`FreshnessLease::is_valid`], and on a state that came through exactly its end.
+    fn freshness(&self) -> watch::Receiver<Option<FreshnessLease>>;
 
     /// The end of the log.
     async fn head(&self) -> Result<LogHead, StoreError>;

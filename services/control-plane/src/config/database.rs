@@ -15,7 +15,9 @@ use super::secret::Secret;
 #[serde(deny_unknown_fields, default)]
 pub struct DatabaseConfig {
     /// `postgres://USER@HOST:PORT/DATABASE` (Postgres 15 or later) or `sqlite:PATH` (one
-    /// server process only). No default. A password in it is never printed, but stays in
+    /// server process only). No default. With standbys write all hosts, separated by commas
+    /// (`postgres://USER@HOST:PORT,HOST:PORT/DATABASE`): the one that takes writes is used, also
+    /// after a failover. A password in it is never printed, but stays in
     /// the file: prefer `password_file`.
     pub url: Option<DatabaseUrl>,
     /// Password for Postgres, over one in `url`. Meant for the environment
@@ -38,8 +40,8 @@ pub struct DatabaseConfig {
     /// encrypts and proves it (a tunnel, a sidecar, a private container network): who sits in
     /// between reads and changes the log.
     pub allow_plaintext: bool,
-    /// Connections for queries, beside the appender's and the publisher's own, 1 to 1,000.
-    /// Default 8. The sum over all replicas must stay below Postgres' `max_connections`.
+    /// Connections for what users ask, 1 to 1,000, beside nine of the server's own. Default 8.
+    /// The sum over all replicas must stay below Postgres' `max_connections`.
     pub read_connections: u32,
 }
 

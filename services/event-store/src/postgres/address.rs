@@ -33,7 +33,9 @@ pub struct PgAddress {
 
 impl PgAddress {
     /// Takes a URL as libpq has it (`postgres://user@host:5432/name?sslmode=verify-full&…`);
-    /// what it leaves out comes from the `PG…` environment variables.
+    /// what it leaves out comes from the `PG…` environment variables. Several hosts are
+    /// separated by commas, each with its port (`postgres://user@one:5432,other:5433/name`): all
+    /// are asked, and the one that takes writes is used.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -53,8 +55,13 @@ impl PgAddress {
         self.options().map(drop)
     }
 
-    pub(super) fn options(&self) -> Result<PgConnectOptions, StoreError> {
-        let mut options = PgConnectOptions::from_str(&self.url).map_err(store_error)?;
+    /// How to connect to each of the hosts, in their order.
+    pub(super) fn options(&self) -> Result<Vec<PgConnectOptions>, StoreError> {
+        urls_of_hosts(&self.url).iter().map(|url| self.options_of(url)).collect()
+    }
+
+    fn options_of(&self, url: &str) -> Result<PgConnectOptions, StoreError> {
+        let mut options = PgConnectOptions::from_str(url).map_err(store_error)?;
         if let Some(file) = &self.root_ca_file {
             options = match options.get_ssl_mode() {
                 // What the driver takes where nothing is said.
@@ -99,6 +106,15 @@ impl<T: AsRef<str> + ?Sized> From<&T> for PgAddress {
     }
 }
 
+/// The URL once for each host in it.
+fn urls_of_hosts(url: &str) -> Vec<String> {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    let hosts_from = url[start..end].rfind('@').map_or(start, |at| start + at + 1);
+    let (before, after) = (&url[..hosts_from], &url[end..]);
+    url[hosts_from..end].split(',').map(|host| format!("{before}{host}{after}")).collect()
+}
+
 fn unsuitable(text: &str) -> StoreError {
     StoreError::Unsuitable(text.to_owned())
 }
@@ -140,6 +156,21 @@ mod tests {
     }
 
     #[test]
+    fn each_host_of_several_has_its_port_and_everything_else_of_the_url() {
+        let url = "postgres://app:p%40ss@one:5433,[::1]:5434,other/catrust?sslmode=verify-full";
+        let options = PgAddress::new(url).options().unwrap();
+        let told: Vec<_> = options.iter().map(|host| (host.get_host(), host.get_port())).collect();
+        assert_eq!(told, [("one", 5433), ("[::1]", 5434), ("other", 5432)]);
+        for host in &options {
+            assert_eq!((host.get_username(), host.get_database()), ("app", Some("catrust")));
+            assert!(is_verified(host));
+        }
+        assert!(
+            refusal(&PgAddress::new("postgres://app@127.0.0.1,db.internal/x")).contains("another machine")
+        );
+    }
+
+    #[test]
     fn another_machine_has_to_prove_who_it_is() {
         let far = "postgres://app@db.internal:5432/catrust";
         for mode in ["", "?sslmode=disable", "?sslmode=prefer", "?sslmode=require", "?sslmode=verify-ca"] {
@@ -163,9 +194,9 @@ mod tests {
     fn a_root_ca_file_means_verify_full_and_nothing_weaker() {
         let with_ca = |url: &str| PgAddress { root_ca_file: Some("ca.pem".into()), ..PgAddress::new(url) };
         let options = with_ca("postgres://app@db.internal/catrust").options().unwrap();
-        assert!(is_verified(&options));
+        assert!(is_verified(&options[0]));
         let options = with_ca("postgres://app@127.0.0.1/catrust").options().unwrap();
-        assert!(is_verified(&options), "on loopback, too");
+        assert!(is_verified(&options[0]), "on loopback, too");
         for mode in ["disable", "allow", "require"] {
             let address = with_ca(&format!("postgres://app@127.0.0.1/catrust?sslmode={mode}"));
             assert!(refusal(&address).contains("root_ca_file"), "{mode}");

@@ -16,7 +16,6 @@ use std::time::Duration;
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
 use catrust_domain::{CommandEnvelope, LogEntry, LogHead, Timestamp};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 use super::error::{is_lock_timeout, store_error};
 use super::load::load;
 use super::memory::{LogEnd, Memory};
+use super::servers::Servers;
 use super::settle::{self, CommitOutcome, Evidence};
 use super::write::{WRITE_TIMEOUT, WriteOutcome, write};
 use super::{PgEventStore, session};
@@ -50,8 +50,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a COMMIT may take before its outcome is asked for on another connection.
-/// Longer than a standby's usual pause: a commit that waits for it is not lost.
-const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// With the time for that it is longer than a standby's usual pause: a commit that waits for it
+/// is not lost.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A batch is repeated once: on a fresh connection, what failed for a reason of the
 /// old one goes through, and what fails again would fail a third time.
@@ -68,6 +69,8 @@ pub(super) enum Failure {
 /// What appends: a connection, and what its last batch left in memory.
 pub(super) struct Appender {
     connection: PgConnection,
+    /// Number of the server that it leads to.
+    turn: u64,
     memory: Option<Memory>,
 }
 
@@ -91,9 +94,9 @@ struct Decision {
 }
 
 impl Appender {
-    async fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {
-        let connection = session::open_appender(options).await?;
-        Ok(Self { connection, memory: None })
+    async fn open(servers: &Servers) -> Result<Self, StoreError> {
+        let (connection, turn) = session::open_appender(servers).await?;
+        Ok(Self { connection, turn, memory: None })
     }
 }
 
@@ -115,22 +118,28 @@ impl PgEventStore {
             // The connection is taken out, and comes back only from a finished
             // attempt: one that fails, or whose caller goes away, is closed, and
             // the server rolls back.
-            let appender = match slot.take() {
+            let in_use = |appender: &Appender| appender.turn == self.servers.turn();
+            let appender = match slot.take().filter(in_use) {
                 Some(appender) => appender,
-                None => Appender::open(&self.options).await?,
+                None => Appender::open(&self.servers).await?,
             };
             match self.attempt(appender, commands).await {
                 Ok(done) => {
+                    self.servers.confirm(done.appender.turn);
                     *slot = Some(done.appender);
                     self.recent.push(done.events);
                     self.hint.raise(done.head.position);
                     return Ok(done.results);
                 }
                 Err(Failure::NotRecorded(error)) => {
+                    self.servers.doubt();
                     tracing::warn!(error = &error as &dyn std::error::Error, "a batch was not recorded");
                     last = Some(error);
                 }
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Final(error)) => {
+                    self.servers.doubt();
+                    return Err(error);
+                }
             }
         }
         Err(last.unwrap_or_else(|| StoreError::Internal("no attempt was made".into())))
@@ -141,7 +150,7 @@ impl PgEventStore {
         appender: Appender,
         commands: &[CommandEnvelope],
     ) -> Result<FinishedBatch, Failure> {
-        let Appender { mut connection, mut memory } = appender;
+        let Appender { mut connection, turn, mut memory } = appender;
         loop {
             let end = lock_and_look(&mut connection).await?;
             self.faults.reach(CommitStep::Locked)?;
@@ -154,7 +163,7 @@ impl PgEventStore {
             if writes.is_empty() {
                 roll_back(&mut connection).await?;
                 let memory = Memory::of(end, after, model);
-                let appender = Appender { connection, memory };
+                let appender = Appender { connection, turn, memory };
                 return Ok(FinishedBatch { appender, results, head: after, events: writes.events });
             }
             let written = write(&mut connection, &writes, &before, &after, now);
@@ -175,11 +184,11 @@ impl PgEventStore {
                 reply: writes.replies.last().map(|stored| stored.key.clone()),
             };
             self.hint.committing(after.position);
-            let connection = self.commit(connection, &evidence).await?;
+            let (connection, turn) = self.commit(connection, turn, &evidence).await?;
             self.faults
                 .reach(CommitStep::Committed)
                 .map_err(|crash| Failure::Final(StoreError::Ambiguous(crash.into())))?;
-            let appender = Appender { connection, memory: Memory::of(end, after, model) };
+            let appender = Appender { connection, turn, memory: Memory::of(end, after, model) };
             return Ok(FinishedBatch { appender, results, head: after, events: writes.events });
         }
     }
@@ -223,11 +232,12 @@ impl PgEventStore {
     async fn commit(
         &self,
         mut connection: PgConnection,
+        turn: u64,
         evidence: &Evidence,
-    ) -> Result<PgConnection, Failure> {
+    ) -> Result<(PgConnection, u64), Failure> {
         let lost: StoreError =
             match timeout(COMMIT_TIMEOUT, sqlx::raw_sql("COMMIT").execute(&mut connection)).await {
-                Ok(Ok(_)) => return Ok(connection),
+                Ok(Ok(_)) => return Ok((connection, turn)),
                 // The server itself says that it did not commit.
                 Ok(Err(error @ sqlx::Error::Database(_))) if !settle::is_ambiguous(&error) => {
                     return Err(store_error(error).into());
@@ -236,9 +246,9 @@ impl PgEventStore {
                 Err(late) => StoreError::Unavailable(late.into()),
             };
         drop(connection.close_hard().await);
-        match settle::settle(&self.options, evidence).await {
-            Ok((CommitOutcome::Committed, connection)) => Ok(connection),
-            Ok((CommitOutcome::Aborted, _)) => Err(Failure::NotRecorded(lost)),
+        match settle::settle(&self.servers, evidence).await {
+            Ok((CommitOutcome::Committed, connection, turn)) => Ok((connection, turn)),
+            Ok((CommitOutcome::Aborted, ..)) => Err(Failure::NotRecorded(lost)),
             Err(error) => Err(Failure::Final(error)),
         }
     }

@@ -10,17 +10,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::receipts::RECEIPTS_CHANNEL;
+use super::servers::Servers;
 use super::write::CHANNEL;
 use crate::receipts::FleetChanges;
 
 /// Pause before listening again after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// After how much silence the server is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How long the server may take to be asked something.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The highest position known, and the task that listens; ends with its store.
 #[derive(Debug)]
@@ -36,7 +43,7 @@ pub(super) struct Hint {
 
 impl Hint {
     /// Starts at `position` and listens on a connection of its own.
-    pub(super) fn listen(options: &PgConnectOptions, position: u64) -> Self {
+    pub(super) fn listen(servers: &Arc<Servers>, position: u64) -> Self {
         let sender = watch::Sender::new(position);
         let fleet = FleetChanges::new();
         let committing = Arc::new(AtomicU64::new(0));
@@ -45,7 +52,7 @@ impl Hint {
             fleet: fleet.clone(),
             committing: Arc::clone(&committing),
         };
-        let listening = tokio::spawn(listen(options.clone(), handler));
+        let listening = tokio::spawn(listen(Arc::clone(servers), handler));
         Self { sender, fleet, committing, listening }
     }
 
@@ -104,24 +111,42 @@ impl NotificationHandler {
     }
 }
 
-async fn listen(options: PgConnectOptions, handler: NotificationHandler) {
-    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+async fn listen(servers: Arc<Servers>, handler: NotificationHandler) {
     loop {
-        if let Err(error) = follow(&pool, &handler).await {
+        if let Err(error) = follow(&servers, &handler).await {
             tracing::debug!(%error, "not listening to the log; trying again");
         }
         sleep(PAUSE).await;
     }
 }
 
-/// Follows the notifications until listening fails.
-async fn follow(pool: &sqlx::PgPool, handler: &NotificationHandler) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen_all([CHANNEL, RECEIPTS_CHANNEL]).await?;
-    loop {
-        let notification = listener.recv().await?;
-        handler.take(notification.channel(), notification.payload());
+/// Follows the notifications until listening fails, or another server is in use.
+async fn follow(servers: &Servers, handler: &NotificationHandler) -> Result<(), sqlx::Error> {
+    let turn = servers.turn();
+    let options = servers.address_in_use().clone();
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+    let mut listener = within(CONNECT_TIMEOUT, PgListener::connect_with(&pool)).await?;
+    within(CONNECT_TIMEOUT, listener.listen_all([CHANNEL, RECEIPTS_CHANNEL])).await?;
+    while servers.turn() == turn {
+        match timeout(SILENCE, listener.recv()).await {
+            Ok(notification) => {
+                let notification = notification?;
+                handler.take(notification.channel(), notification.payload());
+            }
+            // A server that is gone without a word is silent, too.
+            Err(_) => {
+                within(CONNECT_TIMEOUT, sqlx::raw_sql("SELECT 1").execute(&mut listener)).await?;
+            }
+        }
     }
+    Ok(())
+}
+
+async fn within<T>(
+    limit: Duration,
+    step: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    timeout(limit, step).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ impl PgEventStore {
         if rounds.is_empty() {
             return Ok(0);
         }
-        let mut connection = self.reader().await?;
+        let mut connection = self.own_reader().await?;
         let mut taken = 0;
         for round in rounds {
             let taking = timeout(WRITE_TIMEOUT, take_round(&mut connection, &round)).await;

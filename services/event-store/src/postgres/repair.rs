@@ -1,9 +1,10 @@
 //! Writes rows of the read model for a rebuild.
 
 use sqlx::PgConnection;
-use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::postgres::PgRow;
 
 use super::error::store_error;
+use super::servers::Servers;
 use super::statement::StatementBuilder;
 use super::{append, session};
 use crate::StoreError;
@@ -17,8 +18,8 @@ use crate::value::Value;
 pub(crate) struct Repairer(PgConnection);
 
 impl Repairer {
-    pub(super) async fn open(options: &PgConnectOptions) -> Result<Self, StoreError> {
-        session::open_repairer(options).await.map(Self)
+    pub(super) async fn open(servers: &Servers) -> Result<Self, StoreError> {
+        session::open_repairer(servers).await.map(Self)
     }
 }
 

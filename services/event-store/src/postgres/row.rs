@@ -21,8 +21,8 @@ use crate::value::Value;
 /// Microseconds from 1970 to 2000, where Postgres counts from.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
-/// How long a read may take before its connection counts as lost.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a statement may take before its connection counts as lost.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A `timestamptz`. Both sides keep microseconds: nothing is rounded.
 #[derive(Clone, Copy, Debug)]
@@ -84,13 +84,15 @@ impl Rows for PgConnection {
 
     async fn rows(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<Vec<PgRow>, StoreError> {
         let query = sqlx::query_with(query.text(), arguments(binds)?);
-        let answer = timeout(READ_TIMEOUT, query.fetch_all(self)).await;
+        let answer = timeout(STATEMENT_TIMEOUT, query.fetch_all(self)).await;
         answer.map_err(|late| StoreError::Unavailable(late.into()))?.map_err(store_error)
     }
 
     async fn execute(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<u64, StoreError> {
         let query = sqlx::query_with(query.text(), arguments(binds)?);
-        Ok(query.execute(self).await.map_err(store_error)?.rows_affected())
+        let answer = timeout(STATEMENT_TIMEOUT, query.execute(self)).await;
+        let done = answer.map_err(|late| StoreError::Unavailable(late.into()))?.map_err(store_error)?;
+        Ok(done.rows_affected())
     }
 }
 

@@ -6,6 +6,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::error::store_error;
+use super::servers::Servers;
 use super::{PgAddress, session};
 use crate::{MigrationReport, StoreError, schema};
 
@@ -44,9 +45,9 @@ const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"catrustM");
 /// address that [`PgAddress`] refuses.
 /// Each migration is one transaction: the ones before a failed one stay.
 pub async fn migrate(address: impl Into<PgAddress>) -> Result<MigrationReport, StoreError> {
-    let options = address.into().options()?;
-    let mut connection = session::open(&options).await?;
-    session::refuse_pooler(&mut connection, &options).await?;
+    let servers = Servers::new(address.into().options()?);
+    let mut connection = session::open(&servers).await?;
+    session::refuse_pooler(&mut connection, &servers).await?;
     session::check_server(&mut connection).await?;
     let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
     lock.execute(&mut connection).await.map_err(store_error)?;

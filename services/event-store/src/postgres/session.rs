@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _};
+use catrust_domain::Timestamp;
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
 use super::append::PREPARE_APPEND_LOCK;
 use super::error::store_error;
 use super::memory::PREPARE_LOG_END;
+use super::servers::Servers;
 use crate::StoreError;
 
-/// How long a connection may take to come up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the settings of a connection may take.
+const SET_UP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long one of the small questions at connect may take.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,7 +24,7 @@ const OLDEST_SERVER: u32 = 150_000;
 /// Settings of every session: a peer that is gone without a word is noticed within
 /// some 10 s, so that its transaction and its locks go too. Servers that lack one
 /// of them go without.
-const EVERY_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
+pub(super) const EVERY_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
      ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
      ('tcp_user_timeout', '10000'), ('client_connection_check_interval', '1000')) \
      AS v(name, value) ON v.name = s.name";
@@ -49,6 +50,11 @@ const APPEND_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_
      AS v(name, value) ON v.name = s.name \
      WHERE s.name <> 'synchronous_commit' OR s.setting NOT LIKE 'remote%'";
 
+/// Settings of a pool's session: what one caller asks for may not hold a connection, and
+/// the server's processor, for longer than anybody waits for it.
+const POOL_SESSION: &str = "SELECT set_config('statement_timeout', '5000', false), \
+     set_config('idle_in_transaction_session_timeout', '5000', false)";
+
 /// Settings of a session that rebuilds: it holds the append lock for as long as the
 /// rows that differ take to write. It may think for longer between two statements, but
 /// one that was stopped gives the lock back.
@@ -57,61 +63,51 @@ const REPAIR_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_
      AS v(name, value) ON v.name = s.name";
 
 /// Opens a connection for reading.
-pub(super) async fn open(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    within_connect_timeout(async {
-        let mut connection = options.connect().await?;
-        set_up(&mut connection).await?;
-        Ok(connection)
-    })
-    .await
+pub(super) async fn open(servers: &Servers) -> Result<PgConnection, StoreError> {
+    servers.open().await.map(|(connection, _)| connection)
+}
+
+/// Opens a connection of a pool, and tells the number of its server.
+pub(super) async fn open_pooled(servers: &Servers) -> Result<(PgConnection, u64), StoreError> {
+    open_with(servers, &[POOL_SESSION]).await
+}
+
+/// Opens a connection whose commits are of full durability, and tells the number of its server.
+pub(super) async fn open_durable(servers: &Servers) -> Result<(PgConnection, u64), StoreError> {
+    open_with(servers, &[APPEND_SESSION]).await
 }
 
 /// Opens a connection for appending. The database MUST have the schema of this program.
-pub(super) async fn open_appender(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    open_with(options, &[APPEND_SESSION, PREPARE_APPEND_LOCK, PREPARE_LOG_END]).await
+pub(super) async fn open_appender(servers: &Servers) -> Result<(PgConnection, u64), StoreError> {
+    open_with(servers, &[APPEND_SESSION, PREPARE_APPEND_LOCK, PREPARE_LOG_END]).await
 }
 
 /// Opens a connection for a rebuild.
-pub(super) async fn open_repairer(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    open_with(options, &[APPEND_SESSION, PREPARE_APPEND_LOCK, REPAIR_SESSION]).await
+pub(super) async fn open_repairer(servers: &Servers) -> Result<PgConnection, StoreError> {
+    let (connection, _) = open_with(servers, &[APPEND_SESSION, PREPARE_APPEND_LOCK, REPAIR_SESSION]).await?;
+    Ok(connection)
 }
 
-async fn open_with(
-    options: &PgConnectOptions,
-    settings: &[&'static str],
-) -> Result<PgConnection, StoreError> {
-    let mut connection = open(options).await?;
-    within_connect_timeout(async {
+async fn open_with(servers: &Servers, settings: &[&'static str]) -> Result<(PgConnection, u64), StoreError> {
+    let (mut connection, turn) = servers.open().await?;
+    within_set_up_timeout(async {
         for setting in settings {
             sqlx::raw_sql(*setting).execute(&mut connection).await?;
         }
-        Ok(connection)
+        Ok((connection, turn))
     })
     .await
 }
 
 /// A network that is cut between two steps of the set-up would otherwise be waited for
 /// until the kernel gives up: a quarter of an hour.
-async fn within_connect_timeout<T>(
+async fn within_set_up_timeout<T>(
     steps: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, StoreError> {
-    timeout(CONNECT_TIMEOUT, steps)
+    timeout(SET_UP_TIMEOUT, steps)
         .await
         .map_err(|late| StoreError::Unavailable(late.into()))?
         .map_err(store_error)
-}
-
-/// Sets up any session.
-pub(super) async fn set_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    match sqlx::raw_sql(EVERY_SESSION).execute(connection).await {
-        // An operating system without one of the socket options: the others are
-        // lost too then, which costs time after a failure, and nothing else.
-        Err(sqlx::Error::Database(error)) => {
-            tracing::warn!(%error, "no keepalive settings");
-            Ok(())
-        }
-        set => set.map(drop),
-    }
 }
 
 /// Refuses a server that cannot be relied on.
@@ -122,20 +118,15 @@ pub(super) async fn check_server(connection: &mut PgConnection) -> Result<(), St
         return Err(StoreError::Unsuitable(format!("Postgres 15 or later is needed, this is {major}")));
     }
     let row = sqlx::query(
-        "SELECT pg_is_in_recovery(), current_setting('server_encoding'), \
+        "SELECT current_setting('server_encoding'), \
          current_setting('fsync'), current_setting('full_page_writes')",
     );
     let row = row.fetch_one(connection).await.map_err(store_error)?;
     let text = |index: usize| row.try_get::<String, _>(index).map_err(store_error);
-    if row.try_get(0).map_err(store_error)? {
-        return Err(StoreError::Unsuitable(
-            "this server is a standby; give the address of the primary".into(),
-        ));
+    if text(0)? != "UTF8" {
+        return Err(StoreError::Unsuitable(format!("the database's encoding is {}, not UTF8", text(0)?)));
     }
-    if text(1)? != "UTF8" {
-        return Err(StoreError::Unsuitable(format!("the database's encoding is {}, not UTF8", text(1)?)));
-    }
-    for (index, setting) in [(2, "fsync"), (3, "full_page_writes")] {
+    for (index, setting) in [(1, "fsync"), (2, "full_page_writes")] {
         if text(index)? == "off" {
             tracing::warn!(setting, "the server may lose acknowledged changes: {setting} is off");
         }
@@ -155,7 +146,7 @@ pub(super) async fn check_server(connection: &mut PgConnection) -> Result<(), St
 /// already behind a pooler, and fail with a less helpful error.
 pub(super) async fn refuse_pooler(
     connection: &mut PgConnection,
-    options: &PgConnectOptions,
+    servers: &Servers,
 ) -> Result<(), StoreError> {
     let pooled = || {
         StoreError::Unsuitable(
@@ -165,13 +156,28 @@ pub(super) async fn refuse_pooler(
         )
     };
     let before = backend(connection).await?;
-    let mut other = open(options).await?;
+    let mut other = open(servers).await?;
     sqlx::raw_sql("BEGIN").execute(&mut other).await.map_err(store_error)?;
     let theirs = backend(&mut other).await?;
     let after = timeout(QUESTION_TIMEOUT, backend(connection)).await.map_err(|_| pooled())??;
     // The transaction has served; how its connection ends does not matter.
     drop(other.close().await);
     if before != after || theirs == after { Err(pooled()) } else { Ok(()) }
+}
+
+/// Commits something of full durability, and tells the database's time of it: until it is
+/// acknowledged, what was committed before may be on this server alone. The connection MUST be
+/// one of [`open_durable`] or [`open_appender`].
+///
+/// A message in the log of the database, since a transaction that writes nothing waits for no
+/// standby; no table grows by it. By the simple protocol, which acknowledges COMMIT itself.
+pub(super) async fn commit_durably(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let statements = "BEGIN; SELECT pg_logical_emit_message(true, 'catrust', ''); \
+         SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text; COMMIT";
+    let rows = sqlx::raw_sql(statements).fetch_all(connection).await.map_err(store_error)?;
+    let micros = rows.last().and_then(|row| row.try_get::<String, _>(0).ok()?.parse().ok());
+    let micros = micros.ok_or_else(|| StoreError::Internal("the database tells no time".into()))?;
+    Ok(Timestamp::from_micros(micros))
 }
 
 /// Asks by the simple protocol, which prepares nothing.

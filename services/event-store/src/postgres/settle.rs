@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use catrust_domain::{RequestKey, Sha256};
-use sqlx::postgres::PgConnectOptions;
 use sqlx::{Error, PgConnection, Row as _};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::store_error;
+use super::servers::Servers;
 use super::session;
 use crate::{StoreError, reads};
 
 /// How long to go on asking: until the server has noticed a connection that is gone
 /// (5 s, see the session's settings), and a little more.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(8);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Pause between two questions.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -52,13 +52,13 @@ pub(super) fn is_ambiguous(error: &Error) -> bool {
 /// # Errors
 /// [`StoreError::Ambiguous`] when nothing certain was heard in time.
 pub(super) async fn settle(
-    options: &PgConnectOptions,
+    servers: &Servers,
     evidence: &Evidence,
-) -> Result<(CommitOutcome, PgConnection), StoreError> {
+) -> Result<(CommitOutcome, PgConnection, u64), StoreError> {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     let mut last = None;
     while Instant::now() < deadline {
-        match timeout_at(deadline, ask(options, evidence)).await {
+        match timeout_at(deadline, ask(servers, evidence)).await {
             Ok(Ok(Some(settled))) => return Ok(settled),
             Ok(Ok(None)) => last = Some("the transaction is still in progress".into()),
             Ok(Err(error @ StoreError::Ambiguous(_))) => return Err(error),
@@ -72,10 +72,10 @@ pub(super) async fn settle(
 
 /// Asks once; `None` while the server has not made up its mind.
 async fn ask(
-    options: &PgConnectOptions,
+    servers: &Servers,
     evidence: &Evidence,
-) -> Result<Option<(CommitOutcome, PgConnection)>, StoreError> {
-    let mut connection = session::open_appender(options).await?;
+) -> Result<Option<(CommitOutcome, PgConnection, u64)>, StoreError> {
+    let (mut connection, turn) = session::open_appender(servers).await?;
     let question = sqlx::query("SELECT pg_xact_status($1::text::xid8)").bind(&evidence.xid);
     let row = question.fetch_one(&mut connection).await.map_err(store_error)?;
     let status: Option<String> = row.try_get(0).map_err(store_error)?;
@@ -86,8 +86,14 @@ async fn ask(
     // the commit, another transaction may have the same id.
     let recorded = reads::is_recorded(&mut connection, evidence.event, evidence.reply.as_ref()).await?;
     match (status.as_deref(), recorded) {
-        (Some("committed") | None, true) => Ok(Some((CommitOutcome::Committed, connection))),
-        (Some("aborted"), false) => Ok(Some((CommitOutcome::Aborted, connection))),
+        (Some("committed") | None, true) => {
+            // It is here, and perhaps on no standby yet: a commit after it is not acknowledged
+            // before it is there too.
+            let lost = |error: StoreError| StoreError::Ambiguous(error.into());
+            session::commit_durably(&mut connection).await.map_err(lost)?;
+            Ok(Some((CommitOutcome::Committed, connection, turn)))
+        }
+        (Some("aborted"), false) => Ok(Some((CommitOutcome::Aborted, connection, turn))),
         (status, _) => {
             let text = format!("transaction {} is {status:?}, its rows are there: {recorded}", evidence.xid);
             Err(StoreError::Ambiguous(text.into()))

@@ -10,6 +10,7 @@ mod proxy;
 mod receipts;
 mod roles;
 mod schema;
+mod servers;
 
 use async_trait::async_trait;
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};

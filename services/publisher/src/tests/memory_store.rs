@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use catrust_domain::{InstanceId, LogHead, RecordedEvent, SerialNumber};
-use catrust_event_store::{EventLog, PublisherLease, StoreError};
+use catrust_event_store::{EventLog, FreshnessLease, PrimaryInUse, PublisherLease, StoreError};
 use catrust_trust_feed::contract::SampleLog;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -113,6 +113,14 @@ impl EventLog for MemoryStore {
 
     fn appended(&self) -> watch::Receiver<u64> {
         self.log.hint.subscribe()
+    }
+
+    fn primary(&self) -> watch::Receiver<PrimaryInUse> {
+        watch::channel(PrimaryInUse { turn: 0, confirmed: true }).1
+    }
+
+    fn freshness(&self) -> watch::Receiver<Option<FreshnessLease>> {
+        watch::channel(None).1
     }
 
     async fn head(&self) -> Result<LogHead, StoreError> {

@@ -286,7 +286,7 @@ async fn assemble_api(
     stages: &Stages,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<Api>> {
-    let directory = Arc::new(Directory::default());
+    let directory = Arc::new(Directory::new(parts.store.freshness()));
     let messages = Arc::new(MessageCache::new(parts.store.log_id(), Arc::clone(parts.keys.active())));
     let follower = Follower::start(
         parts.store.clone(),
@@ -325,7 +325,6 @@ async fn assemble_api(
             key_set: parts.keys.follow(),
             heads: Arc::clone(&directory) as Arc<dyn HeadSource>,
             hooks: Arc::new(TracingHooks),
-            clock: Arc::clone(&parts.clock),
             take_over: parts.take_over_stream,
         });
         publishing::spawn(publisher, status, meter, stages, tasks);

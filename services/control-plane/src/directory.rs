@@ -6,11 +6,18 @@
 //! be made for each instance every two seconds. It lags the log by milliseconds;
 //! rules that must not lag are checked again under the append lock.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
-use std::time::{Duration, Instant};
 
-use catrust_domain::{AccountId, Edition, Event, Instance, InstanceId, RecordedEvent, RegionId, Sha256};
+use catrust_domain::{
+    AccountId, Edition, Event, Instance, InstanceId, LogHead, RecordedEvent, RegionId, Sha256, Timestamp,
+};
+use catrust_event_store::FreshnessLease;
+use tokio::sync::watch;
+
+/// Ends of the log that are remembered: those of some ten seconds under full load, and a lease
+/// is three seconds old at most.
+const MOST_ENDS: usize = 16_384;
 
 /// What the directory knows of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +56,20 @@ impl From<&Instance> for InstanceSummary {
 }
 
 /// The instances that this replica knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Directory {
     instances: RwLock<HashMap<InstanceId, InstanceSummary>>,
-    confirmed: RwLock<Option<Instant>>,
+    leases: watch::Receiver<Option<FreshnessLease>>,
+    /// Ends of the log that it came through, the last ones.
+    ends: RwLock<VecDeque<(u64, Sha256)>>,
 }
 
 impl Directory {
+    /// An empty one, whose state is current by `leases`.
+    pub(crate) fn new(leases: watch::Receiver<Option<FreshnessLease>>) -> Self {
+        Self { instances: RwLock::default(), leases, ends: RwLock::default() }
+    }
+
     /// Takes in an instance as the read model has it, unless more is known already.
     pub(crate) fn insert(&self, instance: &Instance) {
         let next = InstanceSummary::from(instance);
@@ -115,6 +129,8 @@ impl Directory {
                 }
             }
         }
+        drop(instances);
+        self.come_through(recorded.position, recorded.hash);
     }
 
     /// Finds an instance. `None` means that it is not known here yet: ask the store.
@@ -129,19 +145,60 @@ impl Directory {
         self.instances.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Notes that a read of the log that began at `asked` showed nothing beyond what
-    /// the directory knows.
-    pub(crate) fn confirm(&self, asked: Instant) {
-        *self.confirmed.write().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+    /// When what the directory says was current, at the latest: the time of a freshness lease
+    /// that is valid, where the directory came through exactly the end of the log that the lease
+    /// has. `None` otherwise, and then no head may be signed: it would call a revision current
+    /// that may not be.
+    #[must_use]
+    pub(crate) fn current_at(&self) -> Option<Timestamp> {
+        let lease = self.leases.borrow().clone().filter(FreshnessLease::is_valid)?;
+        let ends = self.ends.read().unwrap_or_else(PoisonError::into_inner);
+        ends.contains(&(lease.end.position, lease.end.hash)).then_some(lease.issued_at)
     }
 
-    /// Whether the directory was up to date with the log within `age`. A head MUST
-    /// NOT be signed otherwise: it would call a revision current that may not be.
-    #[must_use]
-    pub(crate) fn is_fresh(&self, age: Duration) -> bool {
-        self.confirmed
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some_and(|confirmed| confirmed.elapsed() <= age)
+    /// Notes where the log ended before the directory was filled.
+    pub(crate) fn start_at(&self, head: &LogHead) {
+        self.come_through(head.position, head.hash);
+    }
+
+    fn come_through(&self, position: u64, hash: Sha256) {
+        let mut ends = self.ends.write().unwrap_or_else(PoisonError::into_inner);
+        if ends.len() == MOST_ENDS {
+            ends.pop_front();
+        }
+        ends.push_back((position, hash));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catrust_event_store::BootTime;
+
+    fn end(position: u64, byte: u8) -> LogHead {
+        LogHead { position, hash: Sha256([byte; 32]), ..LogHead::EMPTY }
+    }
+
+    /// Ground rule 17: heads are signed only if the directory came through exactly the end that
+    /// the lease has, and with the lease's time.
+    #[test]
+    fn only_what_came_through_the_end_of_a_valid_lease_is_current() {
+        let leases = watch::Sender::new(None);
+        let directory = Directory::new(leases.subscribe());
+        directory.start_at(&end(7, 1));
+        assert_eq!(directory.current_at(), None, "no lease");
+        let issued_at = Timestamp::from_micros(5);
+        let lease = |end| FreshnessLease { end, issued_at, taken_at: BootTime::now() };
+        leases.send_replace(Some(lease(end(7, 1))));
+        assert_eq!(directory.current_at(), Some(issued_at));
+        leases.send_replace(Some(lease(end(7, 2))));
+        assert_eq!(directory.current_at(), None, "another row is there");
+        leases.send_replace(Some(lease(end(8, 3))));
+        assert_eq!(directory.current_at(), None, "the directory is behind");
+        directory.come_through(8, Sha256([3; 32]));
+        directory.come_through(9, Sha256([4; 32]));
+        assert_eq!(directory.current_at(), Some(issued_at), "it came through");
+        leases.send_replace(Some(lease(end(6, 9))));
+        assert_eq!(directory.current_at(), None, "from before it was filled: it did not come through");
     }
 }

@@ -80,6 +80,7 @@ impl Follower {
             after = last.registered_position;
             page.items.iter().for_each(|instance| directory.insert(instance));
         }
+        directory.start_at(&head);
         let feed = InProcessFeed::starting_after(log.log_id(), &head);
         let log_head = meter
             .u64_gauge("catrust.log.head.position")
@@ -108,8 +109,7 @@ impl Follower {
             let hinted = *appended.borrow_and_update() > self.position;
             let due = polled.is_none_or(|polled| polled.elapsed() >= POLL_INTERVAL);
             if due || (hinted && !store_is_away) {
-                let asked = Instant::now();
-                polled = Some(asked);
+                polled = Some(Instant::now());
                 match self.log.read(self.position, CHUNK).await {
                     Ok(rows) => {
                         store_is_away = false;
@@ -123,7 +123,6 @@ impl Follower {
                         if whole_chunk {
                             continue;
                         }
-                        self.directory.confirm(asked);
                     }
                     Err(error) => {
                         if !store_is_away {

@@ -1,9 +1,7 @@
 //! The publisher inside a replica: its heads come from the directory, its status goes
 //! to the metrics, its spans into the traces of the calls.
 
-use std::time::Duration;
-
-use catrust_domain::RecordedEvent;
+use catrust_domain::{RecordedEvent, Timestamp};
 use catrust_publisher::{HeadSource, Publisher, PublisherHooks, PublisherStatus};
 use catrust_trust_feed::TrustPoint;
 use opentelemetry::metrics::{Counter, Gauge, Meter};
@@ -17,21 +15,17 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::directory::Directory;
 use crate::lifecycle::{Stages, Tasks};
 
-/// How recently the directory must have agreed with the log for a head to be true.
-const HEAD_FRESHNESS: Duration = Duration::from_secs(1);
-
 impl HeadSource for Directory {
-    fn heads(&self) -> Option<Vec<TrustPoint>> {
-        if !self.is_fresh(HEAD_FRESHNESS) {
-            return None;
-        }
+    fn heads(&self) -> Option<(Timestamp, Vec<TrustPoint>)> {
+        // Before the instances: they may be newer than that, and not older.
+        let issued_at = self.current_at()?;
         let point = |summary: crate::directory::InstanceSummary| TrustPoint {
             instance_id: summary.instance_id,
             revision: summary.revision,
             position: summary.trust_position,
             digest: summary.bundle_digest,
         };
-        Some(self.all().into_iter().map(point).collect())
+        Some((issued_at, self.all().into_iter().map(point).collect()))
     }
 }
 

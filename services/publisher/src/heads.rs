@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use catrust_domain::error_chain;
+use catrust_domain::{Timestamp, error_chain};
 use catrust_trust_feed::{FeedError, Signed as _, TrustPoint, message};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -16,10 +16,10 @@ const BETWEEN_YIELDS: usize = 16;
 
 /// Knows where the trust of each instance stands.
 pub trait HeadSource: Send + Sync + 'static {
-    /// Every instance, when a read that began within the last second showed that the
-    /// log has nothing beyond; `None` otherwise, since a head would then claim what
-    /// nobody knows.
-    fn heads(&self) -> Option<Vec<TrustPoint>>;
+    /// Every instance, and the time at which that was current, by a freshness lease that is
+    /// valid and whose end of the log these have come through; `None` otherwise, since a head
+    /// would then claim what nobody knows.
+    fn heads(&self) -> Option<(Timestamp, Vec<TrustPoint>)>;
 }
 
 /// Sends heads while this replica publishes, until `shutdown`.
@@ -39,15 +39,13 @@ pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
 }
 
 async fn send_round(publisher: &Publisher) -> Result<(), FeedError> {
-    // Read before the heads: what they claim held at this time.
     let parts = &publisher.parts;
-    let issued_at = (parts.clock)();
     // Before what is signed by its keys.
     let key_set = parts.key_set.borrow().clone();
     if let Some(set) = key_set {
         parts.feed.publish_key_set(set.message()).await?;
     }
-    let Some(points) = parts.heads.heads() else { return Ok(()) };
+    let Some((issued_at, points)) = parts.heads.heads() else { return Ok(()) };
     let log_id = parts.log.log_id();
     for (number, point) in points.iter().enumerate() {
         let mut head = message::head(log_id, point, issued_at);

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::{LogEntry, RecordedEvent, Timestamp, error_chain};
-use catrust_event_store::{Clock, EventLog};
+use catrust_event_store::EventLog;
 use catrust_signing::{KeySet, SigningKey};
 use catrust_trust_feed::{FeedError, FeedMessage, MessageCache, MessageError, TrustFeed};
 use tokio::sync::watch;
@@ -81,8 +81,6 @@ pub struct PublisherParts {
     pub heads: Arc<dyn HeadSource>,
     /// Who is told while it works.
     pub hooks: Arc<dyn PublisherHooks>,
-    /// Dates the heads.
-    pub clock: Clock,
     /// Whether a feed that holds another log may be emptied.
     pub take_over: bool,
 }

@@ -15,6 +15,9 @@ use super::memory_store::{MemoryLog, MemoryStore};
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// When all heads were current.
+pub const HEADS_ISSUED_AT: Timestamp = Timestamp::from_micros(1_900_000_000_000_000);
+
 /// Heads of the whole log, or none where it is not fresh.
 pub struct Heads {
     pub log: MemoryLog,
@@ -22,9 +25,10 @@ pub struct Heads {
 }
 
 impl HeadSource for Heads {
-    fn heads(&self) -> Option<Vec<TrustPoint>> {
+    fn heads(&self) -> Option<(Timestamp, Vec<TrustPoint>)> {
         let fresh = *self.fresh.lock().unwrap();
-        fresh.then(|| self.log.with(|log| log.instances().map(TrustPoint::from).collect()))
+        let points = || self.log.with(|log| log.instances().map(TrustPoint::from).collect());
+        fresh.then(|| (HEADS_ISSUED_AT, points()))
     }
 }
 
@@ -76,7 +80,6 @@ impl Replica {
     ) -> Self {
         let heads = Arc::new(Heads { log: store.log(), fresh: Mutex::new(true) });
         let hooks = Arc::new(Recorder::default());
-        let clock: Clock = Arc::new(|| Timestamp::from_micros(1_900_000_000_000_000));
         let messages = Arc::new(MessageCache::new(store.log_id(), Arc::clone(key)));
         let (publisher, status) = Publisher::new(PublisherParts {
             log: Arc::new(store),
@@ -86,7 +89,6 @@ impl Replica {
             key_set: watch::channel(None).1,
             heads: Arc::clone(&heads) as Arc<dyn HeadSource>,
             hooks: Arc::clone(&hooks) as Arc<dyn PublisherHooks>,
-            clock,
             take_over,
         });
         let task = tokio::spawn(publisher.run(CancellationToken::new()));

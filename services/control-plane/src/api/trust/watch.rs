@@ -8,7 +8,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use catrust_domain::{InstanceId, Rejection, error_chain};
 use catrust_event_store::BundleAt;
@@ -36,8 +35,6 @@ use catrust_access::Action;
 const BUFFER: usize = 16;
 /// Longest run of changes that is sent instead of a bundle.
 const MAX_CONTINUATION: u32 = 1_000;
-/// How recently the directory must have agreed with the log for a head to be true.
-const HEAD_FRESHNESS: Duration = Duration::from_secs(1);
 
 pub(crate) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TrustMessage, Status>> + Send>>;
 
@@ -205,11 +202,8 @@ impl Watcher {
     /// Sends a head, if the current revision is known to be the one that was sent.
     /// Behind the directory for a whole interval means that a message was missed.
     async fn send_head(&mut self) -> Result<bool, ApiError> {
-        // Before the state is looked at: what the head says held at this time.
-        let issued_at = self.api.now();
-        if !self.api.directory.is_fresh(HEAD_FRESHNESS) {
-            return Ok(true);
-        }
+        // Before the state is looked at: that may be newer, and not older.
+        let Some(issued_at) = self.api.directory.current_at() else { return Ok(true) };
         let Some(known) = self.api.directory.find(&self.id) else { return Ok(true) };
         let applied = self.applied.unwrap_or(0);
         if known.revision > applied {

@@ -3,7 +3,7 @@
 # nothing else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick bench fuzz fmt lint deny tools
+.PHONY: help demo test quick bench faults fuzz fmt lint deny tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -23,6 +23,10 @@ quick: ## format, lints and unit tests of the rooms that changed, and what depen
 bench: ## first readings next to pgbench and the floors of this machine
 	@tests/bin/tools build openssl postgres nats mosquitto
 	@tests/bin/bench
+
+faults: ## seeded faults against real servers, callers and devices; SEED=, LENGTH= (seconds), FAULTS=
+	@tests/bin/tools build openssl postgres nats mosquitto
+	@tests/bin/faults
 
 fuzz: ## a million hostile inputs for each reader; INPUTS= and SEED= to change that
 	@tests/bin/tools build

@@ -9,6 +9,7 @@ pub mod broker;
 pub mod certificates;
 pub mod client;
 pub mod deployment;
+pub mod faults;
 pub mod foreign;
 pub mod http;
 pub mod instance;

@@ -18,6 +18,7 @@ mod identity;
 mod keys;
 mod lifecycle;
 mod matrix;
+mod parts;
 mod permission;
 mod rate_limit;
 mod reload;

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::instruments::AppenderInstruments;
 use crate::error::ApiError;
+use crate::lifecycle::may_fail_on_demand;
 
 /// What a command came to: the outer error is the store's.
 type CommandOutcome = Result<Result<Reply, Rejection>, ApiError>;
@@ -144,7 +145,7 @@ impl Appender {
             capacity: capacity.max(1),
             instruments: Arc::new(AppenderInstruments::new(meter)),
         };
-        let task = appender.clone().run(store, stop);
+        let task = may_fail_on_demand("thread of the appender", appender.clone().run(store, stop), || ());
         (appender, on_own_thread(task))
     }
 
@@ -184,6 +185,7 @@ impl Appender {
     }
 
     async fn run(self, store: Arc<dyn CommandStore>, stop: CancellationToken) {
+        let _closing = ClosingQueue(&self.queue);
         loop {
             let (batch, waiting) = {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,6 +228,17 @@ impl Appender {
                 }
             }
         }
+    }
+}
+
+/// Closes the queue and lets go of what waits in it, however the task ends: nobody would ever
+/// answer those callers.
+struct ClosingQueue<'a>(&'a Mutex<CommandQueue>);
+
+impl Drop for ClosingQueue<'_> {
+    fn drop(&mut self) {
+        let closed = CommandQueue { closed: true, ..CommandQueue::default() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = closed;
     }
 }
 

@@ -166,6 +166,15 @@ pub(crate) async fn assemble(
     }
     let spending = parts.spending.take();
     let limiter = assemble_limiter(config, parts.keys.active(), spending, meter, stages, &mut tasks);
+    let store = parts.store.clone();
+    tasks.spawn("store", {
+        let stopping = stages.stopping.clone();
+        async move {
+            // Its end, or the wish that it end.
+            let _ = stopping.run_until_cancelled(store.tasks_ended()).await;
+            Ok(())
+        }
+    });
     let days = config.limits.reply_retention_days;
     let pruner = background::prune_replies(
         parts.store.clone(),
@@ -237,7 +246,14 @@ pub(crate) async fn assemble(
             .add_service(per_service.named_layer(
                 FleetServiceServer::new(Fleet(Arc::clone(&api))).max_decoding_message_size(limit),
             ));
-    let incoming = connections(grpc, config.grpc.max_connections, parts.tls.take());
+    let (incoming, accepting) = connections(grpc, config.grpc.max_connections, parts.tls.take());
+    let stopping = stages.stopping.clone();
+    tasks.spawn("acceptor of connections", async move {
+        accepting.await;
+        // It ends with the listener, whose end is the one to be told.
+        stopping.cancelled().await;
+        Ok(())
+    });
     let stages = stages.clone();
     tasks.spawn("gRPC listener", async move {
         let serving =
@@ -247,8 +263,11 @@ pub(crate) async fn assemble(
             // A connection on which nothing goes on is no reason to stay.
             () = last_call(&calls, &stages.draining) => Ok(()),
         };
-        stages.stopping.cancel();
-        served.context("the gRPC listener failed")
+        // Where it ends unasked, the end of the others follows from it, and is not its cause.
+        if stages.draining.is_cancelled() {
+            stages.stopping.cancel();
+        }
+        served.context("connections are no longer served")
     });
     Ok(RunningServer { tasks, api, grpc_address, admin_address })
 }

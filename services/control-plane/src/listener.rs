@@ -32,22 +32,22 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const READY: usize = 16;
 
 /// The connections of `listener`, at most `most` at once; others wait to be accepted. With
-/// `tls`, those whose handshake succeeded.
+/// `tls`, those whose handshake succeeded. They come as long as the future runs beside them,
+/// which closes the listener and ends when the stream is dropped.
 pub(crate) fn connections(
     listener: TcpListener,
     most: usize,
     tls: Option<Arc<ServerTls>>,
-) -> impl Stream<Item = io::Result<Connection>> {
+) -> (impl Stream<Item = io::Result<Connection>>, impl Future<Output = ()> + Send + use<>) {
     let places = Arc::new(Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS)));
     let (ready, connections) = mpsc::channel(READY);
-    tokio::spawn(async move {
-        // Ends when the receiver is dropped, and closes the listener then.
+    let accepting = async move {
         tokio::select! {
             () = ready.closed() => {}
             () = accept_all(&listener, &places, tls.as_ref(), &ready) => {}
         }
-    });
-    ReceiverStream::new(connections)
+    };
+    (ReceiverStream::new(connections), accepting)
 }
 
 type Ready = mpsc::Sender<io::Result<Connection>>;
@@ -255,7 +255,9 @@ mod tests {
     async fn connections_beyond_the_limit_wait_for_one_to_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut accepted = Box::pin(connections(listener, 1, None));
+        let (accepted, accepting) = connections(listener, 1, None);
+        tokio::spawn(accepting);
+        let mut accepted = Box::pin(accepted);
         let (_one, _two) =
             (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         let first = accepted.next().await.unwrap().unwrap();

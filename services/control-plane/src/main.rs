@@ -1,6 +1,7 @@
 //! `catrust-server`: parse the arguments, run the command, tell how it went.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use catrust_control_plane::commands::{ServerArguments, run};
 use clap::Parser as _;
@@ -9,6 +10,9 @@ use clap::Parser as _;
 /// system's allocator took a quarter of the server's time under load.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long work off the runtime's threads may go on after the command's end.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     keep_to_small_pages();
@@ -22,7 +26,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(arguments)) {
+    let outcome = runtime.block_on(run(arguments));
+    // Work that hangs on a disk must not keep a process that has said what it had to.
+    runtime.shutdown_timeout(LAST_WORK);
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("catrust-server: {error:#}");

@@ -50,6 +50,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn server_in_use(&self) -> watch::Receiver<PrimaryInUse>;
     /// See [`EventLog::freshness`].
     fn leases(&self) -> watch::Receiver<Option<FreshnessLease>>;
+    /// See [`Maintenance::tasks_ended`].
+    fn tasks_ended(&self) -> impl Future<Output = ()> + Send;
 
     /// A connection for what a user asks.
     fn reader(&self) -> impl Future<Output = Result<Self::Reader, StoreError>> + Send;
@@ -277,5 +279,9 @@ impl<E: Engine> Maintenance for E {
     async fn ping(&self) -> Result<(), StoreError> {
         let ping = async { self.own_reader().await?.ping().await.map_err(E::error) };
         timeout(PING_TIMEOUT, ping).await.map_err(|late| StoreError::Unavailable(late.into()))?
+    }
+
+    async fn tasks_ended(&self) {
+        Engine::tasks_ended(self).await;
     }
 }

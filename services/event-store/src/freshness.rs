@@ -10,10 +10,10 @@ use std::time::Duration;
 use catrust_domain::{LogHead, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::StoreError;
+use crate::owned_task::OwnedTask;
 
 /// How often a lease is renewed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -66,8 +66,8 @@ impl FreshnessLease {
 /// Renews leases until it is dropped.
 #[derive(Debug)]
 pub(crate) struct LeaseKeeper {
-    leases: watch::Sender<Option<FreshnessLease>>,
-    keeping: JoinHandle<()>,
+    leases: watch::Receiver<Option<FreshnessLease>>,
+    keeping: OwnedTask,
 }
 
 /// Where leases come from.
@@ -81,9 +81,8 @@ pub(crate) trait LeaseSource: Send + 'static {
 
 impl LeaseKeeper {
     pub(crate) fn start(mut source: impl LeaseSource) -> Self {
-        let leases = watch::Sender::new(None);
-        let sender = leases.clone();
-        let keeping = tokio::spawn(async move {
+        let (sender, leases) = watch::channel(None);
+        let keeping = OwnedTask::spawn(async move {
             let mut ticks = interval(INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -108,12 +107,11 @@ impl LeaseKeeper {
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<FreshnessLease>> {
-        self.leases.subscribe()
+        self.leases.clone()
     }
-}
 
-impl Drop for LeaseKeeper {
-    fn drop(&mut self) {
-        self.keeping.abort();
+    /// Waits until the task that renews them has ended, which only a panic does.
+    pub(crate) async fn ended(&self) {
+        self.keeping.ended().await;
     }
 }

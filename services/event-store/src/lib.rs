@@ -13,6 +13,7 @@ pub mod faults;
 #[cfg(not(feature = "contract"))]
 mod faults;
 pub mod freshness;
+mod owned_task;
 pub mod postgres;
 mod queries;
 mod reads;

@@ -181,6 +181,13 @@ impl Engine for PgEventStore {
         self.hint.subscribe()
     }
 
+    async fn tasks_ended(&self) {
+        tokio::select! {
+            () = self.hint.ended() => {}
+            () = self.leases.ended() => {}
+        }
+    }
+
     fn fleet(&self) -> &FleetChanges {
         self.hint.fleet()
     }

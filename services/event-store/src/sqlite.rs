@@ -167,6 +167,10 @@ impl Engine for SqliteEventStore {
         self.hint.subscribe()
     }
 
+    async fn tasks_ended(&self) {
+        self.leases.ended().await;
+    }
+
     fn fleet(&self) -> &FleetChanges {
         &self.fleet
     }

@@ -240,6 +240,11 @@ pub trait Maintenance: Send + Sync + 'static {
 
     /// Whether the database answers; for readiness.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Waits until one of the store's own tasks has died: that which listens for what other
+    /// processes commit, or that which renews the freshness lease. The process MUST NOT go on
+    /// without it.
+    async fn tasks_ended(&self);
 }
 
 /// All that a store does.

@@ -39,7 +39,7 @@ pub struct Gossip {
 }
 
 impl Gossip {
-    /// Runs until `stop`, when nothing is admitted any more.
+    /// Runs until `stop`, when nothing is admitted any more, or until the feed has ended.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut ticks = interval(ROUND);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,8 +49,11 @@ impl Gossip {
                 biased;
                 () = stop.cancelled() => break,
                 _ = ticks.tick() => share = self.round(share).await,
-                // Ends only with its feed, which lives as long as the server.
-                Some(message) = self.stream.next() => self.hear(&message),
+                message = self.stream.next() => match message {
+                    Some(message) => self.hear(&message),
+                    // It ends only with its feed, which lives as long as the server.
+                    None => break,
+                },
             }
         }
         let messages = self.exchange.leave(self.limiter.now());

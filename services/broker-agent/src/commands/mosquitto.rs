@@ -40,13 +40,15 @@ pub async fn run(arguments: MosquittoArguments) -> anyhow::Result<()> {
     }
     let address = format!("unix:{}", mosquitto.control_socket.display());
     let enforcer = Arc::new(MosquittoEnforcer::start(mosquitto));
-    let agent = Agent::start(feed.settings()?, enforcer).await.context("the agent cannot start")?;
+    let agent =
+        Agent::start(feed.settings()?, Arc::clone(&enforcer) as _).await.context("the agent cannot start")?;
     let stop = CancellationToken::new();
     let mut tasks = Tasks::default();
     tasks.spawn_main("driver", {
         let stop = stop.clone();
         async move {
-            stop.cancelled().await;
+            // Its end, or the wish that it end.
+            let _ = stop.run_until_cancelled(enforcer.ended()).await;
             Ok(())
         }
     });

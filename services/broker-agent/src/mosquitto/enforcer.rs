@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use catrust_trust_feed::agent::{AgentTrust, Applied, Enforcement, Enforcer, NotApplied};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::settings::MosquittoSettings;
 use super::upkeep::{Assignment, Upkeep};
@@ -17,7 +17,9 @@ use super::upkeep::{Assignment, Upkeep};
 pub struct MosquittoEnforcer {
     assignments: mpsc::Sender<Assignment>,
     open: Arc<AtomicU64>,
-    _task: JoinSet<()>,
+    upkeep: JoinHandle<()>,
+    /// Closed when that task has ended.
+    alive: watch::Receiver<()>,
 }
 
 impl MosquittoEnforcer {
@@ -26,9 +28,26 @@ impl MosquittoEnforcer {
     pub fn start(settings: MosquittoSettings) -> Self {
         let (assignments, queue) = mpsc::channel(1);
         let open = Arc::new(AtomicU64::new(0));
-        let mut task = JoinSet::new();
-        task.spawn(Upkeep::new(settings, Arc::clone(&open)).run(queue));
-        Self { assignments, open, _task: task }
+        let (life, alive) = watch::channel(());
+        let work = Upkeep::new(settings, Arc::clone(&open)).run(queue);
+        let upkeep = tokio::spawn(async move {
+            let _life = life;
+            work.await;
+        });
+        Self { assignments, open, upkeep, alive }
+    }
+
+    /// Waits until its work has ended, which only a panic does while this is there: nobody
+    /// renews the broker's lease then.
+    pub async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
+    }
+}
+
+impl Drop for MosquittoEnforcer {
+    fn drop(&mut self) {
+        self.upkeep.abort();
     }
 }
 
@@ -48,5 +67,30 @@ impl Enforcer for MosquittoEnforcer {
 
     fn enforcement(&self) -> Enforcement {
         Enforcement::Tls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: MosquittoSettings,
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_upkeep_is_noticed() {
+        let settings = Line::parse_from(["agent", "--control-socket", "nowhere.sock"]).settings;
+        let enforcer = MosquittoEnforcer::start(settings);
+        let patience = Duration::from_millis(50);
+        assert!(tokio::time::timeout(patience, enforcer.ended()).await.is_err(), "it looks for the broker");
+        enforcer.upkeep.abort();
+        tokio::time::timeout(Duration::from_secs(10), enforcer.ended()).await.expect("its end is noticed");
     }
 }

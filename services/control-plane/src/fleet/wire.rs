@@ -27,6 +27,8 @@ pub(crate) struct ReceiptListener {
 impl ReceiptListener {
     pub(crate) async fn run(self, mut receipts: ReceiptStream, stop: CancellationToken) {
         let mut reported = ReportedSenders::default();
+        // The stream ends with its feed, which lives as long as the server: where it ends before,
+        // so does this, and the server with it.
         while let Some(Some(incoming)) = stop.run_until_cancelled(receipts.next()).await {
             let sender = (incoming.instance.clone(), incoming.broker.clone());
             match self.read(incoming) {
@@ -37,8 +39,6 @@ impl ReceiptListener {
                 }
             }
         }
-        // The stream ends with its feed, which lives as long as the server.
-        stop.cancelled().await;
     }
 
     fn read(&self, incoming: IncomingReceipt) -> Result<Receipt, String> {

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::receipts::RECEIPTS_CHANNEL;
 use super::servers::Servers;
 use super::write::CHANNEL;
+use crate::owned_task::OwnedTask;
 use crate::receipts::FleetChanges;
 
 /// Pause before listening again after a failure.
@@ -38,7 +38,7 @@ pub(super) struct Hint {
     /// ends there (this one came to nothing, or has replies alone) is told of by
     /// [`Hint::raise`] or found by the readers' poll.
     committing: Arc<AtomicU64>,
-    listening: JoinHandle<()>,
+    listening: OwnedTask,
 }
 
 impl Hint {
@@ -52,8 +52,13 @@ impl Hint {
             fleet: fleet.clone(),
             committing: Arc::clone(&committing),
         };
-        let listening = tokio::spawn(listen(Arc::clone(servers), handler));
+        let listening = OwnedTask::spawn(listen(Arc::clone(servers), handler));
         Self { sender, fleet, committing, listening }
+    }
+
+    /// Waits until the task that listens has ended, which only a panic does.
+    pub(super) async fn ended(&self) {
+        self.listening.ended().await;
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -73,12 +78,6 @@ impl Hint {
     /// Raises the highest position known.
     pub(super) fn raise(&self, position: u64) {
         raise(&self.sender, position);
-    }
-}
-
-impl Drop for Hint {
-    fn drop(&mut self) {
-        self.listening.abort();
     }
 }
 

@@ -38,15 +38,18 @@ pub struct Driver {
     pub active: watch::Sender<SourceKind>,
     pub revision: watch::Sender<Option<u64>>,
     pub status: watch::Sender<AgentStatus>,
-    /// Sources, and questions on their way; they end with the driver.
-    pub tasks: JoinSet<()>,
+    /// Sources and the reporter, which run as long as the driver does.
+    pub parts: JoinSet<()>,
+    /// Questions on their way; they end with the driver.
+    pub questions: JoinSet<()>,
     pub started: Instant,
     /// The receipt that is repeated as the sign of life.
     pub last: Option<OutgoingReceipt>,
 }
 
 impl Driver {
-    /// Runs until it is stopped.
+    /// Runs until it is stopped, or one of its parts ends, which only a panic does: without a
+    /// source or its receipts an agent must not pass for a whole one.
     pub async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stop: oneshot::Receiver<()>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,11 +58,17 @@ impl Driver {
         loop {
             tokio::select! {
                 _ = &mut stop => return,
-                Some(input) = inputs.recv() => self.handle(input).await,
-                _ = tick.tick() => {
-                    while self.tasks.try_join_next().is_some() {}
-                    self.handle(Input::Tick).await;
+                Some(ended) = self.parts.join_next() => {
+                    let why = ended.err().map_or_else(|| "it ended by itself".to_owned(), |e| e.to_string());
+                    tracing::error!(why, "a part of the agent has died: the agent ends with it");
+                    return;
                 }
+                Some(ended) = self.questions.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "asking for a bundle panicked: the agent ends with it");
+                    return;
+                },
+                Some(input) = inputs.recv() => self.handle(input).await,
+                _ = tick.tick() => self.handle(Input::Tick).await,
                 _ = life.tick() => self.repeat(),
             }
         }
@@ -221,7 +230,7 @@ impl Driver {
         let servers = Arc::clone(&self.servers);
         let instance_id = self.speaker.instance_id.clone();
         let inputs = self.inputs.clone();
-        self.tasks.spawn(async move {
+        self.questions.spawn(async move {
             let messages = match snapshot(&servers, &instance_id).await {
                 Ok(snapshot) => snapshot,
                 Err(error) => {

@@ -170,7 +170,7 @@ fn assemble(
         refusals: 0,
         last_refusal: None,
     });
-    let mut tasks = JoinSet::new();
+    let mut parts = JoinSet::new();
     let grpc_source = GrpcSource {
         servers: Arc::clone(&servers),
         instance_id: instance_id.clone(),
@@ -180,12 +180,12 @@ fn assemble(
         revision: at_revision,
         inputs: inputs.clone(),
     };
-    tasks.spawn(grpc_source.run());
+    parts.spawn(grpc_source.run());
     if let Some(feed) = nats.clone() {
         let source = NatsSource { feed, instance_id: instance_id.clone(), inputs: inputs.clone() };
-        tasks.spawn(source.run());
+        parts.spawn(source.run());
     }
-    tasks.spawn(Reporter { servers: Arc::clone(&servers), nats, active: is_active, queue }.run());
+    parts.spawn(Reporter { servers: Arc::clone(&servers), nats, active: is_active, queue }.run());
     let driver = Driver {
         core,
         enforcer,
@@ -199,7 +199,8 @@ fn assemble(
         active,
         revision,
         status,
-        tasks,
+        parts,
+        questions: JoinSet::new(),
         started: Instant::now(),
         last: None,
     };
@@ -248,5 +249,69 @@ impl AgentHandle {
         // Fails where it has ended already.
         let _ = self.stop.send(());
         while self.task.join_next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use catrust_domain::Enforcement;
+
+    use super::*;
+    use crate::agent::enforcer::{AgentTrust, Applied, NotApplied};
+    use crate::agent::settings::GrpcSettings;
+
+    struct NobodyEnforces;
+
+    #[async_trait]
+    impl Enforcer for NobodyEnforces {
+        async fn apply(&self, _trust: &AgentTrust) -> Result<Applied, NotApplied> {
+            Err(NotApplied { reason: "nobody enforces".to_owned() })
+        }
+
+        fn sessions_open(&self) -> u64 {
+            0
+        }
+
+        fn enforcement(&self) -> Enforcement {
+            Enforcement::Tls
+        }
+    }
+
+    /// An agent without any server, whose driver `die` may harm before it runs.
+    fn running(die: impl FnOnce(&mut Driver)) -> AgentHandle {
+        let keys = crate::signing::TrustKeys::from(&crate::contract::key());
+        let grpc = GrpcSettings::new("http://127.0.0.1:1");
+        let settings = AgentSettings::new("fleet".parse().unwrap(), "broker".parse().unwrap(), keys, grpc);
+        let (mut driver, status, inputs) = assemble(settings, Arc::new(NobodyEnforces), None, None);
+        die(&mut driver);
+        let (stop, stopped) = oneshot::channel();
+        let mut task = JoinSet::new();
+        task.spawn(driver.run(inputs, stopped));
+        AgentHandle { status, stop, task }
+    }
+
+    async fn has_ended(agent: &AgentHandle, within: Duration) -> bool {
+        tokio::time::timeout(within, agent.ended()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn an_agent_does_not_outlive_any_of_its_parts() {
+        let whole = running(|_| {});
+        assert!(!has_ended(&whole, Duration::from_millis(100)).await);
+
+        let limit = Duration::from_secs(10);
+        let without_sources = running(|driver| driver.parts.abort_all());
+        assert!(has_ended(&without_sources, limit).await);
+        let panicking = running(|driver| {
+            driver.parts.spawn(async { panic!("a part dies") });
+        });
+        assert!(has_ended(&panicking, limit).await);
+        let asking = running(|driver| {
+            driver.questions.spawn(async { panic!("a question dies") });
+        });
+        assert!(has_ended(&asking, limit).await, "the core would wait for its answer for ever");
     }
 }

@@ -56,6 +56,10 @@ GRANT UPDATE (read_model_generation) ON log_identity TO catrust_rebuild;
 GRANT SELECT ON tree_nodes TO catrust_app, catrust_audit;
 GRANT INSERT ON tree_nodes TO catrust_app;
 
+-- What shows that the log was set back: added once, never changed.
+GRANT SELECT ON log_evidence TO catrust_app, catrust_audit;
+GRANT INSERT ON log_evidence TO catrust_app;
+
 -- Refused calls: bounded, the oldest forgotten.
 GRANT SELECT, INSERT, DELETE ON refusals TO catrust_app;
 

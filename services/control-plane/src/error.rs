@@ -114,6 +114,7 @@ impl ApiError {
             Self::Store(StoreError::Unavailable(_) | StoreError::Ambiguous(_)) => {
                 (Code::Unavailable, "SystemOverFlow")
             }
+            Self::Store(StoreError::SetBack { .. }) => (Code::FailedPrecondition, "LogSetBack"),
             Self::Store(_) | Self::Internal(_) => (Code::Internal, "InternalError"),
         }
     }
@@ -163,6 +164,10 @@ impl ApiError {
             Self::Store(StoreError::Unavailable(_)) => {
                 "the database is unavailable; nothing was done, repeat later".to_owned()
             }
+            Self::Store(StoreError::SetBack { reason }) => format!(
+                "the event log was set back, so that nothing is changed or signed: {reason}; look at \
+                 `catrust-server epoch status`, then restore the log or begin an epoch"
+            ),
             Self::Store(_) | Self::Internal(_) => {
                 "an internal error; the request id finds it in the server's log".to_owned()
             }

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::event_log::{LogEntry, LogHead, RecordedEvent};
 use crate::identifiers::InstanceId;
 use crate::instance::{self, Instance};
+use crate::log_epoch::LogEpoch;
 use crate::read_model::{EventMeta, InconsistentEvent, ReadModel};
 use crate::rejection::Rejection;
 use crate::serial_number::SerialNumber;
@@ -116,6 +117,7 @@ impl Writes {
 #[derive(Debug)]
 pub struct WorkingSet {
     head: LogHead,
+    epoch: LogEpoch,
     now: Timestamp,
     model: ReadModel,
     stream_versions: HashMap<String, u64>,
@@ -126,12 +128,13 @@ pub struct WorkingSet {
 }
 
 impl WorkingSet {
-    /// Starts a batch after `head`. Events get the time `now`, or the head's where
+    /// Starts a batch after `head`, where `epoch` is in force. Events get the time `now`, or the head's where
     /// that is later, so that time never runs backwards along the log.
     #[must_use]
-    pub fn new(head: LogHead, now: Timestamp, model: ReadModel) -> Self {
+    pub fn new(head: LogHead, epoch: LogEpoch, now: Timestamp, model: ReadModel) -> Self {
         Self {
             head,
+            epoch,
             now: now.max(head.occurred_at),
             model,
             stream_versions: HashMap::new(),
@@ -291,6 +294,7 @@ impl WorkingSet {
             instance_id: id,
             actor: &context.actor,
             occurred_at: self.now,
+            epoch: self.epoch,
         };
         let trust = self.model.evolve(&meta, &event)?;
         self.dirty_instances.insert(id.clone());
@@ -321,6 +325,7 @@ impl WorkingSet {
             traceparent: context.traceparent.clone(),
             occurred_at: self.now,
             hash: Sha256::ZERO,
+            epoch: self.epoch,
         };
         recorded.hash = recorded.compute_hash(&self.head.hash);
         self.head = recorded.head();

@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::ca_certificate::{CaState, CertificateFacts, InactivationScope};
 use crate::identifiers::{AccountId, InstanceId, RegionId};
 use crate::instance::Edition;
+pub use crate::log_epoch::LogEpochBegan;
+
+/// Stream of what happens to the log itself.
+pub const LOG_STREAM: &str = "log";
 
 /// Declares the events: the type that holds one, and the list of their types.
 macro_rules! events {
@@ -103,6 +107,8 @@ events! {
     CaCertificateActivated,
     /// A CA certificate was forgotten.
     CaCertificateDeleted,
+    /// A log epoch began, where an older end of the log was lost.
+    LogEpochBegan,
 }
 
 /// What a type of event makes of its CA certificate.
@@ -122,7 +128,10 @@ impl EventType {
     #[must_use]
     pub const fn trust_outcome(self) -> Option<TrustOutcome> {
         match self {
-            Self::InstanceRegistered | Self::InstanceUpdated | Self::RegisterCodeIssued => None,
+            Self::InstanceRegistered
+            | Self::InstanceUpdated
+            | Self::RegisterCodeIssued
+            | Self::LogEpochBegan => None,
             Self::CaCertificateRegistered | Self::CaCertificateActivated => Some(TrustOutcome::Active),
             Self::CaCertificateInactivated => Some(TrustOutcome::Inactive),
             Self::CaCertificateDeleted => Some(TrustOutcome::Removed),
@@ -268,7 +277,10 @@ impl Event {
     #[must_use]
     pub fn trust_effect(&self) -> Option<TrustEffect<'_>> {
         match self {
-            Self::InstanceRegistered(_) | Self::InstanceUpdated(_) | Self::RegisterCodeIssued(_) => None,
+            Self::InstanceRegistered(_)
+            | Self::InstanceUpdated(_)
+            | Self::RegisterCodeIssued(_)
+            | Self::LogEpochBegan(_) => None,
             Self::CaCertificateRegistered(payload) => Some(TrustEffect {
                 certificate: &payload.certificate,
                 state: Some(CaState::Active),
@@ -300,6 +312,7 @@ impl Event {
     #[must_use]
     pub fn stream_id(&self, instance_id: &InstanceId) -> String {
         match self.trust_effect() {
+            None if matches!(self, Self::LogEpochBegan(_)) => LOG_STREAM.to_owned(),
             None => format!("instance/{instance_id}"),
             Some(effect) => format!("ca-certificate/{instance_id}/{}", effect.certificate.sha256),
         }

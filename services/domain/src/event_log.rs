@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::digest::Sha256;
 use crate::event::{Event, UndecodableEvent};
 use crate::identifiers::{AccountId, InstanceId};
+use crate::log_epoch::LogEpoch;
 use crate::serial_number::SerialNumber;
 use crate::timestamp::Timestamp;
 
@@ -81,6 +82,11 @@ pub struct RecordedEvent {
     pub occurred_at: Timestamp,
     /// Link of the chain.
     pub hash: Sha256,
+    /// Epoch that the row belongs to: that of the last one to begin at or before it.
+    ///
+    /// Not a column, and not hashed: it follows from the rows before. A trust change has it
+    /// in its revision as well.
+    pub epoch: LogEpoch,
 }
 
 impl RecordedEvent {
@@ -173,6 +179,7 @@ mod tests {
             traceparent: "00-11-22-01".to_owned(),
             occurred_at: Timestamp::from_micros(1_764_000_000_000_001),
             hash: Sha256::ZERO,
+            epoch: LogEpoch::FIRST,
         }
     }
 
@@ -265,6 +272,7 @@ mod tests {
                 traceparent,
                 occurred_at: Timestamp::from_micros(numbers.4),
                 hash: Sha256::ZERO,
+                epoch: LogEpoch::FIRST,
             }
         }
     }
@@ -292,6 +300,7 @@ mod tests {
             traceparent,
             occurred_at,
             hash: _,
+            epoch: _,
         } = other;
         vec![
             RecordedEvent { position, ..at.clone() },

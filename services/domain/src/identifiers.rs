@@ -99,6 +99,23 @@ identifier! {
     BrokerId
 }
 
+/// Name under which the log keeps what happens to itself; no fleet has it.
+pub const LOG_INSTANCE: &str = "_log";
+
+impl InstanceId {
+    /// The reserved name [`LOG_INSTANCE`].
+    #[must_use]
+    pub fn of_log() -> Self {
+        Self(LOG_INSTANCE.to_owned())
+    }
+
+    /// Whether it is reserved, so that no fleet may be registered under it.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0 == LOG_INSTANCE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +125,13 @@ mod tests {
         for text in ["a.b", "*", ">", "a b", "a:b", "a/b", "é", "a\0", "a\n"] {
             assert_eq!(text.parse::<InstanceId>(), Err(InvalidIdentifier::Character), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_reserved_name_is_an_identifier() {
+        assert_eq!(LOG_INSTANCE.parse(), Ok(InstanceId::of_log()));
+        assert!(InstanceId::of_log().is_reserved());
+        assert!(!"log".parse::<InstanceId>().unwrap().is_reserved());
     }
 
     #[test]

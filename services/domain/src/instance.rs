@@ -46,7 +46,8 @@ pub struct Instance {
     pub owner_account_id: AccountId,
     /// Edition.
     pub edition: Edition,
-    /// Number of trust changes so far.
+    /// Its last revision: epoch and number of trust changes so far. As stored, that of the last
+    /// change; as the store's reads give it, the same count in the epoch in force.
     pub revision: u64,
     /// Log position of the change that made `revision`; 0 before the first.
     pub trust_position: u64,

@@ -13,6 +13,7 @@ use crate::event::Event;
 use crate::event_log::RecordedEvent;
 use crate::identifiers::InstanceId;
 use crate::instance::{Instance, MAX_UNSPENT_REGISTER_CODES};
+use crate::log_epoch::{LogEpoch, revision_count};
 use crate::serial_number::SerialNumber;
 use crate::set_hash::SetHash;
 use crate::timestamp::Timestamp;
@@ -31,6 +32,8 @@ pub struct EventMeta<'a> {
     pub actor: &'a str,
     /// When it was committed.
     pub occurred_at: Timestamp,
+    /// Epoch that it belongs to.
+    pub epoch: LogEpoch,
 }
 
 impl<'a> From<&'a RecordedEvent> for EventMeta<'a> {
@@ -41,6 +44,7 @@ impl<'a> From<&'a RecordedEvent> for EventMeta<'a> {
             instance_id: &event.instance_id,
             actor: &event.actor,
             occurred_at: event.occurred_at,
+            epoch: event.epoch,
         }
     }
 }
@@ -266,6 +270,8 @@ impl ReadModel {
                 }
                 Ok(Some(trust))
             }
+            // It changes no row: revisions say by themselves which epoch they are of.
+            Event::LogEpochBegan(_) => Ok(None),
         }
     }
 
@@ -297,17 +303,27 @@ impl ReadModel {
         before: Option<CaState>,
         after: Option<CaState>,
     ) -> Result<TrustRevision, InconsistentEvent> {
+        let broken = |reason| InconsistentEvent { position: meta.position, reason };
         let instance = self
             .instances
             .get_mut(meta.instance_id)
-            .ok_or(InconsistentEvent { position: meta.position, reason: "the instance is not registered" })?;
+            .ok_or_else(|| broken("the instance is not registered"))?;
+        // A begin that is not believed any more must not lead back to revisions that
+        // brokers take for old.
+        if LogEpoch::of_revision(instance.revision) > meta.epoch {
+            return Err(broken("the instance has a revision of a later epoch"));
+        }
+        let count = revision_count(instance.revision) + 1;
+        if revision_count(count) != count {
+            return Err(broken("the instance has as many revisions as an epoch can count"));
+        }
         if let Some(state) = before {
             instance.set_hash.subtract(&canonical_entry(&facts.sha256, &facts.spki_sha256, state));
         }
         if let Some(state) = after {
             instance.set_hash.add(&canonical_entry(&facts.sha256, &facts.spki_sha256, state));
         }
-        instance.revision += 1;
+        instance.revision = meta.epoch.revision(count);
         instance.trust_position = meta.position;
         instance.bundle_digest = instance.set_hash.digest();
         Ok(TrustRevision { revision: instance.revision, digest: instance.bundle_digest })

@@ -5,23 +5,30 @@ use std::sync::Arc;
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::{CaCertificate, InstanceId, Timestamp, TrustBundle, TrustEntry};
 
+use crate::epochs;
+use crate::known::KnownLog;
 use crate::row::{Row as _, StoredRow as _, corrupt};
 use crate::rows::Rows;
 use crate::{BundleAt, StoreError, queries, reads};
 
 pub(crate) async fn load(
     db: &mut impl Rows,
+    known: &KnownLog,
     id: &InstanceId,
     at: BundleAt,
 ) -> Result<Option<TrustBundle>, StoreError> {
     match at {
-        BundleAt::Now => load_now(db, id).await,
+        BundleAt::Now => load_now(db, known, id).await,
         BundleAt::Revision(revision) => load_revision(db, id, revision).await,
         BundleAt::Time(time) => load_time(db, id, time).await,
     }
 }
 
-async fn load_now(db: &mut impl Rows, id: &InstanceId) -> Result<Option<TrustBundle>, StoreError> {
+async fn load_now(
+    db: &mut impl Rows,
+    known: &KnownLog,
+    id: &InstanceId,
+) -> Result<Option<TrustBundle>, StoreError> {
     let rows = db.rows(&queries::BUNDLE_NOW, &[id.into()]).await?;
     let Some(first) = rows.first() else { return Ok(None) };
     let broken = |reason| corrupt("instances", &[Ok(id.to_string())], reason);
@@ -39,6 +46,8 @@ async fn load_now(db: &mut impl Rows, id: &InstanceId) -> Result<Option<TrustBun
             bundle.entries.push(TrustEntry { facts, state });
         }
     }
+    let newest = reads::newest_begin(first, 3 + CaCertificate::WIDTH)?;
+    bundle.revision = epochs::current(bundle.revision, known.epoch(db, newest).await?);
     check(bundle, "instances").map(Some)
 }
 

@@ -6,6 +6,7 @@
 pub mod appending;
 pub mod checking;
 pub mod commands;
+pub mod ground;
 pub mod reading;
 pub mod receipts;
 pub mod refusals;
@@ -144,6 +145,7 @@ macro_rules! contract_suite {
             tree::tree_nodes_are_kept_once,
             refusals::refusals_are_listed_newest_first,
             refusals::refusals_are_bounded,
+            ground::a_read_from_a_row_proves_that_the_row_is_there,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

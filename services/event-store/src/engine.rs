@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catrust_domain::{
-    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogEntry, LogHead, Receipt, RecordedEvent,
-    Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, EpochInForce, FleetMember, Instance, InstanceId, LogEntry, LogHead, Receipt,
+    RecordedEvent, Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
 };
 use sqlx::{Connection, Database};
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use crate::known::KnownLog;
 use crate::queries::{self, Query};
 use crate::rebuild::Repair;
 use crate::receipts::FleetChanges;
-use crate::recent::Recent;
 use crate::rows::Rows;
 use crate::{
     BundleAt, CertificateView, CommandResults, CommandStore, EventLog, EvidenceStore, FleetStore,
@@ -42,8 +42,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// ColumnValue replies forgotten by one statement.
     const PRUNE_CHUNK: u64;
 
-    fn identity(&self) -> Uuid;
-    fn memory(&self) -> &Recent;
+    fn known(&self) -> &KnownLog;
     fn growth(&self) -> watch::Receiver<u64>;
     fn fleet(&self) -> &FleetChanges;
     /// See [`EventLog::primary`].
@@ -81,7 +80,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
 #[async_trait]
 impl<E: Engine> EventLog for E {
     fn log_id(&self) -> Uuid {
-        self.identity()
+        self.known().log_id
     }
 
     fn appended(&self) -> watch::Receiver<u64> {
@@ -89,7 +88,7 @@ impl<E: Engine> EventLog for E {
     }
 
     fn recent(&self, after: u64) -> Option<Arc<[LogEntry]>> {
-        self.memory().after(after)
+        self.known().recent.after(after)
     }
 
     fn primary(&self) -> watch::Receiver<PrimaryInUse> {
@@ -105,7 +104,11 @@ impl<E: Engine> EventLog for E {
     }
 
     async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError> {
-        reads::events_after(&mut *self.own_reader().await?, after, limit).await
+        reads::log_after(&mut *self.own_reader().await?, self.known(), after, limit).await
+    }
+
+    fn epoch(&self) -> watch::Receiver<EpochInForce> {
+        self.known().epochs.subscribe()
     }
 
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
@@ -140,11 +143,11 @@ impl<E: Engine> CommandStore for E {
 #[async_trait]
 impl<E: Engine> ReadModelStore for E {
     async fn find_instance(&self, id: &InstanceId) -> Result<Option<Instance>, StoreError> {
-        reads::find_instance(&mut *self.reader().await?, id).await
+        reads::find_instance(&mut *self.reader().await?, self.known(), id).await
     }
 
     async fn list_instances(&self, after: u64, limit: u32) -> Result<Page<Instance>, StoreError> {
-        reads::list_instances(&mut *self.reader().await?, after, limit).await
+        reads::list_instances(&mut *self.reader().await?, self.known(), after, limit).await
     }
 
     async fn find_certificate(
@@ -175,7 +178,7 @@ impl<E: Engine> ReadModelStore for E {
     }
 
     async fn load_bundle(&self, id: &InstanceId, at: BundleAt) -> Result<Option<TrustBundle>, StoreError> {
-        bundle::load(&mut *self.reader().await?, id, at).await
+        bundle::load(&mut *self.reader().await?, self.known(), id, at).await
     }
 
     async fn read_trust_changes(
@@ -195,7 +198,7 @@ impl<E: Engine> EvidenceStore for E {
     }
 
     async fn find_event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>, StoreError> {
-        tree::find_event(&mut *self.reader().await?, event_id).await
+        tree::find_event(&mut *self.reader().await?, self.known(), event_id).await
     }
 
     async fn count_tree_nodes(&self, level: u32) -> Result<u64, StoreError> {

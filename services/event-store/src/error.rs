@@ -35,6 +35,14 @@ pub enum StoreError {
         /// What it contradicts.
         reason: String,
     },
+    /// The log no longer has what this process, or somebody with a server's signature, has
+    /// seen of it; or a later epoch of it is known. Nothing was recorded, and nothing may be
+    /// acknowledged or signed until a new log epoch has begun, or the log has it again.
+    #[error("the event log was set back: {reason}")]
+    SetBack {
+        /// What was seen, by whom, and what the log says instead.
+        reason: String,
+    },
     /// Anything else, a defect of this program among them.
     #[error("the event store failed")]
     Internal(#[source] BoxError),

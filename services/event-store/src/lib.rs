@@ -7,12 +7,14 @@
 mod bundle;
 mod comparison;
 mod engine;
+mod epochs;
 pub mod error;
 #[cfg(feature = "contract")]
 pub mod faults;
 #[cfg(not(feature = "contract"))]
 mod faults;
 pub mod freshness;
+mod known;
 mod owned_task;
 pub mod postgres;
 mod queries;
@@ -50,8 +52,8 @@ pub use refusals::{RefusalFilter, RefusedCall};
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
 pub use search::{SearchScope, TrustChangePage, TrustChangeSearch};
 pub use store::{
-    CommandStore, EventLog, EventStore, EvidenceStore, FleetStore, Maintenance, PrimaryInUse, PublisherLease,
-    ReadModelStore, RefusalStore,
+    CommandStore, EventLog, EventStore, EvidenceStore, FleetStore, Ground, GroundReport, Maintenance,
+    PrimaryInUse, PublisherLease, ReadModelStore, RefusalStore,
 };
 
 /// Reads the wall clock. The store calls it once per batch, under the append lock.

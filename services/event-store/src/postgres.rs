@@ -30,10 +30,9 @@ mod write;
 use std::fmt;
 use std::sync::Arc;
 
-use catrust_domain::{CommandEnvelope, Receipt};
+use catrust_domain::{CommandEnvelope, Notary, Receipt};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{Mutex, watch};
-use uuid::Uuid;
 
 pub use self::address::PgAddress;
 use self::append::Appender;
@@ -49,9 +48,9 @@ use self::servers::Servers;
 use crate::engine::Engine;
 use crate::faults::Faults;
 use crate::freshness::LeaseKeeper;
+use crate::known::KnownLog;
 use crate::queries::{Query, queries};
 use crate::receipts::FleetChanges;
-use crate::recent::Recent;
 use crate::{Clock, CommandResults, FreshnessLease, PrimaryInUse, PublisherLease, StoreError, reads};
 
 /// Connections for reading where nobody says. Reads are short; a replica's share of the
@@ -74,7 +73,7 @@ queries! { LIST:
 /// The event log in a Postgres database.
 pub struct PgEventStore {
     servers: Arc<Servers>,
-    log_id: Uuid,
+    known: KnownLog,
     clock: Clock,
     /// `None` before the first batch and after a failure: the connection belongs to the
     /// runtime that it was opened on, and batches may run on another than this one.
@@ -85,7 +84,6 @@ pub struct PgEventStore {
     own: ConnectionPool,
     hint: Hint,
     leases: LeaseKeeper,
-    recent: Recent,
     faults: Faults,
 }
 
@@ -119,6 +117,7 @@ impl PgEventStore {
         schema::check(&mut checking).await?;
         shape::check(&mut checking).await?;
         let log_id = reads::log_id(&mut checking).await?;
+        let known = KnownLog::load(log_id, &mut checking).await?;
         let head = reads::head(&mut checking).await?;
         checking.close().await.map_err(store_error)?;
         servers.hold(log_id);
@@ -127,18 +126,15 @@ impl PgEventStore {
         let hint = Hint::listen(&servers, head.position);
         let leases = LeaseKeeper::start(PgLeaseSource::new(&servers));
         let appender = Mutex::new(None);
-        Ok(Self {
-            servers,
-            log_id,
-            clock,
-            appender,
-            readers,
-            own,
-            hint,
-            leases,
-            recent: Recent::default(),
-            faults: Faults::default(),
-        })
+        Ok(Self { servers, known, clock, appender, readers, own, hint, leases, faults: Faults::default() })
+    }
+
+    /// Signs and believes by `notary` from now on. Without one no begin of a log epoch and no
+    /// stored evidence is believed.
+    #[must_use]
+    pub fn with_notary(mut self, notary: Arc<dyn Notary>) -> Self {
+        self.known.set_notary(notary);
+        self
     }
 
     /// Lets the next commit die at `step`, as if the process were killed there.
@@ -156,7 +152,7 @@ pub(crate) fn whole_statements() -> [String; 3] {
 
 impl fmt::Debug for PgEventStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PgEventStore").field("log_id", &self.log_id).finish_non_exhaustive()
+        f.debug_struct("PgEventStore").field("log_id", &self.known.log_id).finish_non_exhaustive()
     }
 }
 
@@ -169,12 +165,8 @@ impl Engine for PgEventStore {
     const BEGIN: &'static str = "BEGIN";
     const PRUNE_CHUNK: u64 = PRUNE_CHUNK;
 
-    fn identity(&self) -> Uuid {
-        self.log_id
-    }
-
-    fn memory(&self) -> &Recent {
-        &self.recent
+    fn known(&self) -> &KnownLog {
+        &self.known
     }
 
     fn growth(&self) -> watch::Receiver<u64> {

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use catrust_domain::{BrokerState, CaCertificate, Instance, LogHead, RecordedEvent};
 
+use crate::epochs;
 use crate::row::{StoredRow as _, names_of};
 use crate::tables::SpentRegisterCode;
 
@@ -49,11 +50,18 @@ queries! { LIST:
     /// $1 position, $2 limit.
     EVENTS_AFTER = select_events("position > $1 ORDER BY position LIMIT $2");
 
+    /// $1 position, $2 limit. Behind each row the newest begin of an epoch.
+    LOG_AFTER = select_log("position > $1 ORDER BY position LIMIT $2");
+
+    EPOCH_BEGINS = select_events(&format!("{} ORDER BY position", epochs::begins()));
+
+    NEWEST_BEGIN = format!("SELECT {}", epochs::newest_begin());
+
     /// $1 position, $2 limit.
     HASHES_AFTER = "SELECT position, hash FROM events WHERE position > $1 ORDER BY position LIMIT $2";
 
-    /// $1 event id.
-    EVENT_BY_ID = select_events("event_id = $1");
+    /// $1 event id. Behind the row the newest begin of an epoch.
+    EVENT_BY_ID = select_log("event_id = $1");
 
     /// $1 level.
     COUNT_TREE_NODES = "SELECT coalesce(max(node_index) + 1, 0) FROM tree_nodes WHERE level = $1";
@@ -66,16 +74,21 @@ queries! { LIST:
     KEEP_TREE_NODE = "INSERT INTO tree_nodes (level, node_index, hash) VALUES ($1, $2, $3) \
          ON CONFLICT DO NOTHING";
 
-    /// $1 instance.
-    INSTANCE = format!("SELECT {} FROM instances WHERE instance_id = $1", names_of::<Instance>(""));
+    /// $1 instance. Behind the row the newest begin of an epoch.
+    INSTANCE = format!(
+        "SELECT {}, {} FROM instances WHERE instance_id = $1",
+        names_of::<Instance>(""),
+        epochs::newest_begin(),
+    );
 
     /// $1 registration position, $2 limit. One row at least, for the total; its other
-    /// columns are NULL where the page is empty.
+    /// columns are NULL where the page is empty. Behind each the newest begin of an epoch.
     INSTANCES_PAGE = format!(
-        "SELECT total.items, {} FROM (SELECT count(*) AS items FROM instances) AS total \
+        "SELECT total.items, {}, {} FROM (SELECT count(*) AS items FROM instances) AS total \
          LEFT JOIN (SELECT {} FROM instances WHERE registered_position > $1 \
          ORDER BY registered_position LIMIT $2) AS page ON true ORDER BY page.registered_position",
         names_of::<Instance>("page."),
+        epochs::newest_begin(),
         names_of::<Instance>(""),
     );
 
@@ -119,10 +132,11 @@ queries! { LIST:
     /// $1 instance. One row at least where the instance exists; one statement, hence
     /// one snapshot.
     BUNDLE_NOW = format!(
-        "SELECT i.revision, i.trust_position, i.bundle_digest, {} FROM instances AS i \
+        "SELECT i.revision, i.trust_position, i.bundle_digest, {}, {} FROM instances AS i \
          LEFT JOIN ca_certificates AS c ON c.instance_id = i.instance_id \
          WHERE i.instance_id = $1 ORDER BY c.sha256",
         names_of::<CaCertificate>("c."),
+        epochs::newest_begin(),
     );
 
     /// $1 instance, $2 revision: the last trust change of each CA certificate.
@@ -167,6 +181,12 @@ queries! { LIST:
     );
 }
 
+/// As [`select_events`], with the newest begin of an epoch behind each row.
+fn select_log(which: &str) -> String {
+    let columns = names_of::<RecordedEvent>("");
+    format!("SELECT {columns}, {} FROM events WHERE {which}", epochs::newest_begin())
+}
+
 fn select_events(which: &str) -> String {
     format!("SELECT {} FROM events WHERE {which}", names_of::<RecordedEvent>(""))
 }
@@ -180,26 +200,36 @@ fn same_key_sns(alias: &str) -> String {
 }
 
 /// The last `counter` (revision or position) among the rows of `events` that `rows` names,
-/// for which `bound` holds; 0 where there is none. Both counters are dense, and positions
-/// and times grow with them, so that a bisection finds it in a few index look-ups, without
-/// another index on the log.
+/// for which `bound` holds; 0 where there is none. Positions and times grow with both
+/// counters, so that a bisection finds it in a few index look-ups, without another index
+/// on the log. It halves the range of numbers and not of rows: revisions jump where a log
+/// epoch begins. A number for which there is no row stands for the row before it.
 fn bisection(counter: &str, rows: &str, bound: &str) -> String {
+    let middle = "(b.low + (b.high - b.low + 1) / 2)";
+    let fits = format!(
+        "coalesce((SELECT e.{bound} FROM events AS e WHERE {rows} AND e.{counter} <= {middle} \
+         ORDER BY e.{counter} DESC LIMIT 1), true)"
+    );
     format!(
         "WITH RECURSIVE bisection(low, high) AS (SELECT CAST(0 AS bigint), \
          coalesce((SELECT max({counter}) FROM events AS e WHERE {rows}), CAST(0 AS bigint)) UNION ALL \
-         SELECT CASE WHEN e.{bound} THEN e.{counter} ELSE b.low END, \
-         CASE WHEN e.{bound} THEN b.high ELSE e.{counter} - 1 END \
-         FROM bisection AS b JOIN events AS e ON {rows} AND e.{counter} = (b.low + b.high + 1) / 2 \
-         WHERE b.low < b.high) SELECT low FROM bisection WHERE low = high"
+         SELECT CASE WHEN {fits} THEN {middle} ELSE b.low END, CASE WHEN {fits} THEN b.high ELSE {middle} - 1 END \
+         FROM bisection AS b WHERE b.low < b.high) \
+         SELECT coalesce((SELECT max(e.{counter}) FROM events AS e WHERE {rows} AND e.{counter} <= low), 0) \
+         FROM bisection WHERE low = high"
     )
 }
 
 /// The brokers that `which` selects, each with the digest of the log at the revision that
-/// it enforces.
+/// it enforces: that of the last change before, where the revision is one of an earlier
+/// epoch that was lifted.
 fn fleet_members(which: &str) -> String {
     format!(
         "SELECT {}, e.bundle_digest FROM broker_receipts AS b LEFT JOIN events AS e \
-         ON e.instance_id = b.instance_id AND e.revision = b.revision AND e.revision IS NOT NULL WHERE {which}",
+         ON e.instance_id = b.instance_id AND e.revision IS NOT NULL \
+         AND e.revision = (SELECT max(last.revision) FROM events AS last \
+         WHERE last.instance_id = b.instance_id AND last.revision <= b.revision) \
+         AND (e.revision & 4294967295) = (b.revision & 4294967295) WHERE {which}",
         names_of::<BrokerState>("b."),
     )
 }

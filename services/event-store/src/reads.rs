@@ -10,6 +10,8 @@ use catrust_domain::{
 };
 use uuid::Uuid;
 
+use crate::epochs;
+use crate::known::KnownLog;
 use crate::queries::{self, Query};
 use crate::replies;
 use crate::row::{Row, StoredRow as _, corrupt, parsed};
@@ -38,21 +40,71 @@ pub(crate) async fn events_after(
     events(db, &queries::EVENTS_AFTER, &[after.into(), limit.into()]).await
 }
 
+/// Rows after position `after`, each with the epoch that it belongs to.
+pub(crate) async fn log_after(
+    db: &mut impl Rows,
+    known: &KnownLog,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<RecordedEvent>, StoreError> {
+    log(db, known, &queries::LOG_AFTER, &[after.into(), limit.into()]).await
+}
+
+/// Runs a statement that gives rows of the log, each with the newest begin of an epoch.
+pub(crate) async fn log(
+    db: &mut impl Rows,
+    known: &KnownLog,
+    query: &'static Query,
+    binds: &[Value<'_>],
+) -> Result<Vec<RecordedEvent>, StoreError> {
+    let rows = db.rows(query, binds).await?;
+    let Some(first) = rows.first() else { return Ok(Vec::new()) };
+    let newest = newest_begin(first, RecordedEvent::WIDTH)?;
+    let mut events = rows.iter().map(|row| RecordedEvent::read(row, 0)).collect::<Result<Vec<_>, _>>()?;
+    known.epoch(db, newest).await?;
+    known.epochs.assign(&mut events);
+    Ok(events)
+}
+
+/// Hash of the newest row that begins an epoch.
+pub(crate) async fn newest_begin_of_log(db: &mut impl Rows) -> Result<Option<Sha256>, StoreError> {
+    match db.row(&queries::NEWEST_BEGIN, &[]).await? {
+        Some(row) => newest_begin(&row, 0),
+        None => Ok(None),
+    }
+}
+
+/// Hash of the newest row that begins an epoch, in the column `at`.
+pub(crate) fn newest_begin(row: &impl Row, at: usize) -> Result<Option<Sha256>, StoreError> {
+    row.get(at).map_err(|reason| corrupt("events", &[], reason))
+}
+
 pub(crate) async fn find_instance(
     db: &mut impl Rows,
+    known: &KnownLog,
     id: &InstanceId,
 ) -> Result<Option<Instance>, StoreError> {
-    let row = db.row(&queries::INSTANCE, &[id.into()]).await?;
-    row.map(|row| Instance::read(&row, 0)).transpose()
+    let Some(row) = db.row(&queries::INSTANCE, &[id.into()]).await? else { return Ok(None) };
+    let mut instance = Instance::read(&row, 0)?;
+    let newest = newest_begin(&row, Instance::WIDTH)?;
+    epochs::lift(&mut instance, known.epoch(db, newest).await?);
+    Ok(Some(instance))
 }
 
 pub(crate) async fn list_instances(
     db: &mut impl Rows,
+    known: &KnownLog,
     after: u64,
     limit: u32,
 ) -> Result<Page<Instance>, StoreError> {
     let rows = db.rows(&queries::INSTANCES_PAGE, &[after.into(), limit.into()]).await?;
-    page(&rows, Instance::TABLE, |row| Instance::read(row, 1))
+    let mut page = page(&rows, Instance::TABLE, |row| Instance::read(row, 1))?;
+    if let Some(first) = rows.first() {
+        let newest = newest_begin(first, 1 + Instance::WIDTH)?;
+        let in_force = known.epoch(db, newest).await?;
+        page.items.iter_mut().for_each(|instance| epochs::lift(instance, in_force));
+    }
+    Ok(page)
 }
 
 pub(crate) async fn find_certificate(

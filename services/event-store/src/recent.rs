@@ -9,7 +9,7 @@ use catrust_domain::LogEntry;
 /// Events kept: some 10 MB with the largest usual certificates.
 const MAX_EVENTS: usize = 4_096;
 
-/// Committed batches, oldest first, without gaps between those that follow each other.
+/// Committed batches, oldest first, each chained to the one before by its hash.
 #[derive(Debug, Default)]
 pub(crate) struct Recent(Mutex<Batches>);
 
@@ -20,12 +20,19 @@ struct Batches {
 }
 
 impl Recent {
-    /// Keeps a batch. It MUST be committed: the log never loses what is in here.
+    /// Keeps a batch, which MUST be committed. Where it does not follow the one before,
+    /// somebody else appended or the log was set back: what was kept is forgotten.
     pub(crate) fn push(&self, batch: Vec<LogEntry>) {
-        if batch.is_empty() {
-            return;
-        }
+        let Some(first) = batch.first() else { return };
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = kept.batches.back().and_then(|batch| batch.last());
+        let follows = last.is_none_or(|last| {
+            first.row.position == last.row.position + 1
+                && first.row.hash == first.row.compute_hash(&last.row.hash)
+        });
+        if !follows {
+            *kept = Batches::default();
+        }
         kept.events += batch.len();
         kept.batches.push_back(batch.into());
         while kept.events > MAX_EVENTS
@@ -33,6 +40,11 @@ impl Recent {
         {
             kept.events -= oldest.len();
         }
+    }
+
+    /// Forgets all of it: the log may not have it any more.
+    pub(crate) fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Batches::default();
     }
 
     /// The batch that begins right after position `after`.

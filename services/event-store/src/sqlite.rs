@@ -21,12 +21,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use catrust_domain::{CommandEnvelope, LogHead, Receipt, Timestamp};
+use catrust_domain::{CommandEnvelope, LogHead, Notary, Receipt, Timestamp};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{Sqlite, SqliteConnection};
 use tokio::sync::{Mutex, watch};
-use uuid::Uuid;
 
 use self::error::store_error;
 use self::repair::Repairer;
@@ -38,9 +37,9 @@ pub(crate) use self::{
 use crate::engine::Engine;
 use crate::faults::Faults;
 use crate::freshness::{LeaseKeeper, LeaseSource};
+use crate::known::KnownLog;
 use crate::queries::{Query, queries};
 use crate::receipts::FleetChanges;
-use crate::recent::Recent;
 use crate::{Clock, CommandResults, FreshnessLease, PrimaryInUse, PublisherLease, StoreError, reads};
 
 /// Connections for reading; each is a thread.
@@ -59,7 +58,7 @@ queries! { LIST:
 pub struct SqliteEventStore {
     path: PathBuf,
     options: SqliteConnectOptions,
-    log_id: Uuid,
+    known: KnownLog,
     clock: Clock,
     /// `None` after a failure, until the next batch.
     writer: Mutex<Option<SqliteConnection>>,
@@ -70,7 +69,6 @@ pub struct SqliteEventStore {
     fleet: FleetChanges,
     primary: watch::Sender<PrimaryInUse>,
     leases: LeaseKeeper,
-    recent: Recent,
     faults: Faults,
 }
 
@@ -103,6 +101,7 @@ impl SqliteEventStore {
         let mut writer = session::open(&options).await?;
         schema::check(&mut writer).await?;
         let log_id = reads::log_id(&mut writer).await?;
+        let known = KnownLog::load(log_id, &mut writer).await?;
         let head = reads::head(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READ_CONNECTIONS)
@@ -111,7 +110,7 @@ impl SqliteEventStore {
         Ok(Self {
             path: path.to_owned(),
             options,
-            log_id,
+            known,
             clock,
             writer: Mutex::new(Some(writer)),
             readers,
@@ -119,9 +118,16 @@ impl SqliteEventStore {
             fleet: FleetChanges::new(),
             primary: watch::Sender::new(PrimaryInUse { turn: 0, confirmed: true }),
             leases: LeaseKeeper::start(source),
-            recent: Recent::default(),
             faults: Faults::default(),
         })
+    }
+
+    /// Signs and believes by `notary` from now on. Without one no begin of a log epoch and no
+    /// stored evidence is believed.
+    #[must_use]
+    pub fn with_notary(mut self, notary: Arc<dyn Notary>) -> Self {
+        self.known.set_notary(notary);
+        self
     }
 
     /// Lets the next commit die at `step`, as if the process were killed there.
@@ -155,12 +161,8 @@ impl Engine for SqliteEventStore {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const PRUNE_CHUNK: u64 = PRUNE_CHUNK;
 
-    fn identity(&self) -> Uuid {
-        self.log_id
-    }
-
-    fn memory(&self) -> &Recent {
-        &self.recent
+    fn known(&self) -> &KnownLog {
+        &self.known
     }
 
     fn growth(&self) -> watch::Receiver<u64> {

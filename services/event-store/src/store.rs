@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use catrust_domain::{
-    BrokerId, CommandEnvelope, FleetMember, Instance, InstanceId, LogEntry, LogHead, Receipt, RecordedEvent,
-    Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
+    BrokerId, CommandEnvelope, EpochInForce, FleetMember, Instance, InstanceId, LogEntry, LogEvidence,
+    LogHead, Receipt, RecordedEvent, Reply, RequestKey, SerialNumber, Sha256, Timestamp, TrustBundle,
+    Verdict,
 };
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
@@ -74,8 +75,68 @@ pub trait EventLog: Send + Sync + 'static {
     /// Reads up to `limit` events after position `after`, ascending, without gaps.
     async fn read(&self, after: u64, limit: u32) -> Result<Vec<RecordedEvent>, StoreError>;
 
+    /// As [`EventLog::read`] after the row `since`, and proves in the same statement that the
+    /// log still has that row. Nothing is asked of an empty log's head.
+    ///
+    /// # Errors
+    /// [`StoreError::SetBack`] where it has not: what was read from there on is no longer
+    /// the log. Where a new epoch has begun since, [`EventLog::epoch`] says so by then.
+    async fn read_from(&self, since: &LogHead, limit: u32) -> Result<Vec<RecordedEvent>, StoreError> {
+        if since.position == 0 {
+            return self.read(0, limit).await;
+        }
+        let mut rows = self.read(since.position - 1, limit.saturating_add(1)).await?;
+        match rows.first() {
+            Some(row) if row.position == since.position && row.hash == since.hash => {
+                rows.remove(0);
+                Ok(rows)
+            }
+            found => {
+                let found = found.map_or("it is not there any more", |_| "another row is there now");
+                let reason = format!("this server has read position {} of the log: {found}", since.position);
+                Err(StoreError::SetBack { reason })
+            }
+        }
+    }
+
+    /// The epoch in force, as the last append or read of this process found it.
+    /// [`EpochInForce::FIRST`] until one has begun.
+    fn epoch(&self) -> watch::Receiver<EpochInForce>;
+
     /// Tries to become the one that publishes; `None` when another process is.
     async fn try_lease_publisher(&self) -> Result<Option<Box<dyn PublisherLease>>, StoreError>;
+}
+
+/// Whether the log is the one that was acknowledged.
+#[async_trait]
+pub trait Ground: Send + Sync + 'static {
+    /// Holds a piece of evidence against the log, which MUST be verified: its maker believes
+    /// the signature, or it is what this process acknowledged itself.
+    ///
+    /// Looks on a fresh connection to a server that takes writes, after a durable commit,
+    /// under the append lock. Where the log contradicts it, the evidence is stored with this
+    /// server's signature, and no replica acknowledges anything while that lasts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: nothing is known; ask again.
+    async fn accuse(&self, evidence: &LogEvidence) -> Result<Verdict, StoreError>;
+
+    /// Where the log stands, and what contradicts it now.
+    async fn ground(&self) -> Result<GroundReport, StoreError>;
+}
+
+/// Where the log stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroundReport {
+    /// The epoch in force.
+    pub epoch: EpochInForce,
+    /// The end of the log.
+    pub end: LogHead,
+    /// Evidence that is believed, stored or in this process' memory, with what it comes to;
+    /// nothing is set back where none of it [`Verdict::halts`].
+    pub evidence: Vec<(LogEvidence, Verdict)>,
+    /// Positions of rows that claim to begin an epoch and are not believed.
+    pub unbelieved_begins: Vec<u64>,
 }
 
 /// Commands, and the replies that are kept for their repeats.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::{
     AccountId, AppliedRevision, BrokerId, BrokerState, CaCertificate, CaState, CertificateFacts, Edition,
-    Enforcement, InactivationScope, Instance, InstanceId, LogHead, OutcomeKind, RecordedEvent,
+    Enforcement, InactivationScope, Instance, InstanceId, LogEpoch, LogHead, OutcomeKind, RecordedEvent,
     RefusedRevision, RegionId, SerialNumber, Sha256, Timestamp,
 };
 use uuid::Uuid;
@@ -44,6 +44,8 @@ stored_row! {
         position, event_id, stream_id, stream_version, instance_id, revision, bundle_digest, sn, event_type,
         schema_version, payload, actor, account_id, policy_version, source_address, request_id, traceparent,
         occurred_at, hash,
+        // Of a row that is no trust change only those know it who read it with the epochs.
+        epoch: revision.map(LogEpoch::of_revision).unwrap_or_default(),
     }
 }
 

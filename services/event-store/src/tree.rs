@@ -3,6 +3,7 @@
 use catrust_domain::{RecordedEvent, Sha256};
 use uuid::Uuid;
 
+use crate::known::KnownLog;
 use crate::row::{Row, corrupt};
 use crate::rows::Rows;
 use crate::{StoreError, queries, reads};
@@ -19,9 +20,10 @@ pub(crate) async fn hashes_after(
 
 pub(crate) async fn find_event(
     db: &mut impl Rows,
+    known: &KnownLog,
     event_id: Uuid,
 ) -> Result<Option<RecordedEvent>, StoreError> {
-    Ok(reads::events(db, &queries::EVENT_BY_ID, &[event_id.into()]).await?.pop())
+    Ok(reads::log(db, known, &queries::EVENT_BY_ID, &[event_id.into()]).await?.pop())
 }
 
 pub(crate) async fn count_nodes(db: &mut impl Rows, level: u32) -> Result<u64, StoreError> {

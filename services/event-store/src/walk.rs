@@ -1,10 +1,11 @@
 //! Walks the log from its beginning, checks every row against those before it,
 //! and folds it into a read model.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use catrust_domain::log_epoch::{revision_count, spell_revision};
 use catrust_domain::read_model::{EventMeta, ReadModel};
-use catrust_domain::{Event, InstanceId, LogHead, RecordedEvent, Timestamp};
+use catrust_domain::{Event, InstanceId, LogEpoch, LogHead, RecordedEvent, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::comparison::Differing;
@@ -35,6 +36,10 @@ pub(crate) struct LogWalk {
     linked: bool,
     stream_versions: HashMap<String, u64>,
     revisions: HashMap<InstanceId, u64>,
+    /// Epochs that rows claim to have begun.
+    epochs: HashSet<LogEpoch>,
+    /// That of the last trust change.
+    epoch: LogEpoch,
     /// Whether `stream_versions` and `revisions` know every stream; not after a gap.
     whole: bool,
 }
@@ -51,6 +56,8 @@ impl LogWalk {
             linked: true,
             stream_versions: HashMap::new(),
             revisions: HashMap::new(),
+            epochs: HashSet::from([LogEpoch::FIRST]),
+            epoch: LogEpoch::FIRST,
             whole: true,
         }
     }
@@ -117,17 +124,25 @@ impl LogWalk {
 
     fn check_revision(&mut self, event: &RecordedEvent) {
         let Some(revision) = event.revision else { return };
+        let epoch = LogEpoch::of_revision(revision);
+        if epoch < self.epoch || (self.whole && !self.epochs.contains(&epoch)) {
+            let found = spell_revision(revision);
+            let text = format!("{} is at {found}, of an epoch that is not in force there", event.instance_id);
+            self.note(event.position, DamageKind::OutOfOrder, text);
+        }
+        self.epoch = epoch.max(self.epoch);
         let last = self.revisions.get_mut(&event.instance_id);
         let known = self.whole || last.is_some();
         let expected = match last {
-            Some(last) => std::mem::replace(last, revision) + 1,
+            Some(last) => epoch.revision(revision_count(std::mem::replace(last, revision)) + 1),
             None => {
                 self.revisions.insert(event.instance_id.clone(), revision);
-                1
+                epoch.revision(1)
             }
         };
         if known && revision != expected {
-            let text = format!("{} is at revision {revision} instead of {expected}", event.instance_id);
+            let (found, expected) = (spell_revision(revision), spell_revision(expected));
+            let text = format!("{} is at {found} instead of {expected}", event.instance_id);
             self.note(event.position, DamageKind::OutOfOrder, text);
         }
     }
@@ -141,6 +156,9 @@ impl LogWalk {
         if effect.map(|effect| &effect.certificate.sn) != row.sn.as_ref() {
             let text = "the payload has another serial number than the row".to_owned();
             self.note(row.position, DamageKind::Contradiction, text);
+        }
+        if let Event::LogEpochBegan(began) = event {
+            self.epochs.insert(began.epoch);
         }
         if let Some(touched) = &mut self.touched {
             touched.add(row, event);

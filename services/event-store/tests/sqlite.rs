@@ -20,7 +20,7 @@ use sqlx::{
 use tempfile::TempDir;
 
 /// Schema version of this program.
-const NEWEST: i64 = 7;
+const NEWEST: i64 = 9;
 
 struct SqliteFixture {
     clock: TestClock,

@@ -1,6 +1,6 @@
 //! A row of the log as evidence carries it: every column that the hash covers, and the hash.
 
-use catrust_domain::{AccountId, InstanceId, RecordedEvent, SerialNumber, Sha256, Timestamp};
+use catrust_domain::{AccountId, InstanceId, LogEpoch, RecordedEvent, SerialNumber, Sha256, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -100,6 +100,8 @@ impl From<EvidenceRow> for RecordedEvent {
             traceparent: row.traceparent,
             occurred_at: row.occurred_at,
             hash: row.hash,
+            // Of other rows it is not known here, and not needed: only trust changes fold.
+            epoch: row.revision.map(LogEpoch::of_revision).unwrap_or_default(),
         }
     }
 }

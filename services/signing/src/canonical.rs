@@ -344,6 +344,10 @@ impl Signed for LogEvent {
         input.time("occurred_at", self.occurred_at.as_ref())?;
         input.text(&self.event_hash);
         input.text(&self.traceparent);
+        // Left out in the first epoch: what was signed before there were any stays valid.
+        if self.epoch != 0 {
+            input.number(u64::from(self.epoch));
+        }
         Ok(())
     }
 

@@ -222,6 +222,7 @@ pub fn log_event(log_id: Uuid, row: &RecordedEvent) -> proto::LogEvent {
         event_hash: row.hash.to_string(),
         traceparent: row.traceparent.clone(),
         signature: None,
+        epoch: row.epoch.0,
     }
 }
 

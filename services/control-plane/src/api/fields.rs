@@ -45,6 +45,16 @@ impl Fields {
         self.parse("mqtt_instance_id", text.parse::<InstanceId>())
     }
 
+    /// The name of an instance that is to be registered.
+    pub(crate) fn new_instance_id(&mut self, text: &str) -> Option<InstanceId> {
+        let id = self.instance_id(text)?;
+        if id.is_reserved() {
+            self.complain("mqtt_instance_id", "is reserved for the log itself; choose another");
+            return None;
+        }
+        Some(id)
+    }
+
     pub(crate) fn region_id(&mut self, text: &str) -> Option<RegionId> {
         self.parse("region_id", text.parse::<RegionId>())
     }
@@ -235,5 +245,14 @@ mod tests {
             assert_eq!(wait(2, Some(timeout)), Err(vec!["wait.timeout"]), "{timeout:?}");
         }
         assert_eq!(wait(9, Some((0, 0))), Err(vec!["wait.target", "wait.timeout"]));
+    }
+
+    #[test]
+    fn the_name_that_the_log_keeps_for_itself_is_refused() {
+        let mut fields = Fields::default();
+        assert_eq!(fields.new_instance_id("_log"), None);
+        assert_eq!(fields.0.len(), 1);
+        assert_eq!(fields.0[0].0, "mqtt_instance_id");
+        assert!(Fields::default().new_instance_id("log").is_some());
     }
 }

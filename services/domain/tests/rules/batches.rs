@@ -4,7 +4,7 @@
 use catrust_domain::InactivationScope::Key;
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CaState, Edition, LogEntry, LogHead, Rejection, Sha256, Timestamp};
+use catrust_domain::{CaState, Edition, LogEntry, LogEpoch, LogHead, Rejection, Sha256, Timestamp};
 
 use crate::fixtures::*;
 use crate::given::given;
@@ -104,13 +104,26 @@ fn time_never_runs_backwards_along_the_log() {
 #[test]
 fn a_batch_goes_on_from_the_head_that_it_was_given() {
     let head = LogHead { position: 41, hash: Sha256([7; 32]), occurred_at: Timestamp::from_micros(5) };
-    let mut working_set = WorkingSet::new(head, Timestamp::from_micros(9), ReadModel::new());
+    let mut working_set = WorkingSet::new(head, LogEpoch::FIRST, Timestamp::from_micros(9), ReadModel::new());
     working_set.run(&asked(register_instance(Edition::Platinum))).unwrap().unwrap();
     let (after, writes) = working_set.finish();
     let [LogEntry { row: event, .. }] = &writes.events[..] else { panic!("{writes:?}") };
     assert_eq!(event.position, 42);
     assert_eq!(event.hash, event.compute_hash(&head.hash));
     assert_eq!(after, event.head());
+}
+
+/// Ground rule 1: every revision is E·2³² + n, where n is today's dense count.
+#[test]
+fn revisions_carry_the_epoch_and_count_on() {
+    let mut when = given([instance_registered(Edition::Platinum), registered(&root(), "c1")]);
+    when.store.epoch = LogEpoch(3);
+    let when = when.when_batch([asked(inactivate(&root().sn, Key)), asked(activate(&root().sn))]);
+    let revisions: Vec<_> = when.store.events.iter().filter_map(|event| event.revision).collect();
+    assert_eq!(revisions, [1, LogEpoch(3).revision(2), LogEpoch(3).revision(3)]);
+    let epochs: Vec<_> = when.store.events.iter().map(|event| event.epoch).collect();
+    assert_eq!(epochs, [LogEpoch(0), LogEpoch(0), LogEpoch(3), LogEpoch(3)]);
+    assert_eq!(when.store.fold(), when.store.read_model());
 }
 
 #[test]

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use catrust_domain::event::{
     CaCertificateActivated, CaCertificateDeleted, CaCertificateInactivated, CaCertificateRegistered,
-    InstanceRegistered, InstanceUpdated, RegisterCodeIssued, UndecodableEvent,
+    InstanceRegistered, InstanceUpdated, LogEpochBegan, RegisterCodeIssued, UndecodableEvent,
 };
-use catrust_domain::{CertificateFacts, Edition, Event, InactivationScope, Sha256, Timestamp};
+use catrust_domain::log_epoch::{EndBefore, LostChange, LostFate};
+use catrust_domain::{CertificateFacts, Edition, Event, InactivationScope, LogEpoch, Sha256, Timestamp};
 
 use crate::fixtures::{account, serial};
 
@@ -27,6 +28,33 @@ fn facts() -> Arc<CertificateFacts> {
         not_after: Timestamp::from_micros(253_402_300_799_000_000),
         ca_content: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_owned(),
     })
+}
+
+fn epoch_began() -> LogEpochBegan {
+    let lost = |position, sn: Option<&str>, event_type: &str, fate, text: &str| LostChange {
+        position,
+        instance_id: "fleet-1".parse().expect("an instance id"),
+        sn: sn.map(serial),
+        event_type: event_type.to_owned(),
+        fate,
+        text: text.to_owned(),
+    };
+    LogEpochBegan {
+        epoch: LogEpoch(189_388_800),
+        fork_position: 40,
+        fork_hash: Sha256([0xd4; 32]),
+        end_before: EndBefore { epoch: LogEpoch(0), position: 46, hash: Some(Sha256([0xe5; 32])) },
+        checkpoints: vec!["example/log\n46\n4eQ=\n\n\u{2014} example/log c2ln\n".to_owned()],
+        lost: vec![
+            lost(41, Some("7A0F11"), "CaCertificateInactivated", LostFate::MadeAgain, "inactive again"),
+            lost(43, Some("7A0F12"), "CaCertificateActivated", LostFate::Looser, "stays inactive"),
+            lost(46, None, "", LostFate::Unknown, "no message of it is left"),
+        ],
+        lost_untold: 3,
+        reason: "failover without the last second".to_owned(),
+        key_id: "f6f7".to_owned(),
+        signature: "a8a9".to_owned(),
+    }
 }
 
 /// What the golden files read as now: schema version of the file, and the event.
@@ -80,6 +108,7 @@ fn ever_written() -> Vec<(u16, Event)> {
                 reason: "gone".to_owned(),
             }),
         ),
+        (1, Event::LogEpochBegan(epoch_began())),
     ]
 }
 
@@ -99,6 +128,7 @@ fn place(event: &Event) -> usize {
         Event::CaCertificateInactivated(_) => 4,
         Event::CaCertificateActivated(_) => 5,
         Event::CaCertificateDeleted(_) => 6,
+        Event::LogEpochBegan(_) => 7,
     }
 }
 
@@ -120,7 +150,7 @@ fn golden(event_type: &str, schema_version: u16) -> String {
 #[test]
 fn every_type_is_in_the_list_of_this_test() {
     let places: Vec<_> = written_now().iter().map(place).collect();
-    assert_eq!(places, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(places, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]

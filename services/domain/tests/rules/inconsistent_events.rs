@@ -2,7 +2,7 @@
 
 use catrust_domain::InactivationScope::Key;
 use catrust_domain::read_model::{EventMeta, InconsistentEvent};
-use catrust_domain::{Edition, Event, Timestamp};
+use catrust_domain::{Edition, Event, LogEpoch, Timestamp};
 
 use crate::fixtures::*;
 use crate::given::given;
@@ -21,6 +21,7 @@ fn assert_refused(
         instance_id: &fleet(),
         actor: "user",
         occurred_at: Timestamp::from_micros(0),
+        epoch: LogEpoch::FIRST,
     };
     let error = model.evolve(&meta, event).expect_err("refused");
     assert_eq!(error.position, 99);
@@ -33,6 +34,26 @@ fn instance_only() -> [Event; 1] {
 
 fn with_root() -> [Event; 2] {
     [instance_registered(Edition::Platinum), registered(&root(), "c1")]
+}
+
+/// What was written in a later epoch than the one in force: a begin that is not believed any
+/// more must not lead back to revisions that brokers take for old.
+#[test]
+fn a_revision_never_falls_back_to_an_epoch_before() {
+    let mut history = given([instance_registered(Edition::Platinum)]);
+    history.store.epoch = LogEpoch(2);
+    history.store.remember(&fleet(), &registered(&root(), "c1"));
+    let mut model = history.store.read_model();
+    let meta = EventMeta {
+        position: 99,
+        stream_version: 2,
+        instance_id: &fleet(),
+        actor: "user",
+        occurred_at: Timestamp::from_micros(0),
+        epoch: LogEpoch(1),
+    };
+    let error = model.evolve(&meta, &inactivated(&root(), Key)).expect_err("refused");
+    assert!(error.reason.contains("a later epoch"), "{error}");
 }
 
 #[test]

@@ -7,14 +7,15 @@ use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::command::StoredReply;
 use catrust_domain::read_model::{EventMeta, ReadModel};
 use catrust_domain::{
-    CaCertificate, CommandEnvelope, Event, Instance, InstanceId, LogHead, RecordedEvent, Rejection, Reply,
-    RequestKey, SerialNumber, Sha256, Timestamp,
+    CaCertificate, CommandEnvelope, Event, Instance, InstanceId, LogEpoch, LogHead, RecordedEvent, Rejection,
+    Reply, RequestKey, SerialNumber, Sha256, Timestamp,
 };
 use uuid::Uuid;
 
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     pub head: LogHead,
+    pub epoch: LogEpoch,
     pub events: Vec<RecordedEvent>,
     pub instances: BTreeMap<InstanceId, Instance>,
     pub certificates: BTreeMap<(InstanceId, SerialNumber), CaCertificate>,
@@ -26,6 +27,7 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self {
             head: LogHead::EMPTY,
+            epoch: LogEpoch::FIRST,
             events: Vec::new(),
             instances: BTreeMap::new(),
             certificates: BTreeMap::new(),
@@ -65,7 +67,7 @@ impl MemoryStore {
                 model.insert_spent_register_code(code.0.clone(), code.1.clone(), *position);
             }
         }
-        let mut working_set = WorkingSet::new(self.head, now, model);
+        let mut working_set = WorkingSet::new(self.head, self.epoch, now, model);
         for stream_id in &needs.streams {
             if let version @ 1.. = self.stream_version(stream_id) {
                 working_set.insert_stream_version(stream_id.clone(), version);
@@ -79,7 +81,7 @@ impl MemoryStore {
 
     /// Starts a batch with every row there is.
     pub fn load_all(&self, now: Timestamp) -> WorkingSet {
-        let mut working_set = WorkingSet::new(self.head, now, self.read_model());
+        let mut working_set = WorkingSet::new(self.head, self.epoch, now, self.read_model());
         for event in &self.events {
             working_set.insert_stream_version(event.stream_id.clone(), event.stream_version);
         }
@@ -120,7 +122,14 @@ impl MemoryStore {
         let occurred_at = self.head.occurred_at.plus_seconds(1);
         let stream_version = self.stream_version(&stream_id) + 1;
         let actor = "history".to_owned();
-        let meta = EventMeta { position, stream_version, instance_id, actor: &actor, occurred_at };
+        let meta = EventMeta {
+            position,
+            stream_version,
+            instance_id,
+            actor: &actor,
+            occurred_at,
+            epoch: self.epoch,
+        };
         let mut model = self.read_model();
         let trust = model.evolve(&meta, event).expect("a history that follows");
         let mut recorded = RecordedEvent {
@@ -143,6 +152,7 @@ impl MemoryStore {
             traceparent: String::new(),
             occurred_at,
             hash: Sha256::ZERO,
+            epoch: self.epoch,
         };
         recorded.hash = recorded.compute_hash(&self.head.hash);
         self.head = recorded.head();

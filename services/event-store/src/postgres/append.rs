@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CommandEnvelope, LogEntry, LogHead, Timestamp};
+use catrust_domain::{CommandEnvelope, LogEntry, LogEpoch, LogHead, Timestamp};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
@@ -127,7 +127,7 @@ impl PgEventStore {
                 Ok(done) => {
                     self.servers.confirm(done.appender.turn);
                     *slot = Some(done.appender);
-                    self.recent.push(done.events);
+                    self.known.recent.push(done.events);
                     self.hint.raise(done.head.position);
                     return Ok(done.results);
                 }
@@ -156,8 +156,9 @@ impl PgEventStore {
             self.faults.reach(CommitStep::Locked)?;
             // Read under the lock: along the log, time follows the order of the commits.
             let now = (self.clock)();
+            let epoch = self.known.epoch(&mut connection, end.newest_begin).await?.epoch;
             let known = memory.take().filter(|memory| memory.holds(&end));
-            let decided = self.decide(&mut connection, known, commands, now).await?;
+            let decided = self.decide(&mut connection, known, commands, epoch, now).await?;
             self.faults.reach(CommitStep::Decided)?;
             let Decision { results, before, after, writes, model, unseen_replies } = decided;
             if writes.is_empty() {
@@ -199,6 +200,7 @@ impl PgEventStore {
         connection: &mut PgConnection,
         known: Option<Memory>,
         commands: &[CommandEnvelope],
+        epoch: LogEpoch,
         now: Timestamp,
     ) -> Result<Decision, Failure> {
         let needs = Needs::of(commands);
@@ -206,8 +208,8 @@ impl PgEventStore {
             Some(memory) => {
                 let missing = needs.missing_from(&memory.model);
                 if missing.is_replies_alone() {
-                    let decided =
-                        run(memory.head, WorkingSet::new(memory.head, now, memory.model), commands)?;
+                    let set = WorkingSet::new(memory.head, epoch, now, memory.model);
+                    let decided = run(memory.head, set, commands)?;
                     let refused = |(result, command): (&Result<_, _>, &CommandEnvelope)| {
                         result.is_err() && command.request_key().is_some()
                     };
@@ -222,7 +224,7 @@ impl PgEventStore {
             }
             None => (needs, ReadModel::new()),
         };
-        let loaded = timeout(LOAD_TIMEOUT, load(connection, &missing, model, now)).await;
+        let loaded = timeout(LOAD_TIMEOUT, load(connection, &missing, model, epoch, now)).await;
         let (before, set) = loaded.map_err(unavailable)??;
         self.faults.reach(CommitStep::Loaded)?;
         run(before, set, commands)

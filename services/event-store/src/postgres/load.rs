@@ -6,7 +6,7 @@
 
 use catrust_domain::batch::{Needs, WorkingSet};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CaCertificate, Instance, LogHead, Timestamp};
+use catrust_domain::{CaCertificate, Instance, LogEpoch, LogHead, Timestamp};
 use sqlx::PgConnection;
 
 use super::statement::StatementBuilder;
@@ -57,6 +57,7 @@ pub(super) async fn load(
     connection: &mut PgConnection,
     needs: &Needs,
     mut model: ReadModel,
+    epoch: LogEpoch,
     now: Timestamp,
 ) -> Result<(LogHead, WorkingSet), StoreError> {
     let rows = statement(needs).fetch(connection).await?;
@@ -83,7 +84,7 @@ pub(super) async fn load(
             _ => return Err(StoreError::Internal(format!("a row of kind {kind}").into())),
         }
     }
-    let mut set = WorkingSet::new(head, now, model);
+    let mut set = WorkingSet::new(head, epoch, now, model);
     streams.into_iter().for_each(|end| set.insert_stream_version(end.stream_id, end.stream_version));
     stored.into_iter().for_each(|reply| set.insert_reply(reply));
     Ok((head, set))

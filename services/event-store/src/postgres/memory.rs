@@ -16,10 +16,12 @@ use crate::row::{Row as _, corrupt};
 /// Most rows kept: some 16 MB with the largest usual certificates.
 const MAX_ROWS: usize = 4_096;
 
-/// Makes `EXECUTE log_end` look where the log ends: `position, hash, generation`, as text.
+/// Makes `EXECUTE log_end` look where the log ends: `position, hash, generation, hash of the
+/// newest row that begins an epoch`, as text.
 /// Prepared by name, since only so it can be in one message with other statements.
 pub(super) const PREPARE_LOG_END: &str = "PREPARE log_end AS \
-     SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text \
+     SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text, \
+     encode((SELECT hash FROM events WHERE event_type = 'LogEpochBegan' ORDER BY position DESC LIMIT 1), 'hex') \
      FROM log_identity AS g \
      LEFT JOIN (SELECT position, hash FROM events ORDER BY position DESC LIMIT 1) AS e ON true";
 
@@ -29,19 +31,20 @@ pub(super) struct LogEnd {
     position: u64,
     hash: Sha256,
     generation: u64,
+    /// Hash of the newest row that begins an epoch.
+    pub(super) newest_begin: Option<Sha256>,
 }
 
 impl LogEnd {
     /// Reads the row of `log_end`.
     pub(super) fn of(row: &PgRow) -> Result<Self, StoreError> {
         let number = |index| row.text(index)?.parse::<u64>().map_err(|error| error.to_string());
+        let hash_at = |index| row.text(index)?.parse().map_err(|_| "a hash has 32 bytes".to_owned());
         let read = || {
-            let (position, hash) = if row.is_null(0)? {
-                (0, Sha256::ZERO)
-            } else {
-                (number(0)?, row.text(1)?.parse().map_err(|_| "a hash has 32 bytes".to_owned())?)
-            };
-            Ok(Self { position, hash, generation: number(2)? })
+            let (position, hash) =
+                if row.is_null(0)? { (0, Sha256::ZERO) } else { (number(0)?, hash_at(1)?) };
+            let newest_begin = if row.is_null(3)? { None } else { Some(hash_at(3)?) };
+            Ok(Self { position, hash, generation: number(2)?, newest_begin })
         };
         read().map_err(|reason| corrupt("log_identity", &[], reason))
     }
@@ -61,7 +64,7 @@ impl Memory {
     /// The rows after a batch that was committed onto `before` and ends at `head`. None
     /// where there are too many to be kept.
     pub(super) fn of(before: LogEnd, head: LogHead, model: ReadModel) -> Option<Self> {
-        let end = LogEnd { position: head.position, hash: head.hash, generation: before.generation };
+        let end = LogEnd { position: head.position, hash: head.hash, ..before };
         (model.rows() <= MAX_ROWS).then_some(Self { end, head, model })
     }
 

@@ -28,6 +28,7 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
         (6, "evidence", include_str!("../../../../migrations/postgres/0006_evidence.sql")),
         (7, "refusals", include_str!("../../../../migrations/postgres/0007_refusals.sql")),
         (8, "batch rows", include_str!("../../../../migrations/postgres/0008_batch_rows.sql")),
+        (9, "log epochs", include_str!("../../../../migrations/postgres/0009_log_epochs.sql")),
     ])
 });
 

@@ -37,7 +37,7 @@ impl SqliteEventStore {
         };
         let (connection, results, head, events) = self.attempt(connection, commands).await?;
         *slot = Some(connection);
-        self.recent.push(events);
+        self.known.recent.push(events);
         self.raise(head.position);
         Ok(results)
     }
@@ -51,7 +51,9 @@ impl SqliteEventStore {
         self.faults.reach(CommitStep::Locked)?;
         // Read under the lock: along the log, time follows the order of the commits.
         let now = (self.clock)();
-        let (_, mut set) = load(&mut connection, &Needs::of(commands), now).await?;
+        let newest_begin = reads::newest_begin_of_log(&mut connection).await?;
+        let epoch = self.known.epoch(&mut connection, newest_begin).await?.epoch;
+        let (_, mut set) = load(&mut connection, &Needs::of(commands), epoch, now).await?;
         self.faults.reach(CommitStep::Loaded)?;
         let mut results = Vec::with_capacity(commands.len());
         for command in commands {

@@ -3,7 +3,7 @@
 
 use catrust_domain::batch::{Needs, WorkingSet};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CaCertificate, Instance, LogHead, Timestamp};
+use catrust_domain::{CaCertificate, Instance, LogEpoch, LogHead, Timestamp};
 use serde::Serialize;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -61,6 +61,7 @@ queries! { LIST:
 pub(super) async fn load(
     connection: &mut SqliteConnection,
     needs: &Needs,
+    epoch: LogEpoch,
     now: Timestamp,
 ) -> Result<(LogHead, WorkingSet), StoreError> {
     let head = reads::head(connection).await?;
@@ -80,7 +81,7 @@ pub(super) async fn load(
         let code = SpentRegisterCode::read(&row, 0)?;
         model.insert_spent_register_code(code.instance_id, code.register_code, code.position);
     }
-    let mut set = WorkingSet::new(head, now, model);
+    let mut set = WorkingSet::new(head, epoch, now, model);
     for row in matching(connection, &STREAMS, needs.streams.iter().collect()).await? {
         let StreamEnd { stream_id, stream_version } = StreamEnd::read(&row, 0)?;
         set.insert_stream_version(stream_id, stream_version);

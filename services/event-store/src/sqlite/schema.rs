@@ -22,6 +22,7 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
         (5, "instances by owner", include_str!("../../../../migrations/sqlite/0005_instances_by_owner.sql")),
         (6, "evidence", include_str!("../../../../migrations/sqlite/0006_evidence.sql")),
         (7, "refusals", include_str!("../../../../migrations/sqlite/0007_refusals.sql")),
+        (9, "log epochs", include_str!("../../../../migrations/sqlite/0009_log_epochs.sql")),
     ])
 });
 

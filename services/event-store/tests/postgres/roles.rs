@@ -72,6 +72,8 @@ async fn the_application_role_serves_with_least_rights() {
         "UPDATE log_identity SET read_model_generation = 0",
         "UPDATE tree_nodes SET hash = hash",
         "DELETE FROM tree_nodes",
+        "UPDATE log_evidence SET position = 1",
+        "DELETE FROM log_evidence",
     ];
     fixture.refuses("catrust_app", &forbidden).await;
 }
@@ -95,6 +97,7 @@ async fn the_rebuilding_role_mends_the_read_model_and_appends_nothing() {
         "SELECT count(*) FROM replies",
         "DELETE FROM broker_receipts",
         "INSERT INTO tree_nodes VALUES (8, 0, '')",
+        "SELECT count(*) FROM log_evidence",
     ];
     fixture.refuses("catrust_rebuild", &forbidden).await;
 }
@@ -120,6 +123,7 @@ async fn the_auditing_role_verifies_and_writes_nothing() {
         "INSERT INTO tree_nodes VALUES (8, 0, '')",
         "SELECT count(*) FROM replies",
         "SELECT count(*) FROM broker_receipts",
+        "INSERT INTO log_evidence (mark) VALUES ('ROW')",
     ];
     fixture.refuses("catrust_audit", &forbidden).await;
 }

@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, Executor as _, PgPool, SqlSafeStr as _};
 use crate::PgFixture;
 
 /// Schema version of this program.
-const NEWEST: i64 = 8;
+const NEWEST: i64 = 9;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use catrust_domain::{InstanceId, LogHead, RecordedEvent, SerialNumber};
+use catrust_domain::{EpochInForce, InstanceId, LogHead, RecordedEvent, SerialNumber};
 use catrust_event_store::{EventLog, FreshnessLease, PrimaryInUse, PublisherLease, StoreError};
 use catrust_trust_feed::contract::SampleLog;
 use tokio::sync::watch;
@@ -121,6 +121,10 @@ impl EventLog for MemoryStore {
 
     fn freshness(&self) -> watch::Receiver<Option<FreshnessLease>> {
         watch::channel(None).1
+    }
+
+    fn epoch(&self) -> watch::Receiver<EpochInForce> {
+        watch::channel(EpochInForce::FIRST).1
     }
 
     async fn head(&self) -> Result<LogHead, StoreError> {

@@ -95,6 +95,7 @@ fn log_event() -> LogEvent {
         event_hash: "ee".into(),
         traceparent: "tp".into(),
         signature: None,
+        epoch: 0,
     }
 }
 
@@ -143,6 +144,12 @@ fn signing_inputs_are_what_the_contract_says() {
         input(&log_event()),
         "20:catrust/log-event/v1,3:log,2:12,5:event,18:InstanceRegistered,1:1,5:fleet,2:{},2:me,7:request,\
          1:5,2:ee,2:tp,"
+    );
+    // Left out in the first epoch: what was signed before there were epochs stays valid.
+    assert_eq!(
+        input(&LogEvent { epoch: 9, ..log_event() }),
+        "20:catrust/log-event/v1,3:log,2:12,5:event,18:InstanceRegistered,1:1,5:fleet,2:{},2:me,7:request,\
+         1:5,2:ee,2:tp,1:9,"
     );
     assert_eq!(
         input(&key_set()),
@@ -224,6 +231,7 @@ fn changing_any_field_breaks_the_signature() {
     assert!(no_alteration_verifies(bundle()) >= 2 * 29);
     assert!(no_alteration_verifies(head()) >= 2 * 8);
     assert!(no_alteration_verifies(log_event()) >= 2 * 13);
+    assert!(no_alteration_verifies(LogEvent { epoch: 9, ..log_event() }) >= 2 * 14);
     assert!(no_alteration_verifies(key_set()) >= 2 * 12);
 }
 

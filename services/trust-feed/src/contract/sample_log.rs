@@ -7,8 +7,8 @@ use catrust_domain::event::InstanceRegistered;
 use catrust_domain::read_model::{EventMeta, ReadModel};
 use catrust_domain::{
     CertificateFacts, Command, CommandContext, CommandEnvelope, Edition, InactivationScope, Instance,
-    InstanceId, LogEntry, LogHead, RecordedEvent, Rejection, Reply, SerialNumber, Sha256, Timestamp,
-    TrustBundle, TrustEntry,
+    InstanceId, LogEntry, LogEpoch, LogHead, RecordedEvent, Rejection, Reply, SerialNumber, Sha256,
+    Timestamp, TrustBundle, TrustEntry,
 };
 use uuid::Uuid;
 
@@ -102,7 +102,7 @@ impl SampleLog {
     /// # Panics
     /// Where log and read model contradict each other.
     pub fn append(&mut self, commands: &[CommandEnvelope], now: Timestamp) -> Vec<Result<Reply, Rejection>> {
-        let mut batch = WorkingSet::new(self.log_head(), now, self.model.clone());
+        let mut batch = WorkingSet::new(self.log_head(), LogEpoch::FIRST, now, self.model.clone());
         let results =
             commands.iter().map(|command| batch.run(command).expect("log and read model agree")).collect();
         for LogEntry { row, event } in batch.finish().1.events {

@@ -15,7 +15,7 @@ pub(super) async fn handle(
     mut request: v1::RegisterInstanceRequest,
 ) -> Result<v1::RegisterInstanceResponse, ApiError> {
     let mut fields = Fields::default();
-    let id = fields.instance_id(&request.mqtt_instance_id);
+    let id = fields.new_instance_id(&request.mqtt_instance_id);
     let region_id = fields.region_id(&request.region_id);
     let owner_account_id = fields.owner_account_id(&request.owner_account_id);
     let edition = fields.edition(request.edition);

@@ -14,7 +14,7 @@ use crate::program::{free_port, repository};
 /// How long the stream may take to be there.
 const READY: Duration = Duration::from_secs(30);
 
-/// The JetStream stream of the contract.
+/// The first JetStream stream of the contract; later ones have `_2` to `_9` behind it.
 pub const STREAM: &str = "CATRUST";
 
 /// Which server to run.
@@ -33,17 +33,20 @@ pub enum Role {
     Server,
     /// Whoever looks and changes nothing.
     Auditor,
+    /// Who makes room for another stream.
+    Operator,
     /// The agent of the broker `gate-1` of the instance `factory`.
     Agent,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Server, Self::Auditor, Self::Agent];
+    const ALL: [Self; 4] = [Self::Server, Self::Auditor, Self::Operator, Self::Agent];
 
     const fn variable(self) -> &'static str {
         match self {
             Self::Server => "CATRUST_NATS_SERVER",
             Self::Auditor => "CATRUST_NATS_AUDITOR",
+            Self::Operator => "CATRUST_NATS_OPERATOR",
             Self::Agent => "CATRUST_NATS_AGENT",
         }
     }
@@ -143,22 +146,22 @@ impl Nats {
         self.client_as(Role::Server).await
     }
 
-    /// The stream of the contract, once it is there.
+    /// The stream of the contract that is in use, once it is there.
     ///
     /// # Errors
     /// When no server of catrust has made it within the bound.
     pub async fn stream(&self) -> anyhow::Result<jetstream::stream::Stream> {
         let context = jetstream::new(self.client().await?);
-        eventually(READY, "the stream CATRUST exists", async || context.get_stream(STREAM).await).await
+        eventually(READY, "a stream is in use", async || in_use(&context).await).await
     }
 
-    /// Last sequence of the stream; an error where there is no stream.
+    /// Last sequence of the stream in use; an error where there is none.
     ///
     /// # Errors
     /// When the server or the stream is not there.
     pub async fn last_sequence(&self) -> anyhow::Result<u64> {
         let context = jetstream::new(self.client().await?);
-        Ok(context.get_stream(STREAM).await?.get_info().await?.state.last_sequence)
+        Ok(in_use(&context).await?.get_info().await?.state.last_sequence)
     }
 
     /// Waits until the stream has come to `position`.
@@ -211,6 +214,19 @@ impl Nats {
         (self.arguments, self.environment) = (arguments, environment);
         Ok(())
     }
+}
+
+/// The stream that has the live subjects.
+async fn in_use(context: &jetstream::Context) -> anyhow::Result<jetstream::stream::Stream> {
+    let names = (2..=9).map(|number| format!("{STREAM}_{number}"));
+    for name in std::iter::once(STREAM.to_owned()).chain(names) {
+        if let Ok(stream) = context.get_stream(name).await
+            && stream.cached_info().config.subjects.iter().any(|subject| subject == "catrust.v1.trust.>")
+        {
+            return Ok(stream);
+        }
+    }
+    anyhow::bail!("no stream is in use")
 }
 
 fn prepare(version: Version) -> anyhow::Result<NatsServer> {

@@ -98,7 +98,7 @@ pub(crate) struct ServerParts {
     pub(crate) keys: Arc<ServerKeys>,
     /// The feed to publish to, where there is one besides the in-process one.
     pub(crate) feed: Option<Arc<dyn TrustFeed>>,
-    /// Whether that feed may be emptied although it holds another log.
+    /// Whether that feed may be set aside although it holds another log.
     pub(crate) take_over_stream: bool,
     pub(crate) receipts: Option<ReceiptStream>,
     /// The way to the other replicas, to tell them what users spend.

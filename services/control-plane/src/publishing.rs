@@ -77,6 +77,8 @@ struct PublisherInstruments {
     published: Gauge<u64>,
     feed_available: Gauge<u64>,
     feed_rebuilds: Counter<u64>,
+    streams: Gauge<u64>,
+    live_only: Gauge<u64>,
 }
 
 impl PublisherInstruments {
@@ -92,7 +94,19 @@ impl PublisherInstruments {
                 .build(),
             feed_rebuilds: meter
                 .u64_counter("catrust.feed.rebuilds")
-                .with_description("Times the NATS stream was rebuilt from the log")
+                .with_description("Times a NATS stream was filled again from the log")
+                .build(),
+            streams: meter
+                .u64_gauge("catrust.feed.streams")
+                .with_description(
+                    "NATS streams there are, the one in use among them; told by the replica that publishes",
+                )
+                .build(),
+            live_only: meter
+                .u64_gauge("catrust.feed.live_only")
+                .with_description(
+                    "1 while there may be no further NATS stream, and new changes go past the stream",
+                )
                 .build(),
         }
     }
@@ -109,6 +123,10 @@ async fn report(
             let now = status.borrow_and_update();
             instruments.published.record(now.published_position, &[]);
             instruments.feed_available.record(u64::from(now.feed_available), &[]);
+            instruments.live_only.record(u64::from(now.live_only.is_some()), &[]);
+            if now.streams > 0 {
+                instruments.streams.record(now.streams, &[]);
+            }
             if now.rebuilds > rebuilds {
                 instruments.feed_rebuilds.add(now.rebuilds - rebuilds, &[]);
                 rebuilds = now.rebuilds;

@@ -4,7 +4,7 @@ use catrust_domain::{Sha256, Timestamp};
 use catrust_trust_feed::FeedTail;
 use uuid::Uuid;
 
-/// Why a feed does not hold this log. Only emptying it helps.
+/// Why a feed does not hold this log. Only another one in its place helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// The feed holds more than the log: the database lost its end, or was replaced.
@@ -45,7 +45,7 @@ pub enum Misfit {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Alignment {
     /// The feed holds the log up to and including `after`.
     Continue {
         /// Last position on the feed.
@@ -53,13 +53,13 @@ pub enum Verdict {
     },
     /// The feed is empty and was not before: publish from the beginning.
     Refill,
-    /// The feed does not hold this log: empty it, and publish from the beginning.
-    Rebuild(Misfit),
+    /// The feed does not hold this log: set it aside, and publish from the beginning.
+    SetAside(Misfit),
 }
 
 /// What this process last knew of the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Last sequence that was there.
     pub sequence: u64,
     /// Messages that were there when it was last looked at.
@@ -78,27 +78,27 @@ impl From<&FeedTail> for Seen {
 /// of its row at the feed's sequence, where it has one. The log MUST have been read
 /// after the feed.
 #[must_use]
-pub fn align(
+pub(crate) fn align(
     tail: &FeedTail,
     head: u64,
     row_hash: Option<Sha256>,
     log_id: Uuid,
     seen: Option<&Seen>,
-) -> Verdict {
+) -> Alignment {
     let sequence = tail.sequence;
     if sequence == 0 {
         let was_filled = seen.is_some_and(|seen| seen.sequence > 0);
-        return if was_filled { Verdict::Refill } else { Verdict::Continue { after: 0 } };
+        return if was_filled { Alignment::Refill } else { Alignment::Continue { after: 0 } };
     }
-    let Some(last) = tail.last else { return Verdict::Rebuild(Misfit::NoLastMessage { sequence }) };
+    let Some(last) = tail.last else { return Alignment::SetAside(Misfit::NoLastMessage { sequence }) };
     if last.log_id != log_id {
-        return Verdict::Rebuild(Misfit::OtherLog { found: last.log_id });
+        return Alignment::SetAside(Misfit::OtherLog { found: last.log_id });
     }
     if sequence > head {
-        return Verdict::Rebuild(Misfit::Ahead { sequence, head });
+        return Alignment::SetAside(Misfit::Ahead { sequence, head });
     }
     if row_hash != Some(last.event_hash) {
-        return Verdict::Rebuild(Misfit::OtherPast { position: sequence });
+        return Alignment::SetAside(Misfit::OtherPast { position: sequence });
     }
     // A feed that lost its end may well have fewer messages: it is short, not holed.
     match seen {
@@ -107,9 +107,9 @@ pub fn align(
                 && sequence >= seen.sequence
                 && tail.messages < seen.messages =>
         {
-            Verdict::Rebuild(Misfit::MessagesLost { found: tail.messages, before: seen.messages })
+            Alignment::SetAside(Misfit::MessagesLost { found: tail.messages, before: seen.messages })
         }
-        _ => Verdict::Continue { after: sequence },
+        _ => Alignment::Continue { after: sequence },
     }
 }
 
@@ -137,38 +137,38 @@ mod tests {
     #[test]
     fn a_feed_of_this_log_is_continued() {
         let at = |sequence| align(&tail(sequence, LOG, "row"), 9, Some(hash("row")), LOG, None);
-        assert_eq!(at(6), Verdict::Continue { after: 6 });
-        assert_eq!(at(9), Verdict::Continue { after: 9 });
+        assert_eq!(at(6), Alignment::Continue { after: 6 });
+        assert_eq!(at(9), Alignment::Continue { after: 9 });
     }
 
     #[test]
     fn an_empty_feed_is_filled_and_noted_where_it_was_not_empty_before() {
         let empty = FeedTail { sequence: 0, last: None, messages: 0, created_at: Timestamp::from_micros(2) };
         let seen = Seen::from(&tail(6, LOG, "row"));
-        assert_eq!(align(&empty, 9, None, LOG, None), Verdict::Continue { after: 0 });
-        assert_eq!(align(&empty, 9, None, LOG, Some(&seen)), Verdict::Refill);
-        assert_eq!(align(&empty, 9, None, LOG, Some(&Seen::from(&empty))), Verdict::Continue { after: 0 });
+        assert_eq!(align(&empty, 9, None, LOG, None), Alignment::Continue { after: 0 });
+        assert_eq!(align(&empty, 9, None, LOG, Some(&seen)), Alignment::Refill);
+        assert_eq!(align(&empty, 9, None, LOG, Some(&Seen::from(&empty))), Alignment::Continue { after: 0 });
     }
 
     #[test]
-    fn feeds_that_are_not_ours_are_rebuilt() {
+    fn feeds_that_are_not_ours_are_set_aside() {
         let other = Uuid::from_u128(2);
         assert_eq!(
             align(&tail(6, other, "row"), 9, Some(hash("row")), LOG, None),
-            Verdict::Rebuild(Misfit::OtherLog { found: other })
+            Alignment::SetAside(Misfit::OtherLog { found: other })
         );
         assert_eq!(
             align(&tail(6, LOG, "other"), 9, Some(hash("row")), LOG, None),
-            Verdict::Rebuild(Misfit::OtherPast { position: 6 })
+            Alignment::SetAside(Misfit::OtherPast { position: 6 })
         );
         assert_eq!(
             align(&tail(10, LOG, "row"), 9, None, LOG, None),
-            Verdict::Rebuild(Misfit::Ahead { sequence: 10, head: 9 })
+            Alignment::SetAside(Misfit::Ahead { sequence: 10, head: 9 })
         );
         let purged = FeedTail { last: None, messages: 0, ..tail(6, LOG, "row") };
         assert_eq!(
             align(&purged, 9, Some(hash("row")), LOG, None),
-            Verdict::Rebuild(Misfit::NoLastMessage { sequence: 6 })
+            Alignment::SetAside(Misfit::NoLastMessage { sequence: 6 })
         );
     }
 
@@ -178,10 +178,13 @@ mod tests {
         let seen = Seen { sequence: 6, messages: 5, created_at: Timestamp::from_micros(1) };
         assert_eq!(
             align(&tail(6, LOG, "row"), 9, row, LOG, Some(&seen)),
-            Verdict::Rebuild(Misfit::MessagesLost { found: 4, before: 5 })
+            Alignment::SetAside(Misfit::MessagesLost { found: 4, before: 5 })
         );
-        assert_eq!(align(&tail(5, LOG, "row"), 9, row, LOG, Some(&seen)), Verdict::Continue { after: 5 });
+        assert_eq!(align(&tail(5, LOG, "row"), 9, row, LOG, Some(&seen)), Alignment::Continue { after: 5 });
         let another = Seen { created_at: Timestamp::from_micros(0), ..seen };
-        assert_eq!(align(&tail(6, LOG, "row"), 9, row, LOG, Some(&another)), Verdict::Continue { after: 6 });
+        assert_eq!(
+            align(&tail(6, LOG, "row"), 9, row, LOG, Some(&another)),
+            Alignment::Continue { after: 6 }
+        );
     }
 }

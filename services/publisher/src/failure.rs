@@ -27,15 +27,15 @@ pub enum PublishError {
         /// Last position before the hole.
         after: u64,
     },
-    /// The feed holds something else, and emptying it is not this replica's to do now:
-    /// another one holds the lease, or it was emptied a moment ago.
-    #[error("the feed is not this log's ({0}); waiting for it to be emptied")]
+    /// The feed holds something else, and setting it aside is not this replica's to do now:
+    /// another one holds the lease, or one was set aside a moment ago.
+    #[error("the feed is not this log's ({0}); waiting for it to be set aside")]
     NotOurs(Misfit),
     /// The feed is another installation's. An operator has to say what is meant.
     #[error(
-        "the stream CATRUST of this NATS account belongs to somebody else ({0}), and nothing is published on \
-         it: give this installation a NATS account of its own; or, where the stream is to be emptied for it, \
-         set nats.take_over_stream = true or delete the stream"
+        "the stream of this NATS account belongs to somebody else ({0}), and nothing is published on it: give \
+         this installation a NATS account of its own; or, where it is to take the stream's place, set \
+         nats.take_over_stream = true, which sets the stream aside and keeps it"
     )]
     SomebodyElses(Misfit),
 }

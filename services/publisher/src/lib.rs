@@ -8,7 +8,7 @@
 //! ```text
 //! the log:   1 2 3 4 5 6 7 8 9          (the record)
 //! the feed:  1 2 3 4 5 6                same hash at 6: go on with 7
-//! the feed:  1 2 3 4 5 6'               another hash:   not ours; empty it, go on with 1
+//! the feed:  1 2 3 4 5 6'               another hash:   not ours; set it aside, go on with 1
 //! the feed:  1 2 … 12                   ahead:          not ours; the same
 //! the feed:  a b c d e f                another log:    somebody else's; leave it alone
 //! the feed:  (empty)                    go on with 1
@@ -16,16 +16,21 @@
 //!
 //! Any number of publishers may run at once: a message is stored at its position or
 //! nowhere, and all of them make the same bytes. The lease only saves work, and
-//! decides who may empty a feed. A replica without it stands by, and publishes all the
+//! decides who may set a feed aside. A replica without it stands by, and publishes all the
 //! same when the feed falls behind the log for a second: the holder may be paused, or
 //! cut off from NATS.
 //!
+//! Nothing that a feed held is deleted: it is set aside, and another one takes its place. Where
+//! there may be no further one, heads and new changes still go out, past the feed ([`live`]).
+//!
 //! Delivery is at least once, in the order of positions; a feed that was away for
-//! hours is brought up to date at the rate of JetStream.
+//! hours is brought up to date at the rate of JetStream, and new changes do not wait for that.
 
 mod alignment;
 mod failure;
 mod heads;
+mod known_keys;
+mod live;
 mod role;
 mod status;
 
@@ -41,10 +46,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use alignment::Misfit;
-use alignment::{Seen, Verdict, align};
+use alignment::{Alignment, Seen, align};
 pub use failure::PublishError;
 use failure::Trouble;
 pub use heads::HeadSource;
+pub use known_keys::{KnownKeys, SignedRow};
 use role::Role;
 pub use status::{PublisherHooks, PublisherStatus};
 
@@ -58,10 +64,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Pauses after failures: from the first to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Pauses between emptying a feed and emptying it again: two logs that share a feed
-/// would otherwise do nothing else.
-const FIRST_REBUILD_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_REBUILD_PAUSE: Duration = Duration::from_secs(60);
+/// How often the streams are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 /// Events of a chunk that are decoded and signed on the spot; more would hold up other tasks.
 const SIGNED_IN_PLACE: usize = 16;
 
@@ -81,7 +85,7 @@ pub struct PublisherParts {
     pub heads: Arc<dyn HeadSource>,
     /// Who is told while it works.
     pub hooks: Arc<dyn PublisherHooks>,
-    /// Whether a feed that holds another log may be emptied.
+    /// Whether a feed that holds another log may be set aside.
     pub take_over: bool,
 }
 
@@ -112,11 +116,10 @@ impl Publisher {
             checked_at: Instant::now(),
             read_at: Instant::now(),
             appended: self.parts.log.appended(),
-            rebuild_pause: FIRST_REBUILD_PAUSE,
-            rebuilt_at: None,
+            counted_at: None,
             trouble: Trouble::default(),
         };
-        tokio::join!(work.run(&shutdown), heads::send(&self, &shutdown));
+        tokio::join!(work.run(&shutdown), heads::send(&self, &shutdown), live::send(&self, &shutdown));
     }
 
     /// Whether a feed that was never found to be ours is another installation's, rather than ours
@@ -191,7 +194,7 @@ struct Work<'a> {
     /// The end of the feed when it was read last.
     seen: Option<Seen>,
     /// Another event at a position that the end of the feed does not show, and when
-    /// the feed was created that holds it: it stays until that feed is emptied.
+    /// the feed was created that holds it: it stays until that feed is set aside.
     conflict: Option<(u64, Timestamp)>,
     /// Whether the feed was found to hold this log since the start.
     owned: bool,
@@ -199,8 +202,8 @@ struct Work<'a> {
     /// When the log itself was read last: what this process committed comes without.
     read_at: Instant,
     appended: watch::Receiver<u64>,
-    rebuild_pause: Duration,
-    rebuilt_at: Option<Instant>,
+    /// When the streams were counted last.
+    counted_at: Option<Instant>,
     trouble: Trouble,
 }
 
@@ -317,6 +320,7 @@ impl Work<'_> {
         }
         let published = messages.last().map_or(after, |message| message.position);
         self.note_success(published, head);
+        self.note_filling(events.len() == CHUNK as usize);
         match unfit.or(stopped) {
             Some(error) => Err(error.into()),
             None if may_be_more || events.len() == CHUNK as usize => Ok(Backlog::More),
@@ -324,25 +328,29 @@ impl Work<'_> {
         }
     }
 
-    /// Reads the end of the feed and finds where to go on; empties a feed that is not
+    /// Reads the end of the feed and finds where to go on; sets a feed aside that is not
     /// this log's.
     async fn realign(&mut self) -> Result<u64, PublishError> {
         let after = match self.weigh().await? {
-            Verdict::Continue { after } => after,
-            Verdict::Refill => {
+            (Alignment::Continue { after }, _) => after,
+            (Alignment::Refill, _) => {
                 tracing::warn!("the feed has lost everything; filling it again from the log");
                 self.note_rebuild("the feed was empty");
                 0
             }
-            Verdict::Rebuild(misfit) => self.rebuild(misfit).await?,
+            (Alignment::SetAside(misfit), _) => self.set_aside(misfit).await?,
         };
         self.checked_at = Instant::now();
         self.cursor = Some(after);
+        if self.counted_at.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
+            self.count_streams().await;
+        }
         Ok(after)
     }
 
-    /// Compares the end of the feed with the log, and remembers it where they fit.
-    async fn weigh(&mut self) -> Result<Verdict, PublishError> {
+    /// Compares the end of the feed with the log, and remembers it where they fit. Gives as well
+    /// when the feed was made.
+    async fn weigh(&mut self) -> Result<(Alignment, Timestamp), PublishError> {
         let publisher = self.publisher;
         // The feed first: whatever it holds was in the log before.
         let tail = publisher.parts.feed.tail().await?;
@@ -354,54 +362,60 @@ impl Work<'_> {
         } else {
             publisher.parts.log.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
         };
-        let verdict = align(&tail, head.position, row_hash, publisher.parts.log.log_id(), self.seen.as_ref());
-        if let Verdict::Continue { .. } = verdict
-            && let Some((position, created_at)) = self.conflict
-        {
-            if created_at == tail.created_at {
-                return Ok(Verdict::Rebuild(Misfit::OtherPast { position }));
+        let made_at = tail.created_at;
+        let log_id = publisher.parts.log.log_id();
+        let alignment = align(&tail, head.position, row_hash, log_id, self.seen.as_ref());
+        let Alignment::Continue { after } = alignment else { return Ok((alignment, made_at)) };
+        if let Some((position, conflicting)) = self.conflict {
+            if conflicting == made_at {
+                return Ok((Alignment::SetAside(Misfit::OtherPast { position }), made_at));
             }
             self.conflict = None;
         }
-        if let Verdict::Continue { after } = verdict {
-            if self.seen.as_ref().is_some_and(|seen| after < seen.sequence) {
-                tracing::warn!(position = after, "the feed has lost its end; publishing it again");
-            }
-            self.seen = Some(Seen::from(&tail));
-            self.owned |= after > 0;
-            self.note_success(after, head.position);
+        if self.seen.as_ref().is_some_and(|seen| after < seen.sequence) {
+            tracing::warn!(position = after, "the feed has lost its end; publishing it again");
         }
-        Ok(verdict)
+        self.seen = Some(Seen::from(&tail));
+        self.owned |= after > 0;
+        self.note_success(after, head.position);
+        self.note_filling(head.position - after > u64::from(CHUNK));
+        Ok((alignment, made_at))
     }
 
-    /// Empties the feed, when that is this replica's to do and still needed.
-    async fn rebuild(&mut self, misfit: Misfit) -> Result<u64, PublishError> {
+    /// Sets the feed aside, when that is this replica's to do and still needed.
+    async fn set_aside(&mut self, misfit: Misfit) -> Result<u64, PublishError> {
         if !self.owned && self.publisher.is_somebody_elses(misfit).await? {
             return Err(PublishError::SomebodyElses(misfit));
-        }
-        if self.rebuilt_at.is_some_and(|at| at.elapsed() < self.rebuild_pause) {
-            return Err(PublishError::NotOurs(misfit));
         }
         if !self.role.holds_lease_now().await {
             return Err(PublishError::NotOurs(misfit));
         }
         // Another holder may have done it since the feed was read.
-        let misfit = match self.weigh().await? {
-            Verdict::Continue { after } => return Ok(after),
-            Verdict::Refill => return Ok(0),
-            Verdict::Rebuild(misfit) => misfit,
+        let (misfit, made_at) = match self.weigh().await? {
+            (Alignment::Continue { after }, _) => return Ok(after),
+            (Alignment::Refill, _) => return Ok(0),
+            (Alignment::SetAside(misfit), made_at) => (misfit, made_at),
         };
-        tracing::error!(reason = %misfit, "the feed is not this log's; emptying it and filling it again");
-        self.publisher.parts.feed.reset().await?;
-        self.rebuild_pause = match self.rebuilt_at {
-            Some(at) if at.elapsed() < LONGEST_REBUILD_PAUSE * 2 => {
-                (self.rebuild_pause * 2).min(LONGEST_REBUILD_PAUSE)
-            }
-            _ => FIRST_REBUILD_PAUSE,
-        };
-        self.rebuilt_at = Some(Instant::now());
+        self.publisher.parts.feed.set_aside(made_at).await?;
+        tracing::error!(
+            reason = %misfit,
+            "the feed was not this log's; it is set aside and kept, and another one is filled in its place"
+        );
         self.note_rebuild(&misfit.to_string());
+        self.counted_at = None;
         Ok(0)
+    }
+
+    async fn count_streams(&mut self) {
+        self.counted_at = Some(Instant::now());
+        match self.publisher.parts.feed.streams().await {
+            Ok(streams) => self.publisher.status.send_modify(|status| status.streams = streams),
+            // A login of an older deployment has no right on the other names.
+            Err(error) => tracing::warn!(
+                error = error_chain(&error),
+                "the streams cannot be counted; a stream that has to be set aside could not be replaced either"
+            ),
+        }
     }
 
     fn note_rebuild(&mut self, reason: &str) {
@@ -410,6 +424,7 @@ impl Work<'_> {
         self.publisher.status.send_modify(|status| {
             status.rebuilds += 1;
             status.published_position = 0;
+            status.filling = true;
         });
         self.publisher.parts.hooks.rebuilding(reason);
     }
@@ -420,6 +435,7 @@ impl Work<'_> {
                 published_position: published,
                 log_head: head.max(published),
                 feed_available: true,
+                live_only: None,
                 last_error: None,
                 ..status.clone()
             };
@@ -427,6 +443,12 @@ impl Work<'_> {
             *status = next;
             changed
         });
+    }
+
+    fn note_filling(&self, filling: bool) {
+        self.publisher
+            .status
+            .send_if_modified(|status| std::mem::replace(&mut status.filling, filling) != filling);
     }
 
     /// Tells of a failure: each kind once, until publishing works again.
@@ -445,7 +467,11 @@ impl Work<'_> {
         }
         self.publisher.status.send_modify(|status| {
             let unusable = matches!(error, PublishError::Feed(_) | PublishError::SomebodyElses(_));
+            status.live_only = None;
             status.feed_available &= !unusable;
+            if let PublishError::Feed(FeedError::NoFurtherStream(reason)) = error {
+                status.live_only = Some(reason.clone());
+            }
             status.last_error = Some(text);
         });
     }

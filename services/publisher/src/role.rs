@@ -76,7 +76,11 @@ impl Role {
 impl Work<'_> {
     /// Finds out which part to play.
     pub(super) async fn keep_role(&mut self) -> Result<(), PublishError> {
-        if self.publisher.status.borrow().feed_available || self.cursor.is_some() {
+        let reached = {
+            let status = self.publisher.status.borrow();
+            status.feed_available || status.live_only.is_some()
+        };
+        if reached || self.cursor.is_some() {
             self.role.fed_at = Instant::now();
         }
         match &self.role.part {

@@ -16,10 +16,26 @@ pub struct PublisherStatus {
     /// Whether the feed answered last.
     pub feed_available: bool,
     /// How often this replica has filled the feed again from the beginning: it was
-    /// emptied because it was not this log's, or had lost everything.
+    /// set aside because it was not this log's, or had lost everything.
     pub rebuilds: u64,
+    /// How many streams there are, the one in use among them; 0 until they were counted.
+    pub streams: u64,
+    /// Whether the feed is being filled, by more than one read of the log.
+    pub filling: bool,
+    /// Why the feed is not filled, where there may be no further stream: heads and new changes
+    /// go out all the same, past the stream.
+    pub live_only: Option<String>,
     /// Why publishing is interrupted, with causes; for operators, not for callers.
     pub last_error: Option<String>,
+}
+
+impl PublisherStatus {
+    /// Whether this replica speaks to those who listen now: heads, and changes that the feed
+    /// comes to later.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        (self.leading || self.covering) && (self.feed_available || self.live_only.is_some())
+    }
 }
 
 /// What the publisher tells while it works. Called on its task: be quick.

@@ -22,7 +22,7 @@ use super::*;
 use memory_store::MemoryLog;
 use replica::{
     PATIENCE, Replica, assert_feed_is_the_log, assert_feed_is_the_log_by, delete_stream, feed_on,
-    feed_on_ready, grown, shared_key,
+    feed_on_ready, grown, raw_message, set_aside_on, shared_key,
 };
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_feed_of_another_log_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_feed_that_is_to_be_taken_over_is_emptied_by_the_holder_alone() {
+async fn a_feed_that_is_to_be_taken_over_is_set_aside_by_the_holder_alone() {
     let key = shared_key();
     let (server, _) = server_of_another_log(&key).await;
     let ours = grown(50);
@@ -243,7 +243,7 @@ async fn a_feed_that_is_to_be_taken_over_is_emptied_by_the_holder_alone() {
     for _ in 0..40 {
         ours.toggle_any();
     }
-    let waits = complains("waiting for it to be emptied");
+    let waits = complains("waiting for it to be set aside");
     let status = replica.until("the standby says why it waits", waits).await;
     assert!(status.covering && status.rebuilds == 0, "{status:?}");
     assert_eq!(feed_on_ready(&server).await.tail().await.unwrap().sequence, 80);
@@ -252,6 +252,7 @@ async fn a_feed_that_is_to_be_taken_over_is_emptied_by_the_holder_alone() {
     assert!(status.leading && status.rebuilds == 1, "{status:?}");
     assert!(replica.rebuilds()[0].contains("holds the log"), "{:?}", replica.rebuilds());
     assert_feed_is_the_log(&server, &ours, &key).await;
+    assert_eq!(set_aside_on(&server).await, [(1, 80)], "theirs is kept");
 }
 
 /// Somebody with a stolen login puts a message of another log at the end, while no server
@@ -317,6 +318,120 @@ async fn a_foreign_message_on_the_stream_does_not_stay() {
     assert!(replica.rebuilds()[0].contains("missing or foreign"), "{:?}", replica.rebuilds());
 }
 
+/// Ground rule 14: servers never delete a stream. A login that writes into it cannot have them
+/// make one after the other either: after three new ones in a day heads and new changes go past
+/// the stream, and it is told.
+#[tokio::test]
+async fn a_stream_that_is_written_into_again_and_again_is_kept_each_time_up_to_a_bound() {
+    let server = NatsServer::start().await.unwrap();
+    let log = grown(20);
+    let instance = log.with(|log| log.register_instance("bound"));
+    let serial = log.with(|log| log.register_certificate(&instance));
+    let key = shared_key();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let write = async || {
+        replica.until_published(log.with(|log| log.head())).await;
+        ask_nats(&server.url(), "catrust.v1.log.fleet.Nonsense", "{}").await;
+        log.toggle(&instance, &serial);
+    };
+    for round in 1..=3 {
+        write().await;
+        replica.until("another stream is filled", |status| status.rebuilds == round).await;
+    }
+    let status = replica.until_published(log.with(|log| log.head())).await;
+    assert_eq!(status.live_only, None);
+    assert_eq!(set_aside_on(&server).await, [(1, 24), (2, 25), (3, 26)]);
+
+    write().await;
+    let bounded = |status: &PublisherStatus| status.live_only.is_some();
+    let status = replica.until("it is told that there is no further stream", bounded).await;
+    assert!(status.live_only.as_ref().unwrap().contains("within a day"), "{status:?}");
+    assert!(status.last_error.as_ref().unwrap().contains("no further stream"), "{status:?}");
+    let mut reader = live_reader(&server, &instance).await;
+    let heard = async |wanted: fn(&FeedItem) -> Option<u64>, position: u64| {
+        let mut reader = live_reader(&server, &instance).await;
+        let hearing = async { while reader.next().await.as_ref().and_then(wanted) != Some(position) {} };
+        tokio::time::timeout(PATIENCE, hearing).await.unwrap();
+    };
+    log.toggle(&instance, &serial);
+    let position = log.with(|log| log.head());
+    let change = async {
+        loop {
+            if let Some(FeedItem::Change(change)) = reader.next().await
+                && change.position == position
+            {
+                break change;
+            }
+        }
+    };
+    let change = tokio::time::timeout(PATIENCE, change).await.expect("the new change is sent all the same");
+    assert_eq!(change.verify(&TrustKeys::from(&*key)), Ok(()));
+    let head = |item: &FeedItem| if let FeedItem::Head(head) = item { Some(head.position) } else { None };
+    heard(head, position).await;
+    assert_eq!(feed_on_ready(&server).await.outlines().await.unwrap().len(), 4, "all of them are there");
+}
+
+/// Follows as an agent does. The server knows of it by the time.
+async fn live_reader(server: &NatsServer, instance: &InstanceId) -> FeedStream {
+    let feed = feed_on_ready(server).await;
+    let reader = feed.follow_live(instance).await.unwrap();
+    // Comes after the subscriptions, on the same connection.
+    feed.tail().await.unwrap();
+    reader
+}
+
+/// A server that died after it had set the stream aside, and before it made the next one.
+#[tokio::test]
+async fn a_set_aside_that_was_cut_off_is_taken_up_again() {
+    let server = NatsServer::start().await.unwrap();
+    let (log, key) = (grown(50), shared_key());
+    Replica::start(log.replica(), feed_on(&server).await, &key).until_published(50).await;
+    let info = ask_nats(&server.url(), "$JS.API.STREAM.INFO.CATRUST", "").await;
+    let mut config = serde_json::from_slice::<serde_json::Value>(&info).unwrap()["config"].take();
+    config["subjects"] = serde_json::json!(["catrust.v1.archive.1.>"]);
+    let answer = ask_nats(&server.url(), "$JS.API.STREAM.UPDATE.CATRUST", &config.to_string()).await;
+    assert!(!String::from_utf8_lossy(&answer).contains("error"), "{}", String::from_utf8_lossy(&answer));
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(50).await;
+    assert_feed_is_the_log(&server, &log, &key).await;
+    assert_eq!(set_aside_on(&server).await, [(1, 50)]);
+    assert!(raw_message(&server, "CATRUST", 50).await.is_some(), "it is readable as before");
+}
+
+/// Ground rule 15: new changes reach agents over NATS at once while a stream is filled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_change_does_not_wait_for_the_stream_that_is_being_filled() {
+    let server = NatsServer::start().await.unwrap();
+    let log = MemoryLog::new();
+    log.with(|log| log.grow(60_000));
+    let instance = log.with(|log| log.register_instance("urgent"));
+    let serial = log.with(|log| log.register_certificate(&instance));
+    let key = shared_key();
+    let mut reader = live_reader(&server, &instance).await;
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let begun = |status: &PublisherStatus| status.filling && status.published_position >= 2_000;
+    replica.until("the stream is being filled", begun).await;
+    for _ in 0..5 {
+        log.toggle(&instance, &serial);
+        let position = log.with(|log| log.head());
+        let change = async {
+            loop {
+                if let Some(FeedItem::Change(change)) = reader.next().await
+                    && change.position == position
+                {
+                    break change;
+                }
+            }
+        };
+        let change = tokio::time::timeout(PATIENCE, change).await.expect("the change");
+        assert_eq!(change.verify(&TrustKeys::from(&*key)), Ok(()));
+        let published = replica.status.borrow().published_position;
+        assert!(published < 60_000, "it came with the stream, which is at {published}");
+    }
+    replica.until_published(log.with(|log| log.head())).await;
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
 /// A feed that says it has fewer messages than it has.
 struct Lossy {
     feed: InProcessFeed,
@@ -350,9 +465,13 @@ impl TrustFeed for Lossy {
         self.feed.publish_key_set(set).await
     }
 
-    async fn reset(&self) -> Result<(), FeedError> {
+    async fn publish_live(&self, message: &FeedMessage) -> Result<(), FeedError> {
+        self.feed.publish_live(message).await
+    }
+
+    async fn set_aside(&self, made_at: Timestamp) -> Result<(), FeedError> {
         *self.lost.lock().unwrap() = 0;
-        self.feed.reset().await
+        self.feed.set_aside(made_at).await
     }
 
     async fn subscribe(&self, instance_id: &InstanceId) -> Result<FeedStream, FeedError> {

@@ -64,9 +64,10 @@ macro_rules! feed_contract {
             a_reader_sees_no_other_instance,
             heads_reach_the_readers_of_their_instance,
             key_sets_reach_every_reader,
-            a_reset_feed_is_empty_and_can_be_filled_again,
-            readers_go_on_after_a_reset,
+            a_feed_that_was_set_aside_is_empty_and_can_be_filled_again,
+            readers_go_on_after_a_feed_was_set_aside,
             a_slow_reader_delays_nobody,
+            a_live_change_reaches_readers_and_is_not_stored,
         );
     };
     ($make:expr; $($promise:ident,)+) => {
@@ -320,12 +321,12 @@ pub async fn key_sets_reach_every_reader(feed: Arc<dyn TrustFeed>) {
 }
 
 /// A promise of the suite.
-pub async fn a_reset_feed_is_empty_and_can_be_filled_again(feed: Arc<dyn TrustFeed>) {
+pub async fn a_feed_that_was_set_aside_is_empty_and_can_be_filled_again(feed: Arc<dyn TrustFeed>) {
     let mut theirs = SampleLog::new();
     theirs.grow(30);
     feed.publish(&theirs.messages(&key())).await.expect("stored");
     let before = feed.tail().await.expect("a tail");
-    feed.reset().await.expect("emptied");
+    feed.set_aside(before.created_at).await.expect("set aside");
     let tail = feed.tail().await.expect("a tail");
     assert_eq!((tail.sequence, tail.last, tail.messages), (0, None, 0));
     assert_ne!(tail.created_at, before.created_at, "one can tell that it is another feed");
@@ -333,12 +334,13 @@ pub async fn a_reset_feed_is_empty_and_can_be_filled_again(feed: Arc<dyn TrustFe
     ours.grow(20);
     let ours = ours.messages(&key());
     feed.publish(&ours).await.expect("filled again");
+    feed.set_aside(before.created_at).await.expect("another one has its place already");
     assert_eq!(feed.tail().await.expect("a tail").last, tail_of(&ours[19]));
 }
 
-/// A promise of the suite: a reader of a feed that is set up anew gets the new
+/// A promise of the suite: a reader of a feed that takes another one's place gets the new
 /// states without doing anything.
-pub async fn readers_go_on_after_a_reset(feed: Arc<dyn TrustFeed>) {
+pub async fn readers_go_on_after_a_feed_was_set_aside(feed: Arc<dyn TrustFeed>) {
     let key = key();
     let mut theirs = SampleLog::new();
     let instance = theirs.register_instance("reset");
@@ -352,7 +354,8 @@ pub async fn readers_go_on_after_a_reset(feed: Arc<dyn TrustFeed>) {
     let mut ours = SampleLog::new();
     ours.register_instance("reset");
     ours.register_certificate(&instance);
-    feed.reset().await.expect("emptied");
+    let made_at = feed.tail().await.expect("a tail").created_at;
+    feed.set_aside(made_at).await.expect("set aside");
     feed.publish(&ours.messages(&key)).await.expect("filled again");
     // What is kept comes by itself or with the next head, whose position tells the
     // reader that it misses something.
@@ -409,4 +412,31 @@ pub async fn a_slow_reader_delays_nobody(feed: Arc<dyn TrustFeed>) {
 #[must_use]
 pub fn is_change(message: &FeedMessage) -> bool {
     matches!(message.body, FeedBody::Change(_))
+}
+
+/// A promise of the suite: ground rule 15, new changes reach readers at once while the feed is filled.
+pub async fn a_live_change_reaches_readers_and_is_not_stored(feed: Arc<dyn TrustFeed>) {
+    let mut log = SampleLog::new();
+    let instance = log.register_instance("live");
+    let certificate = log.register_certificate(&instance);
+    for _ in 0..20 {
+        log.toggle(&instance, &certificate);
+    }
+    let messages = log.messages(&key());
+    feed.publish(&messages[..3]).await.expect("stored");
+    let mut reader = feed.subscribe(&instance).await.expect("a reader");
+    read_until(&mut reader, messages[2].position).await;
+    // What is not stored may be sent before the reader listens.
+    let sending = async {
+        loop {
+            feed.publish_live(&messages[21]).await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        seen = read_until(&mut reader, messages[21].position) => assert!(!seen.is_empty()),
+        () = soon("the live change arrives", sending) => {}
+    }
+    assert_eq!(feed.tail().await.expect("a tail").sequence, 3, "the feed itself is where it was");
+    feed.publish(&messages[3..]).await.expect("and goes on from there");
 }

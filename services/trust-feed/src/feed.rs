@@ -44,6 +44,10 @@ pub enum FeedError {
         /// The position.
         position: u64,
     },
+    /// The feed has to be set aside, and there may be no further one: too many are kept, or too
+    /// many were made within a day. The text says what an operator can do.
+    #[error("no further stream is made: {0}")]
+    NoFurtherStream(String),
     /// The feed cannot be used as it is set up; the text says why and what to do.
     #[error("unsuitable feed: {0}")]
     Unsuitable(String),
@@ -76,6 +80,18 @@ pub struct FeedTail {
     pub messages: u64,
     /// When the feed was created; another time means another feed.
     pub created_at: Timestamp,
+}
+
+/// A message that the feed has kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptMessage {
+    /// Sequence, which is the log position.
+    pub sequence: u64,
+    /// Which row of which log it says to be; `None` where it does not belong at its
+    /// sequence.
+    pub row: Option<TailMessage>,
+    /// The body, ProtoJSON. Nothing in it is verified.
+    pub body: bytes::Bytes,
 }
 
 /// Why a reader may have missed something.
@@ -154,12 +170,38 @@ pub trait TrustFeed: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Empties the feed: the next message must be the one of position 1. Destructive:
-    /// only for the holder of the publisher lease, who then fills it from the log.
+    /// Sends a change to whoever follows its instance now, beside the feed: for one that the
+    /// feed will only come to later. Not stored; a message that is no change is passed over.
     ///
     /// # Errors
-    /// [`FeedError::Unavailable`], [`FeedError::Unsuitable`].
-    async fn reset(&self) -> Result<(), FeedError>;
+    /// [`FeedError::Unavailable`]: it comes by the feed later.
+    async fn publish_live(&self, message: &FeedMessage) -> Result<(), FeedError>;
+
+    /// The first message that the feed has kept after `sequence`, whoever put it there. A feed
+    /// that nobody else can write to has nothing to show.
+    ///
+    /// # Errors
+    /// [`FeedError::Unavailable`].
+    async fn kept_after(&self, _sequence: u64) -> Result<Option<KeptMessage>, FeedError> {
+        Ok(None)
+    }
+
+    /// How many feeds there are, the one in use among them.
+    ///
+    /// # Errors
+    /// [`FeedError::Unavailable`].
+    async fn streams(&self) -> Result<u64, FeedError> {
+        Ok(1)
+    }
+
+    /// Puts an empty feed in the place of the one that was made at `made_at`: the next message
+    /// must be the one of position 1. Where another one has taken its place already, nothing
+    /// happens. What it held is kept, where a feed outlives the process. Only for the holder of
+    /// the publisher lease, who then fills it from the log.
+    ///
+    /// # Errors
+    /// [`FeedError::NoFurtherStream`], [`FeedError::Unavailable`], [`FeedError::Unsuitable`].
+    async fn set_aside(&self, made_at: Timestamp) -> Result<(), FeedError>;
 
     /// Follows an instance: the last state of each CA certificate in the order of
     /// positions, then every change as it comes, in order; heads in between. A change

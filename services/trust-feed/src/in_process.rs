@@ -33,8 +33,8 @@ pub struct InProcessFeed {
 struct State {
     sequence: u64,
     last: Option<TailMessage>,
-    /// Number of resets: stands in for the time of creation.
-    resets: i64,
+    /// How often it was set aside: stands in for the time of creation.
+    set_aside: i64,
     /// Subjects with the position of their last message.
     subjects: HashMap<String, u64>,
     instances: HashMap<InstanceId, InstanceFeed>,
@@ -110,7 +110,7 @@ impl State {
             sequence: self.sequence,
             last: self.last,
             messages: self.subjects.len() as u64,
-            created_at: Timestamp::from_micros(self.resets),
+            created_at: Timestamp::from_micros(self.set_aside),
         }
     }
 
@@ -177,11 +177,24 @@ impl TrustFeed for InProcessFeed {
         Ok(())
     }
 
-    async fn reset(&self) -> Result<(), FeedError> {
+    async fn publish_live(&self, message: &FeedMessage) -> Result<(), FeedError> {
+        if let FeedBody::Change(change) = &message.body
+            && let Some(instance) = self.lock().instances.get_mut(&message.instance_id)
+        {
+            instance.send(FeedItem::Change(Arc::clone(change)));
+        }
+        Ok(())
+    }
+
+    /// Nobody else can write here, so that nothing is worth keeping.
+    async fn set_aside(&self, made_at: Timestamp) -> Result<(), FeedError> {
         let mut state = self.lock();
+        if state.tail().created_at != made_at {
+            return Ok(());
+        }
         state.sequence = 0;
         state.last = None;
-        state.resets += 1;
+        state.set_aside += 1;
         state.subjects.clear();
         for instance in state.instances.values_mut() {
             instance.changes.clear();

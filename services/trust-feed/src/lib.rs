@@ -28,11 +28,11 @@ pub use catrust_signing::{
 };
 
 pub use bundle::{ChangeOutcome, HeadVerdict, TrustError, TrustState};
-pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, TailMessage, TrustFeed};
+pub use feed::{FeedError, FeedItem, FeedStream, FeedTail, GapReason, KeptMessage, TailMessage, TrustFeed};
 pub use in_process::InProcessFeed;
 pub use message::{FeedBody, FeedMessage, MessageError, TrustPoint};
 pub use message_cache::MessageCache;
 pub use nats::{
-    IncomingReceipt, KeptMessage, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender,
-    SpendingStream, StreamExtent,
+    IncomingReceipt, NatsFeed, NatsSettings, NoReceipt, ReceiptStream, SpendingSender, SpendingStream,
+    StreamOutline, StreamUse,
 };

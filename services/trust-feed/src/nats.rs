@@ -1,6 +1,6 @@
 //! The feed on NATS JetStream.
 //!
-//! One stream, `CATRUST`, of which catrust owns every setting but placement. Message
+//! One stream in use, of the numbered ones in `streams`, of which catrust owns every setting but placement. Message
 //! `p` is published with `Nats-Expected-Last-Sequence: p-1`, so that the server itself
 //! refuses whatever would break "sequence == position". Works from NATS 2.9; nothing
 //! here needs a newer one.
@@ -17,33 +17,31 @@ mod receipts_in;
 mod settings;
 mod spending;
 mod stream;
+mod streams;
 mod subscribe;
 mod wire;
 
 use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::connection::State;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, Event};
 use async_trait::async_trait;
-use catrust_domain::InstanceId;
+use catrust_domain::{InstanceId, Timestamp};
 use catrust_proto::v1::{Head, KeySet};
 use tokio::sync::watch;
 
-use crate::feed::{FeedError, FeedStream, FeedTail, TailMessage, TrustFeed};
-use crate::message::FeedMessage;
+use crate::feed::{FeedError, FeedStream, FeedTail, KeptMessage, TailMessage, TrustFeed};
+use crate::message::{FeedBody, FeedMessage};
 use crate::subject;
 
-pub use inspect::{KeptMessage, StreamExtent};
 pub use receipts_in::{IncomingReceipt, NoReceipt, ReceiptStream};
 pub use settings::NatsSettings;
 pub use spending::{SpendingSender, SpendingStream};
-
-/// Name of the stream.
-pub const STREAM: &str = "CATRUST";
+pub use streams::{MAX_STREAMS, StreamOutline, StreamUse, stream_name};
 
 /// Acks in flight at most.
 const WINDOW: usize = 256;
@@ -67,7 +65,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub struct NatsFeed {
     client: Client,
     jetstream: Context,
-    replicas: usize,
+    streams: Arc<stream::Streams>,
     /// Server that was found suitable last, so that each is told once.
     known_server: Arc<Mutex<String>>,
     /// Counts what may have cost messages: a renewed connection, a full buffer.
@@ -118,7 +116,7 @@ impl NatsFeed {
         Ok(Self {
             client,
             jetstream,
-            replicas: settings.replicas,
+            streams: Arc::new(stream::Streams::new(settings.replicas, settings.max_streams)),
             known_server: Arc::default(),
             interruptions,
         })
@@ -151,6 +149,12 @@ impl NatsFeed {
         }
         Ok(())
     }
+}
+
+/// By this machine's clock: how many streams were made within a day needs no better one.
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Tells what happens to the connection: each change once, and trouble now and then.
@@ -199,13 +203,22 @@ impl ConnectionLog {
 impl TrustFeed for NatsFeed {
     async fn tail(&self) -> Result<FeedTail, FeedError> {
         self.check_server()?;
-        let info = stream::ensure(&self.jetstream, self.replicas).await?;
+        let info = self.streams.ensure(&self.jetstream, now()).await?;
         stream::tail(&self.jetstream, &info).await
     }
 
     async fn oldest(&self) -> Result<Option<TailMessage>, FeedError> {
         self.check_connected()?;
         Ok(self.kept_after(0).await?.and_then(|kept| kept.row))
+    }
+
+    async fn kept_after(&self, sequence: u64) -> Result<Option<KeptMessage>, FeedError> {
+        self.check_connected()?;
+        self.kept_in_named(&self.streams.name(), sequence).await
+    }
+
+    async fn streams(&self) -> Result<u64, FeedError> {
+        Ok(self.outlines().await?.len() as u64)
     }
 
     async fn publish(&self, messages: &[FeedMessage]) -> Result<(), FeedError> {
@@ -232,14 +245,22 @@ impl TrustFeed for NatsFeed {
         self.client.publish(subject::CHECKPOINT, note.into()).await.map_err(FeedError::unavailable)
     }
 
-    async fn reset(&self) -> Result<(), FeedError> {
+    async fn publish_live(&self, message: &FeedMessage) -> Result<(), FeedError> {
+        self.check_connected()?;
+        let FeedBody::Change(_) = &message.body else { return Ok(()) };
+        let subject = subject::live(&message.instance_id);
+        self.client.publish(subject, message.json.clone()).await.map_err(FeedError::unavailable)
+    }
+
+    async fn set_aside(&self, made_at: Timestamp) -> Result<(), FeedError> {
         self.check_server()?;
-        stream::delete(&self.jetstream).await?;
-        stream::ensure(&self.jetstream, self.replicas).await.map(|_| ())
+        self.streams.set_aside(&self.jetstream, made_at, now()).await
     }
 
     async fn subscribe(&self, instance_id: &InstanceId) -> Result<FeedStream, FeedError> {
         self.check_server()?;
-        subscribe::subscribe(&self.client, &self.jetstream, instance_id, self.interruptions.clone()).await
+        let streams = Arc::clone(&self.streams);
+        let interruptions = self.interruptions.clone();
+        subscribe::subscribe(&self.client, &self.jetstream, streams, instance_id, interruptions).await
     }
 }

@@ -35,6 +35,13 @@ pub fn head(instance_id: &InstanceId) -> String {
     format!("catrust.v1.head.{instance_id}")
 }
 
+/// Subject of the changes of an instance that the stream will only come to later: core NATS, not
+/// in the stream.
+#[must_use]
+pub fn live(instance_id: &InstanceId) -> String {
+    format!("catrust.v1.live.{instance_id}")
+}
+
 /// Subject of the key sets, for brokers of every instance: core NATS, not in the stream.
 pub const KEYS: &str = "catrust.v1.keys";
 

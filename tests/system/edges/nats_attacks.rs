@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use async_nats::Client;
 use bytes::Bytes;
 use catrust_tests::broker::{Broker, Device};
@@ -129,8 +130,18 @@ impl Fleet {
         Ok(took)
     }
 
-    /// After the attack the stream holds the log again, by itself.
+    /// After the attack, once an operator has made room, a stream holds the log again.
     async fn recovers(&self) -> anyhow::Result<()> {
+        let seed = self.deployment.nats().seed(Role::Operator).context("a seed")?;
+        let seed = seed.to_string_lossy().into_owned();
+        let listed = self.deployment.command(&["stream", "list"]).await?.success()?.stdout;
+        println!("after the attack:\n{listed}");
+        for line in listed.lines().filter(|line| line.contains("set aside")) {
+            let name = line.split(' ').next().unwrap_or_default();
+            let number = name.strip_prefix("CATRUST_").unwrap_or("1");
+            let remove = ["stream", "remove", number, "--nats-nkey", &seed];
+            self.deployment.command(&remove).await?.success()?;
+        }
         let last = self.instance.activate(&self.member_sn).await?.position;
         self.deployment.nats().reaches(last, Duration::from_secs(90)).await?;
         eventually(BOUND, "the member is let in", async || {
@@ -164,11 +175,19 @@ async fn flood(client: Client, recorded: Vec<(String, Bytes)>) {
     }
 }
 
-/// Deletes the stream, purges it, and makes one of other settings, again and again.
+/// The stream CATRUST as the servers make it, on other subjects.
+const MOVED: &str = r#"{"name":"CATRUST","subjects":["catrust.v1.archive.1.>"],"retention":"limits",
+    "storage":"file","num_replicas":1,"max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"max_msg_size":-1,
+    "max_msgs_per_subject":1,"max_age":0,"discard":"old","duplicate_window":5000000000,"deny_delete":true,
+    "deny_purge":true,"allow_direct":true}"#;
+
+/// Moves the stream from its subjects, and would delete it, purge it and make one of other settings, again
+/// and again.
 async fn wreck(client: Client) {
     let requests = [
         ("$JS.API.STREAM.PURGE.CATRUST", ""),
         ("$JS.API.STREAM.DELETE.CATRUST", ""),
+        ("$JS.API.STREAM.UPDATE.CATRUST", MOVED),
         (
             "$JS.API.STREAM.CREATE.CATRUST",
             r#"{"name":"CATRUST","subjects":["catrust.v1.trust.>"],"max_msgs":1}"#,
@@ -228,10 +247,11 @@ async fn a_stream_that_a_thief_replaced_is_left_alone_and_agents_work_over_grpc(
     replica.server.kill();
 
     let thief = deployment.nats().client_as(Role::Server).await?;
-    thief.request("$JS.API.STREAM.DELETE.CATRUST", "".into()).await?;
-    let stream = r#"{"name":"CATRUST","subjects":["catrust.v1.trust.>","catrust.v1.log.>"],
+    let moved = thief.request("$JS.API.STREAM.UPDATE.CATRUST", MOVED.into()).await?;
+    assert!(!String::from_utf8_lossy(&moved.payload).contains("error"), "{moved:?}");
+    let stream = r#"{"name":"CATRUST_2","subjects":["catrust.v1.trust.>","catrust.v1.log.>"],
         "retention":"limits","storage":"file","num_replicas":1}"#;
-    thief.request("$JS.API.STREAM.CREATE.CATRUST", stream.into()).await?;
+    thief.request("$JS.API.STREAM.CREATE.CATRUST_2", stream.into()).await?;
     let (log_id, hash) = (uuid::Builder::from_random_bytes(rand::random()).into_uuid(), "00".repeat(32));
     let theirs = format!(r#"{{"logId":"{log_id}","position":"1","eventHash":"{hash}"}}"#);
     thief.request("catrust.v1.log.other.InstanceRegistered", theirs.into()).await?;
@@ -254,6 +274,7 @@ async fn a_stream_that_a_thief_replaced_is_left_alone_and_agents_work_over_grpc(
     assert_eq!(deployment.nats().last_sequence().await?, 1, "it is left alone");
 
     // An operator takes it away.
-    thief.request("$JS.API.STREAM.DELETE.CATRUST", "".into()).await?;
+    let operator = deployment.nats().client_as(Role::Operator).await?;
+    operator.request("$JS.API.STREAM.DELETE.CATRUST_2", "".into()).await?;
     deployment.nats().reaches(position, BOUND).await
 }

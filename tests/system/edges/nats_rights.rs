@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_nats::Client;
 use catrust_proto::v1::{Edition, Wait, wait};
 use catrust_tests::broker::{Broker, Device};
@@ -139,6 +140,7 @@ async fn an_agent_speaks_for_its_broker_and_hears_its_instance_and_no_more() -> 
     let forbidden = [
         "catrust.v1.receipt.factory.gate-2",
         "catrust.v1.receipt.other.gate-1",
+        "catrust.v1.live.factory",
         "catrust.v1.trust.factory.00",
         "catrust.v1.head.factory",
         "catrust.v1.log.factory.InstanceRegistered",
@@ -167,6 +169,8 @@ async fn an_agent_speaks_for_its_broker_and_hears_its_instance_and_no_more() -> 
         "catrust.v1.trust.>",
         "catrust.v1.trust.*.*",
         "catrust.v1.trust.other.*",
+        "catrust.v1.live.*",
+        "catrust.v1.live.other",
         "catrust.v1.head.*",
         "catrust.v1.head.other",
         "catrust.v1.log.>",
@@ -179,7 +183,12 @@ async fn an_agent_speaks_for_its_broker_and_hears_its_instance_and_no_more() -> 
     ];
     assert_eq!(agent.subscribe(&forbidden).await?, all(&forbidden));
     assert_eq!(agent.publish(&["catrust.v1.receipt.factory.gate-1"]).await?, BTreeSet::new());
-    let heard = ["catrust.v1.trust.factory.*", "catrust.v1.head.factory", "catrust.v1.keys"];
+    let heard = [
+        "catrust.v1.trust.factory.*",
+        "catrust.v1.live.factory",
+        "catrust.v1.head.factory",
+        "catrust.v1.keys",
+    ];
     assert_eq!(agent.subscribe(&heard).await?, BTreeSet::new());
     Ok(())
 }
@@ -192,6 +201,13 @@ async fn the_servers_login_speaks_for_no_broker_and_touches_no_other_stream() ->
         "catrust.v1.receipt.factory.gate-1",
         "$JS.API.STREAM.CREATE.OTHER",
         "$JS.API.STREAM.DELETE.OTHER",
+        // Ground rule 14: servers have no right to delete a stream or what is in it.
+        "$JS.API.STREAM.DELETE.CATRUST",
+        "$JS.API.STREAM.DELETE.CATRUST_2",
+        "$JS.API.STREAM.PURGE.CATRUST",
+        "$JS.API.STREAM.PURGE.CATRUST_9",
+        "$JS.API.STREAM.MSG.DELETE.CATRUST",
+        "catrust.v1.archive.1.x",
         "$JS.API.CONSUMER.CREATE.CATRUST",
         "$JS.API.CONSUMER.DURABLE.CREATE.CATRUST.mine",
         "$JS.API.ACCOUNT.PURGE.$G",
@@ -233,6 +249,46 @@ async fn an_auditor_reads_the_stream_and_changes_nothing() -> anyhow::Result<()>
     assert_eq!(auditor.publish(&forbidden).await?, all(&forbidden));
     let forbidden = [">", "catrust.v1.receipt.>", "catrust.v1.internal.>", "_INBOX.>", "_INBOX.other.>"];
     assert_eq!(auditor.subscribe(&forbidden).await?, all(&forbidden));
+    nats.reaches(position, BOUND).await
+}
+
+/// Ground rule 14: servers never delete a stream, and have no right to; an operator makes room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_an_operator_removes_a_stream_and_only_one_that_was_set_aside() -> anyhow::Result<()> {
+    let (deployment, _replica, instance) = guarded(Version::Installed).await?;
+    let ca = instance.new_ca().await?;
+    let nats = deployment.nats();
+    nats.reaches(instance.inactivate(&ca.sn).await?.position, BOUND).await?;
+    let thief = Login::new(nats, Role::Server).await?;
+    thief.client.request("catrust.v1.log.forged.InstanceRegistered", "{}".into()).await?;
+    let position = instance.activate(&ca.sn).await?.position;
+    nats.reaches(position, BOUND).await?;
+    let listed = deployment.command(&["stream", "list"]).await?.success()?.stdout;
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].contains("CATRUST ") && lines[0].contains("set aside"), "{listed}");
+    assert!(lines[1].contains("CATRUST_2 ") && lines[1].contains("in use"), "{listed}");
+    let verified = deployment.command(&["verify", "--stream"]).await?.success()?.stdout;
+    assert!(
+        verified.contains("stream CATRUST:") && verified.contains("with 1 messages that say nothing"),
+        "{verified}"
+    );
+    assert!(verified.contains("stream CATRUST_2:") && verified.contains("clean"), "{verified}");
+
+    let remove = async |number: &str, role| {
+        let seed = nats.seed(role).context("a seed")?;
+        let seed = seed.to_string_lossy().into_owned();
+        deployment.command(&["stream", "remove", number, "--nats-nkey", &seed]).await
+    };
+    for role in [Role::Server, Role::Auditor] {
+        let refused = remove("1", role).await?;
+        assert_ne!(refused.code, Some(0), "{role:?}: {}", refused.stdout);
+    }
+    let refused = remove("2", Role::Operator).await?;
+    assert!(refused.code != Some(0) && refused.stderr.contains("in use"), "{}", refused.stderr);
+    let removed = remove("1", Role::Operator).await?.success()?;
+    assert!(removed.stdout.contains("removed: CATRUST "), "{}", removed.stdout);
+    let listed = deployment.command(&["stream", "list"]).await?.success()?.stdout;
+    assert!(listed.lines().count() == 1 && listed.contains("CATRUST_2"), "{listed}");
     nats.reaches(position, BOUND).await
 }
 

@@ -5,6 +5,7 @@ mod dev;
 mod evidence;
 mod serve;
 mod settings;
+mod stream;
 mod verify;
 
 use std::net::SocketAddr;
@@ -40,6 +41,9 @@ enum ServerCommand {
     Export(evidence::ExportArguments),
     /// Build the read model anew from the log, beside the old one, and swap it in.
     Rebuild(DatabaseArguments),
+    /// Look at the NATS streams, and remove one that was set aside.
+    #[command(subcommand)]
+    Stream(stream::StreamCommand),
     /// Check or describe the settings.
     #[command(subcommand)]
     Config(SettingsCommand),
@@ -99,6 +103,7 @@ pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
         ServerCommand::Checkpoint(arguments) => evidence::checkpoint(arguments).await,
         ServerCommand::Export(arguments) => evidence::export(arguments).await,
         ServerCommand::Rebuild(arguments) => database::rebuild(arguments).await,
+        ServerCommand::Stream(command) => stream::run(command).await,
         ServerCommand::Config(SettingsCommand::Check(arguments)) => settings::check(arguments),
         ServerCommand::Config(SettingsCommand::Schema) => settings::schema(),
     }

@@ -151,6 +151,7 @@ pub(super) async fn feed(config: &Config) -> anyhow::Result<Option<NatsFeed>> {
         tls_certificate_file: nats.client_cert_file.clone(),
         tls_key_file: nats.client_key_file.clone(),
         replicas: nats.stream_replicas,
+        max_streams: nats.max_kept_streams,
         ..NatsSettings::new(url.servers().collect::<Vec<_>>().join(","))
     };
     Ok(Some(NatsFeed::connect(&settings).await?))

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use catrust_access::secret_toml::hidden_text;
+use catrust_trust_feed::nats::MAX_STREAMS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +44,16 @@ pub struct NatsConfig {
     /// Copies of the stream in a NATS cluster: 1, 3 or 5. Default 1. One copy is lost with
     /// its server, and made anew from the log.
     pub stream_replicas: usize,
-    /// Empty a stream `CATRUST` that holds the log of another installation, and fill it with
-    /// this one's. Default false: nothing is published then, and the log says so. For once, after
-    /// the database was replaced; two installations never share a NATS account.
+    /// Take the place of a stream that holds the log of another installation: it is set aside
+    /// and kept, and the next one is filled with this log. Default false: nothing is published
+    /// then, and the log says so. For once, after the database was replaced; two installations
+    /// never share a NATS account.
     pub take_over_stream: bool,
+    /// Most streams that there may be (`CATRUST`, `CATRUST_2`, …), the one in use among them: 1
+    /// to 9. Default 9. One that does not hold this log is set aside and kept. Where there are as
+    /// many, or three were made within a day, the server fills none and says so, and sends new
+    /// changes past the stream; `catrust-server stream remove` makes room.
+    pub max_kept_streams: u32,
 }
 
 impl Default for NatsConfig {
@@ -63,6 +70,7 @@ impl Default for NatsConfig {
             allow_plaintext: false,
             stream_replicas: 1,
             take_over_stream: false,
+            max_kept_streams: MAX_STREAMS,
         }
     }
 }
@@ -78,6 +86,11 @@ impl NatsConfig {
             matches!(self.stream_replicas, 1 | 3 | 5),
             "nats.stream_replicas",
             "must be 1, 3 or 5",
+        );
+        problems.require(
+            (1..=MAX_STREAMS).contains(&self.max_kept_streams),
+            "nats.max_kept_streams",
+            "must be 1 to 9",
         );
         let logins = [self.user.is_some(), self.credentials_file.is_some(), self.nkey_file.is_some()];
         let logins = logins.into_iter().filter(|given| *given).count();

@@ -204,6 +204,8 @@ fn each_bound_is_enforced_and_says_why() {
         ("[database]\nurl = \"postgres://h/d\"\npassword = \"a\"", "database.url: names no user"),
         ("[nats]\nurl = \"nats://n\"\nuser = \"u\"", "nats.user: user and password go together"),
         ("[nats]\nstream_replicas = 2", "nats.stream_replicas: must be 1, 3 or 5"),
+        ("[nats]\nmax_kept_streams = 10", "nats.max_kept_streams: must be 1 to 9"),
+        ("[nats]\nmax_kept_streams = 0", "nats.max_kept_streams: must be 1 to 9"),
         ("[nats]\nroot_ca_file = \"ca.pem\"", "nats.url: is not set although"),
         (
             "[nats]\nuser = \"u\"\npassword_file = \"p\"\ncredentials_file = \"c\"",

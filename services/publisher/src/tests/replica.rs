@@ -6,7 +6,8 @@ use catrust_domain::Timestamp;
 use catrust_test_harness::eventually::eventually;
 use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::contract::{ask_nats, key};
-use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, TrustPoint};
+use catrust_trust_feed::nats::stream_name;
+use catrust_trust_feed::{NatsFeed, NatsSettings, SigningKey, StreamUse, TrustPoint};
 use tokio::task::JoinHandle;
 
 use super::super::*;
@@ -150,13 +151,14 @@ pub async fn assert_feed_is_the_log_by(server: &NatsServer, log: &MemoryLog, key
     })
     .await
     .unwrap();
+    let stream = stream_in_use(&feed).await;
     let mut kept = 0;
     let mut subjects = std::collections::HashSet::new();
     while let Some(event) = rest.pop() {
         let made = |key| FeedMessage::new(log_id, &event, key).unwrap();
         // From the end: the first message of a subject is the one that is kept.
         if subjects.insert(made(keys[0]).subject) {
-            let stored = raw_message(server, event.position).await;
+            let stored = raw_message(server, &stream, event.position).await;
             let by_one_of_them = keys.iter().any(|key| stored.as_deref() == Some(&made(key).json[..]));
             assert!(by_one_of_them, "position {}: {stored:?}", event.position);
             kept += 1;
@@ -166,12 +168,27 @@ pub async fn assert_feed_is_the_log_by(server: &NatsServer, log: &MemoryLog, key
 }
 
 /// What NATS itself says is stored at a sequence, by its own protocol.
-async fn raw_message(server: &NatsServer, sequence: u64) -> Option<Vec<u8>> {
+pub async fn raw_message(server: &NatsServer, stream: &str, sequence: u64) -> Option<Vec<u8>> {
     let request = format!("{{\"seq\":{sequence}}}");
-    let answer = ask_nats(&server.url(), "$JS.API.STREAM.MSG.GET.CATRUST", &request).await;
+    let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+    let answer = ask_nats(&server.url(), &subject, &request).await;
     let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
     let data = answer["message"]["data"].as_str()?;
     Some(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).expect("base64"))
+}
+
+async fn stream_in_use(feed: &NatsFeed) -> String {
+    let streams = feed.outlines().await.unwrap();
+    let used: Vec<u32> = streams.iter().filter(|s| s.role == StreamUse::InUse).map(|s| s.number).collect();
+    assert_eq!(used.len(), 1, "{streams:?}");
+    stream_name(used[0])
+}
+
+/// What was set aside, as number and last sequence.
+pub async fn set_aside_on(server: &NatsServer) -> Vec<(u32, u64)> {
+    let streams = feed_on_ready(server).await.outlines().await.unwrap();
+    let aside = streams.into_iter().filter(|stream| stream.role == StreamUse::SetAside);
+    aside.map(|stream| (stream.number, stream.last_sequence)).collect()
 }
 
 pub async fn delete_stream(server: &NatsServer) {

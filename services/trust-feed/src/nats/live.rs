@@ -20,8 +20,9 @@ use crate::subject;
 impl NatsFeed {
     /// Follows an instance: every change, head and key set as it comes, nothing from before.
     ///
-    /// Needs the right to subscribe to `catrust.v1.trust.<instance>.*`,
-    /// `catrust.v1.head.<instance>` and `catrust.v1.keys`, and no other. Messages may be missing around a
+    /// Needs the right to subscribe to `catrust.v1.trust.<instance>.*`, `catrust.v1.live.<instance>`
+    /// (changes that the stream will only come to later), `catrust.v1.head.<instance>` and
+    /// `catrust.v1.keys`, and no other. Messages may be missing around a
     /// [`FeedItem::Gap`]; none of them comes again.
     ///
     /// # Errors
@@ -33,6 +34,7 @@ impl NatsFeed {
         interruptions.mark_unchanged();
         let live = LiveFeed {
             changes: listen(&self.client, subject::trust_of_instance(instance_id)).await?,
+            early: listen(&self.client, subject::live(instance_id)).await?,
             keys: listen(&self.client, subject::KEYS.to_owned()).await?,
             heads: listen(&self.client, subject::head(instance_id)).await?,
             interruptions,
@@ -47,6 +49,8 @@ async fn listen(client: &Client, subject: String) -> Result<Subscriber, FeedErro
 
 struct LiveFeed {
     changes: Subscriber,
+    /// Changes that come by the stream later, too.
+    early: Subscriber,
     keys: Subscriber,
     heads: Subscriber,
     interruptions: watch::Receiver<u64>,
@@ -66,13 +70,8 @@ impl LiveFeed {
                         return Some(FeedItem::KeySet(Arc::new(keys)));
                     }
                 }
-                change = self.changes.next() => {
-                    let change = serde_json::from_slice(&change?.payload);
-                    return Some(match change {
-                        Ok(change) => FeedItem::Change(Arc::new(change)),
-                        Err(_) => FeedItem::Gap(GapReason::Unreadable),
-                    });
-                }
+                change = self.changes.next() => return Some(read_change(&change?.payload)),
+                change = self.early.next() => return Some(read_change(&change?.payload)),
                 head = self.heads.next() => {
                     if let Ok(head) = serde_json::from_slice(&head?.payload) {
                         return Some(FeedItem::Head(Arc::new(head)));
@@ -80,5 +79,12 @@ impl LiveFeed {
                 }
             }
         }
+    }
+}
+
+fn read_change(payload: &[u8]) -> FeedItem {
+    match serde_json::from_slice(payload) {
+        Ok(change) => FeedItem::Change(Arc::new(change)),
+        Err(_) => FeedItem::Gap(GapReason::Unreadable),
     }
 }

@@ -88,7 +88,7 @@ async fn check_passed_over(feed: &NatsFeed, messages: &[FeedMessage]) -> Result<
 }
 
 async fn check_stored(feed: &NatsFeed, message: &FeedMessage) -> Result<(), FeedError> {
-    let last = stream::last_of_subject(&feed.jetstream, &message.subject).await?;
+    let last = stream::last_of_subject(&feed.jetstream, &feed.streams.name(), &message.subject).await?;
     let stored = last.is_some_and(|last| {
         last.sequence > message.position
             || (last.sequence == message.position && wire::identify(&last) == Some(message.tail()))

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use async_nats::{ConnectOptions, ServerAddr};
 
+use super::streams::MAX_STREAMS;
 use crate::feed::FeedError;
 
 /// Settings of the connection and the stream. `Debug` shows no secret: there is none
@@ -33,6 +34,8 @@ pub struct NatsSettings {
     pub tls_key_file: Option<PathBuf>,
     /// Copies of the stream in a NATS cluster: 1, 3 or 5.
     pub replicas: usize,
+    /// Most streams that there may be, the one in use among them: 1 to 9.
+    pub max_streams: u32,
 }
 
 impl NatsSettings {
@@ -49,6 +52,7 @@ impl NatsSettings {
             tls_certificate_file: None,
             tls_key_file: None,
             replicas: 1,
+            max_streams: MAX_STREAMS,
         }
     }
 

@@ -28,7 +28,8 @@ use futures::stream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::{ANSWER_TIMEOUT, STREAM};
+use super::ANSWER_TIMEOUT;
+use super::stream::Streams;
 use crate::feed::{BoxError, FeedError, FeedItem, FeedStream, GapReason};
 use crate::subject;
 
@@ -51,6 +52,7 @@ const CONSUMER_LIFE: Duration = Duration::from_secs(10);
 pub async fn subscribe(
     client: &Client,
     jetstream: &Context,
+    streams: Arc<Streams>,
     instance_id: &InstanceId,
     interruptions: watch::Receiver<u64>,
 ) -> Result<FeedStream, FeedError> {
@@ -58,14 +60,17 @@ pub async fn subscribe(
     let keys = client.subscribe(subject::KEYS).await.map_err(FeedError::unavailable)?;
     let filter = subject::trust_of_instance(instance_id);
     let changes = client.subscribe(filter.clone()).await.map_err(FeedError::unavailable)?;
+    let early = client.subscribe(subject::live(instance_id)).await.map_err(FeedError::unavailable)?;
     let (items, reader) = mpsc::channel(READER_BUFFER);
     let stream_reader = StreamReader {
         jetstream: jetstream.clone(),
+        streams,
         filter,
         items,
         keys,
         heads,
         changes,
+        early,
         interruptions,
         recent: RecentMessages::default(),
         last: None,
@@ -80,11 +85,14 @@ pub async fn subscribe(
 
 struct StreamReader {
     jetstream: Context,
+    streams: Arc<Streams>,
     filter: String,
     items: mpsc::Sender<FeedItem>,
     keys: Subscriber,
     heads: Subscriber,
     changes: Subscriber,
+    /// Changes that come by the stream later, too.
+    early: Subscriber,
     interruptions: watch::Receiver<u64>,
     recent: RecentMessages,
     /// Log and highest position of the changes passed on. Not verified: good enough to
@@ -130,8 +138,10 @@ impl StreamReader {
             Err(error) => return Ok(Err(error)),
         };
         let caught_up = self.drain(&consumer).await;
-        let name = &consumer.cached_info().name;
-        if let Err(error) = self.jetstream.delete_consumer_from_stream(name, STREAM).await {
+        let consumer = consumer.cached_info();
+        if let Err(error) =
+            self.jetstream.delete_consumer_from_stream(&consumer.name, &consumer.stream_name).await
+        {
             tracing::debug!(%error, "the server will drop the consumer by itself");
         }
         caught_up
@@ -147,7 +157,8 @@ impl StreamReader {
             num_replicas: 1,
             ..Config::default()
         };
-        let stream = self.jetstream.get_stream_no_info(STREAM).await?;
+        self.streams.find(&self.jetstream).await?.ok_or("there is no stream")?;
+        let stream = self.jetstream.get_stream_no_info(self.streams.name()).await?;
         Ok(stream.create_consumer(config).await?)
     }
 
@@ -198,6 +209,11 @@ impl StreamReader {
                     }
                 }
                 Some(message) = self.changes.next() => {
+                    if self.recent.insert(&message.payload) {
+                        self.pass_change(&message.payload).await?;
+                    }
+                }
+                Some(message) = self.early.next() => {
                     if self.recent.insert(&message.payload) {
                         self.pass_change(&message.payload).await?;
                     }

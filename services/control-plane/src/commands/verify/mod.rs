@@ -14,18 +14,22 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use catrust_evidence::{SignedCheckpoint, TrustKeys};
+use catrust_publisher::KnownKeys;
 use clap::{Args, ValueEnum};
 
 use self::report::Findings;
 use super::{DatabaseArguments, database, evidence, serve};
+use crate::assemble::system_clock;
 use crate::config::Config;
+use crate::keys::ServerKeys;
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArguments {
     #[command(flatten)]
     database: DatabaseArguments,
-    /// Compare the log with the messages of the NATS stream, too (nats.url).
+    /// Compare the log with the messages of the NATS streams, too (nats.url): the one in use, and
+    /// those that were set aside.
     #[arg(long)]
     stream: bool,
     /// Compare the log with the signed checkpoints in this file, too.
@@ -54,7 +58,10 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
     let config = database::settings(&arguments.database)?;
     // Before the log: what was published by then has to be in it.
     let stream = match arguments.stream {
-        true => Some(stream::StreamToCompare::open(serve::feed(&config).await?).await?),
+        true => {
+            let keys = known_keys(&arguments, &config);
+            Some(stream::StreamsToCompare::open(serve::feed(&config).await?, keys).await?)
+        }
         false => None,
     };
     let signed = signed_before(&arguments, &config)?;
@@ -75,6 +82,15 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
         Format::Json => println!("{}", serde_json::to_string_pretty(&findings.json())?),
     }
     Ok(if findings.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The keys that the streams may be signed with; `None` where this machine has none of them.
+fn known_keys(arguments: &VerifyArguments, config: &Config) -> Option<KnownKeys> {
+    if let Ok(keys) = ServerKeys::load(&config.signing, system_clock()()) {
+        return Some(KnownKeys::new(keys.active(), keys.follow().borrow().clone()));
+    }
+    let key = evidence::signing_key(config, &arguments.database).ok()?;
+    Some(KnownKeys::new(&key, None))
 }
 
 /// The checkpoints to compare with, where the arguments name some.

@@ -1,118 +1,202 @@
-//! The log against the messages of the stream.
+//! The log against the messages of the streams: the one in use, and those that were set aside.
 //!
 //! The message of position `p` is kept at sequence `p` until a later one of its subject
 //! replaces it, and it names the hash of its row. So a log that lost its end is behind
 //! its stream, and a log that was changed and chained anew has other hashes than were
 //! published. A stream that is short, or gone, says nothing: it is filled from the log.
-
-use std::time::Duration;
+//!
+//! One that was set aside has something foreign in it, or the past of another log, or was a
+//! witness of an end that this log lost. What it holds is damage of the log where a key of this
+//! server signed it; the rest is counted.
 
 use anyhow::Context as _;
 use catrust_event_store::EventLog;
 use catrust_event_store::report::{Damage, DamageKind};
-use catrust_trust_feed::{FeedError, KeptMessage, NatsFeed, StreamExtent};
+use catrust_publisher::KnownKeys;
+use catrust_trust_feed::nats::stream_name;
+use catrust_trust_feed::{KeptMessage, NatsFeed, StreamOutline, StreamUse};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
-/// How long the connection to NATS may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+use crate::commands::stream::answer;
+
 /// Most pieces of damage that are told.
 const MAX_DAMAGE: usize = 100;
 
-/// A stream, and how far it was when it was opened.
-pub(super) struct StreamToCompare {
+/// The streams, and how far each was when they were listed.
+pub(super) struct StreamsToCompare {
     feed: NatsFeed,
-    extent: Option<StreamExtent>,
+    streams: Vec<StreamOutline>,
+    keys: Option<KnownKeys>,
 }
 
-/// What the stream says about the log.
+/// What the streams say about the log.
 pub(super) struct StreamReport {
-    extent: Option<StreamExtent>,
-    compared: u64,
+    streams: Vec<ComparedStream>,
     /// Damage of the log, by position.
     pub(super) damage: Vec<Damage>,
 }
 
-impl StreamToCompare {
-    /// Connects, and notes how far the stream is.
-    pub(super) async fn open(feed: Option<NatsFeed>) -> anyhow::Result<Self> {
+/// What was found in one stream.
+struct ComparedStream {
+    outline: StreamOutline,
+    /// Messages of this log, held against it.
+    compared: u64,
+    /// Messages that say nothing about this log: of another one, foreign, or by no key that is believed.
+    foreign: u64,
+}
+
+/// What a message says about the log.
+enum PublishedClaim {
+    /// The log has it so.
+    Agrees,
+    /// It is not of this log.
+    Foreign(String),
+    /// The log does not have it so.
+    Differs(String),
+}
+
+impl StreamsToCompare {
+    /// Connects, and notes how far the streams are. `keys` tell what is signed in those that were set
+    /// aside; without any, all that claims to be of this log is held against it.
+    pub(super) async fn open(feed: Option<NatsFeed>, keys: Option<KnownKeys>) -> anyhow::Result<Self> {
         let feed = feed.context("there is no stream to compare with: nats.url is not set")?;
-        let deadline = Instant::now() + CONNECT_LIMIT;
-        loop {
-            match feed.extent().await {
-                Ok(extent) => return Ok(Self { feed, extent }),
-                Err(FeedError::Unavailable(_)) if Instant::now() < deadline => {
-                    sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => return Err(error).context("the stream cannot be read"),
-            }
-        }
+        let mut streams = answer(&feed).await.context("the streams cannot be read")?;
+        streams.retain(|stream| !matches!(stream.role, StreamUse::Foreign(_)));
+        Ok(Self { feed, streams, keys })
     }
 
-    /// Compares every message that the stream keeps with its row of the log, which ends
+    /// Compares every message that the streams keep with its row of the log, which ends
     /// at `head`.
     pub(super) async fn compare(self, store: &dyn EventLog, head: u64) -> anyhow::Result<StreamReport> {
-        let mut report = StreamReport { extent: self.extent, compared: 0, damage: Vec::new() };
-        let last = self.extent.map_or(0, |extent| extent.last_sequence);
-        let mut sequence = 0;
-        while let Some(kept) = self.feed.kept_after(sequence).await? {
-            sequence = kept.sequence;
-            if sequence > last.min(head) || report.damage.len() >= MAX_DAMAGE {
-                break;
-            }
-            report.compared += 1;
-            if let Some(description) = difference(store, &kept).await? {
-                report.damage.push(Damage {
-                    kind: DamageKind::NotAsPublished,
-                    position: Some(sequence),
-                    description,
-                });
-            }
-        }
-        if last > head {
-            report.damage.push(Damage {
-                kind: DamageKind::TailCut,
-                position: Some(head + 1),
-                description: format!("the log ends at {head}, and was published up to {last}"),
-            });
+        let mut report = StreamReport { streams: Vec::new(), damage: Vec::new() };
+        for outline in &self.streams {
+            let compared = self.compare_stream(store, head, outline, &mut report.damage).await?;
+            report.streams.push(compared);
         }
         Ok(report)
     }
-}
 
-/// What a message and its row disagree about.
-async fn difference(store: &dyn EventLog, kept: &KeptMessage) -> anyhow::Result<Option<String>> {
-    let Some(published) = kept.row else {
-        return Ok(Some("the stream holds something foreign here".to_owned()));
-    };
-    if published.log_id != store.log_id() {
-        return Ok(Some(format!("the stream holds the log {}", published.log_id)));
+    async fn compare_stream(
+        &self,
+        store: &dyn EventLog,
+        head: u64,
+        outline: &StreamOutline,
+        damage: &mut Vec<Damage>,
+    ) -> anyhow::Result<ComparedStream> {
+        let mut stream = ComparedStream { outline: outline.clone(), compared: 0, foreign: 0 };
+        let (in_use, name) = (outline.role == StreamUse::InUse, stream_name(outline.number));
+        let mut sequence = 0;
+        let mut beyond = None;
+        while let Some(kept) = self.feed.kept_in(outline.number, sequence).await? {
+            sequence = kept.sequence;
+            if sequence > outline.last_sequence || damage.len() >= MAX_DAMAGE {
+                break;
+            }
+            if sequence > head && (in_use || self.is_ours(store, &kept)) {
+                beyond = Some(sequence);
+                continue;
+            }
+            match self.comparison(store, &kept, in_use).await? {
+                PublishedClaim::Agrees => stream.compared += 1,
+                PublishedClaim::Foreign(_) if !in_use => stream.foreign += 1,
+                PublishedClaim::Foreign(text) | PublishedClaim::Differs(text) => {
+                    stream.compared += 1;
+                    damage.push(Damage {
+                        kind: DamageKind::NotAsPublished,
+                        position: Some(sequence),
+                        description: format!("{name}: {text}"),
+                    });
+                }
+            }
+        }
+        if let Some(last) = beyond {
+            damage.push(Damage {
+                kind: DamageKind::TailCut,
+                position: Some(head + 1),
+                description: format!("{name}: the log ends at {head}, and was published up to {last}"),
+            });
+        }
+        Ok(stream)
     }
-    // A row that is missing or cannot be read is told by the walk over the log.
-    let Ok(rows) = store.read(kept.sequence - 1, 1).await else { return Ok(None) };
-    let Some(row) = rows.first().filter(|row| row.position == kept.sequence) else { return Ok(None) };
-    let differs = row.hash != published.event_hash;
-    Ok(differs.then(|| format!("the log has the hash {}, published was {}", row.hash, published.event_hash)))
+
+    /// Whether a message of a stream that was set aside is of this log, by a key that is believed.
+    fn is_ours(&self, store: &dyn EventLog, kept: &KeptMessage) -> bool {
+        match &self.keys {
+            Some(keys) => keys.signed_row(&kept.body).is_some_and(|row| row.log_id == store.log_id()),
+            None => kept.row.is_some_and(|row| row.log_id == store.log_id()),
+        }
+    }
+
+    async fn comparison(
+        &self,
+        store: &dyn EventLog,
+        kept: &KeptMessage,
+        in_use: bool,
+    ) -> anyhow::Result<PublishedClaim> {
+        let Some(published) = kept.row else {
+            return Ok(PublishedClaim::Foreign("the stream holds something foreign here".to_owned()));
+        };
+        if published.log_id != store.log_id() {
+            return Ok(PublishedClaim::Foreign(format!("the stream holds the log {}", published.log_id)));
+        }
+        // A row that is missing or cannot be read is told by the walk over the log.
+        let Ok(rows) = store.read(kept.sequence - 1, 1).await else { return Ok(PublishedClaim::Agrees) };
+        let Some(row) = rows.first().filter(|row| row.position == kept.sequence) else {
+            return Ok(PublishedClaim::Agrees);
+        };
+        if row.hash == published.event_hash {
+            return Ok(PublishedClaim::Agrees);
+        }
+        let text = format!("the log has the hash {}, published was {}", row.hash, published.event_hash);
+        let counts = in_use || self.is_ours(store, kept);
+        Ok(if counts { PublishedClaim::Differs(text) } else { PublishedClaim::Foreign(text) })
+    }
 }
 
 impl StreamReport {
     /// For people.
     pub(super) fn text(&self) -> String {
-        match self.extent {
-            None => "stream: there is none; it says nothing about the log".to_owned(),
-            Some(extent) => format!(
-                "stream: {} of {} messages compared, published up to {}",
-                self.compared, extent.messages, extent.last_sequence
-            ),
+        if self.streams.is_empty() {
+            return "stream: there is none; it says nothing about the log".to_owned();
         }
+        let lines = self.streams.iter().map(|stream| {
+            let ComparedStream { outline, compared, foreign } = stream;
+            let aside = match outline.role {
+                StreamUse::InUse => String::new(),
+                _ => format!(" (set aside, with {foreign} messages that say nothing about this log)"),
+            };
+            format!(
+                "stream {}: {compared} of {} messages compared, published up to {}{aside}",
+                stream_name(outline.number),
+                outline.messages,
+                outline.last_sequence
+            )
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
-    /// For scripts.
+    /// For scripts: the stream in use, and those that were set aside.
     pub(super) fn json(&self) -> Value {
+        let (in_use, aside): (Vec<_>, Vec<_>) =
+            self.streams.iter().partition(|stream| stream.outline.role == StreamUse::InUse);
+        let in_use = in_use.first();
+        let aside: Vec<Value> = aside
+            .into_iter()
+            .map(|stream| {
+                json!({
+                    "name": stream_name(stream.outline.number),
+                    "lastSequence": stream.outline.last_sequence,
+                    "messages": stream.outline.messages,
+                    "compared": stream.compared,
+                    "foreign": stream.foreign,
+                })
+            })
+            .collect();
         json!({
-            "lastSequence": self.extent.map(|extent| extent.last_sequence),
-            "messages": self.extent.map_or(0, |extent| extent.messages),
-            "compared": self.compared,
+            "lastSequence": in_use.map(|stream| stream.outline.last_sequence),
+            "messages": in_use.map_or(0, |stream| stream.outline.messages),
+            "compared": in_use.map_or(0, |stream| stream.compared),
+            "setAside": aside,
         })
     }
 }

@@ -21,7 +21,7 @@ use catrust_trust_feed::{
 };
 use opentelemetry::metrics::Meter;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::LayerExt as _;
@@ -74,6 +74,9 @@ use catrust_limiter::{self as limiter, UserLimiter};
 
 /// Time between two heads of an instance.
 const HEAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Old bundles that are loaded at once.
+const OLD_BUNDLES: usize = 2;
 
 /// How long calls in progress may take to end when the server drains: longer than the
 /// default deadline of a call.
@@ -368,6 +371,7 @@ async fn assemble_api(
             head_interval: HEAD_INTERVAL,
         },
         clock: Arc::clone(&parts.clock),
+        old_bundles: Semaphore::new(OLD_BUNDLES),
         streams: PerUser::new(config.grpc.max_streams_per_user),
         draining: stages.draining.clone(),
     }))

@@ -26,6 +26,7 @@ use catrust_event_store::EventStore;
 use catrust_proto::v1;
 use catrust_trust_feed::InProcessFeed;
 use opentelemetry::metrics::UpDownCounter;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -71,6 +72,8 @@ pub(crate) struct Api {
     pub(crate) watchers: UpDownCounter<i64>,
     pub(crate) rules: ServiceRules,
     pub(crate) clock: catrust_event_store::Clock,
+    /// Places of calls that load old bundles.
+    pub(crate) old_bundles: Semaphore,
     /// Open watch streams, by user.
     pub(crate) streams: PerUser,
     /// Ends watch streams, and waiting for brokers, when the server drains.

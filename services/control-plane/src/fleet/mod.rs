@@ -12,6 +12,7 @@
 pub(crate) mod census;
 mod instruments;
 pub(crate) mod intake;
+mod looks;
 mod queue;
 pub mod statement;
 pub(crate) mod view;

@@ -13,6 +13,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::looks::SharedLooks;
+
 /// How often a fleet is looked at without a hint: a hint can be lost with its
 /// connection, and silence has none.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,6 +26,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(crate) struct FleetView {
     store: Arc<dyn FleetStore>,
+    looks: SharedLooks,
     clock: Clock,
     budget: ContactBudget,
     waiting: Arc<Semaphore>,
@@ -39,7 +42,8 @@ impl FleetView {
         most_waiting: usize,
     ) -> Self {
         let waiting = Arc::new(Semaphore::new(most_waiting.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { store, clock, budget, waiting }
+        let looks = SharedLooks::new(Arc::clone(&store));
+        Self { store, looks, clock, budget, waiting }
     }
 
     /// The brokers of an instance, ascending by name, and whether each is lost.
@@ -67,7 +71,7 @@ impl FleetView {
         id: &InstanceId,
         revision: u64,
     ) -> Result<Propagation, StoreError> {
-        let fleet = self.store.list_brokers(id).await?;
+        let fleet = self.looks.look(id).await?;
         Ok(propagation(&fleet, revision, (self.clock)(), &self.budget))
     }
 

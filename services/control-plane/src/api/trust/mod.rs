@@ -54,6 +54,12 @@ async fn signed_bundle(
 ) -> Result<Option<v1::TrustBundle>, ApiError> {
     // Before the bundle is loaded: a pause in between must not make it look younger.
     let issued_at = api.now();
+    // An old bundle is folded from the instance's history: a few at once, so that they never
+    // hold all connections that users share.
+    let _place = match at {
+        BundleAt::Now => None,
+        BundleAt::Revision(_) | BundleAt::Time(_) => api.old_bundles.acquire().await.ok(),
+    };
     let Some(bundle) = api.store.load_bundle(id, at).await? else { return Ok(None) };
     let mut message = message::trust_bundle(api.store.log_id(), &bundle, issued_at);
     message.sign(api.keys.active()).map_err(|error| ApiError::Internal(error.to_string()))?;

@@ -8,6 +8,7 @@
 
 mod address;
 mod append;
+mod durability;
 mod error;
 mod freshness;
 mod hint;

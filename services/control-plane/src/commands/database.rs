@@ -11,7 +11,7 @@ use catrust_event_store::{Clock, EventStore, StoreError};
 
 use super::{DatabaseArguments, load};
 use crate::assemble::system_clock;
-use crate::config::{Config, DatabaseConfig, DatabaseUrl};
+use crate::config::{CommitDurability, Config, DatabaseConfig, DatabaseUrl};
 
 /// File of the log inside the data directory of `dev`.
 pub(super) const DEV_DATABASE: &str = "catrust.db";
@@ -24,6 +24,23 @@ pub(super) async fn open(config: &DatabaseConfig, clock: Clock) -> anyhow::Resul
             PgEventStore::connect_with(address, clock, config.read_connections).await.map_err(explain)?,
         ),
     })
+}
+
+/// Opens the store for a server that acknowledges changes: refused where they would not be as
+/// durable as the settings promise.
+pub(super) async fn open_to_serve(
+    config: &DatabaseConfig,
+    clock: Clock,
+) -> anyhow::Result<Arc<dyn EventStore>> {
+    if let Some(notice) = config.durability_notice() {
+        tracing::warn!("{notice}");
+    }
+    let Target::Postgres(address) = target(config)? else { return open(config, clock).await };
+    let store = PgEventStore::connect_with(address, clock, config.read_connections).await.map_err(explain)?;
+    if config.durability == CommitDurability::Synchronous {
+        store.check_standbys(config.failover_fences).await.map_err(explain)?;
+    }
+    Ok(Arc::new(store))
 }
 
 enum Target {

@@ -69,7 +69,8 @@ pub(super) async fn run_server(
 
 async fn parts(config: &Config, meter: &Meter) -> anyhow::Result<ServerParts> {
     let clock = system_clock();
-    let store: Arc<dyn EventStore> = super::database::open(&config.database, Arc::clone(&clock)).await?;
+    let store: Arc<dyn EventStore> =
+        super::database::open_to_serve(&config.database, Arc::clone(&clock)).await?;
     let keys = Arc::new(ServerKeys::load(&config.signing, clock())?);
     let key_set_version = keys.key_set().map(|set| set.version);
     tracing::info!(key_id = keys.key_id(), key_set_version, log_id = %store.log_id(), "signing key loaded");

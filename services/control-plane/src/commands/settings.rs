@@ -14,6 +14,9 @@ pub(super) fn check(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     if config.signing.key_set_file.is_some() {
         ServerKeys::load(&config.signing, system_clock()())?;
     }
+    if let Some(notice) = config.database.durability_notice() {
+        eprintln!("note: {notice}");
+    }
     print!("{}", config.to_toml()?);
     Ok(ExitCode::SUCCESS)
 }

@@ -40,9 +40,29 @@ pub struct DatabaseConfig {
     /// encrypts and proves it (a tunnel, a sidecar, a private container network): who sits in
     /// between reads and changes the log.
     pub allow_plaintext: bool,
+    /// What an acknowledged change survives. `local` (the default): the loss of nothing but the
+    /// server process; it is on one server's disk, and a failover to a standby may lose it.
+    /// `synchronous`: the loss of the primary; the server refuses to start unless every standby
+    /// named in Postgres' `synchronous_standby_names` follows and has to acknowledge every commit
+    /// (`ANY 2 (one, other)`), or `failover_fences` is true.
+    pub durability: CommitDurability,
+    /// Whatever promotes a standby takes none that lacks an acknowledged commit, and keeps the old
+    /// primary from taking writes. Default false. With it `durability = "synchronous"` is content
+    /// with some of the named standbys.
+    pub failover_fences: bool,
     /// Connections for what users ask, 1 to 1,000, beside nine of the server's own. Default 8.
     /// The sum over all replicas must stay below Postgres' `max_connections`.
     pub read_connections: u32,
+}
+
+/// What an acknowledged change survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommitDurability {
+    /// The end of the server process.
+    Local,
+    /// The loss of the primary as well.
+    Synchronous,
 }
 
 impl Default for DatabaseConfig {
@@ -55,6 +75,8 @@ impl Default for DatabaseConfig {
             client_cert_file: None,
             client_key_file: None,
             allow_plaintext: false,
+            durability: CommitDurability::Local,
+            failover_fences: false,
             read_connections: 8,
         }
     }
@@ -90,6 +112,17 @@ impl DatabaseConfig {
         address
     }
 
+    /// What an operator should know of a database that keeps acknowledged changes on one server;
+    /// `None` where there is nothing to say.
+    #[must_use]
+    pub fn durability_notice(&self) -> Option<&'static str> {
+        let is_postgres = matches!(self.url, Some(DatabaseUrl::Postgres(_)));
+        (is_postgres && self.durability == CommitDurability::Local).then_some(
+            "database.durability is \"local\": an acknowledged inactivation is on one server, and a failover \
+             to a standby may lose it. Set \"synchronous\" where standbys acknowledge every commit",
+        )
+    }
+
     pub(crate) fn validate(&self, problems: &mut Problems) {
         problems.require(self.url.is_some(), "database.url", MISSING);
         problems.require(
@@ -103,6 +136,11 @@ impl DatabaseConfig {
             !(sqlite && has_password),
             "database.password_file",
             "SQLite takes no password; remove it, or set a postgres:// url",
+        );
+        problems.require(
+            !(sqlite && self.durability == CommitDurability::Synchronous),
+            "database.durability",
+            "SQLite has no standby; remove it, or set a postgres:// url",
         );
         let nobody = matches!(&self.url, Some(DatabaseUrl::Postgres(url)) if !url.names_user());
         problems.require(

@@ -43,7 +43,7 @@ pub use audit::AuditConfig;
 pub use auth::AuthConfig;
 pub use catrust_access::jwt::JwtAlgorithm;
 pub use catrust_access::{Identities, PermissionSource};
-pub use database::DatabaseConfig;
+pub use database::{CommitDurability, DatabaseConfig};
 pub use database_url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 pub use error::{ConfigError, SettingProblem};
 pub use fleet::FleetConfig;

@@ -201,6 +201,7 @@ fn each_bound_is_enforced_and_says_why() {
         ("[database]\nread_connections = 0", "database.read_connections: is 0"),
         ("[database]\npassword = \"a\"\npassword_file = \"b\"", "database.password_file: is set beside"),
         ("[database]\nurl = \"sqlite:a.db\"\npassword = \"a\"", "SQLite takes no password"),
+        ("[database]\nurl = \"sqlite:a.db\"\ndurability = \"synchronous\"", "SQLite has no standby"),
         ("[database]\nurl = \"postgres://h/d\"\npassword = \"a\"", "database.url: names no user"),
         ("[nats]\nurl = \"nats://n\"\nuser = \"u\"", "nats.user: user and password go together"),
         ("[nats]\nstream_replicas = 2", "nats.stream_replicas: must be 1, 3 or 5"),

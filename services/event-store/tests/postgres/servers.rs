@@ -259,3 +259,33 @@ async fn a_commit_that_no_standby_has_is_not_settled_as_committed() {
     let reply = repeated.await.unwrap().remove(0).unwrap();
     assert!(reply.changed && reply.position == before + 1, "{reply:?}");
 }
+
+/// Ground rule 18: `database.durability = "synchronous"` needs every named standby to answer, or
+/// `database.failover_fences = true`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_standbys_do_not_acknowledge_is_not_called_synchronous() {
+    let (primary, standby) = pair(false).await;
+    let store = open(&url(&[primary.port()])).await;
+    let refusal = async |fences| match store.check_standbys(fences).await {
+        Err(StoreError::Unsuitable(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    for fences in [false, true] {
+        assert!(refusal(fences).await.contains("synchronous_standby_names is empty"));
+    }
+    primary.wait_for_standbys("one").await.unwrap();
+    store.check_standbys(false).await.unwrap();
+    primary.wait_for_standbys("ANY 1 (one, other)").await.unwrap();
+    assert!(refusal(false).await.contains("1 of 2"));
+    store.check_standbys(true).await.unwrap();
+    primary.wait_for_standbys("ANY 1 (other)").await.unwrap();
+    assert!(refusal(false).await.contains("other does not follow"));
+    assert!(refusal(true).await.contains("do not acknowledge a commit"));
+    primary.wait_for_standbys("one").await.unwrap();
+    standby.pause();
+    assert!(refusal(false).await.contains("do not acknowledge a commit"));
+    standby.resume();
+    eventually(PATIENCE, "the standby answers again", async || store.check_standbys(false).await)
+        .await
+        .unwrap();
+}

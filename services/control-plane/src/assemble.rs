@@ -15,7 +15,7 @@ use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
-use catrust_publisher::{HeadSource, Publisher, PublisherParts};
+use catrust_publisher::{HeadSource, Publisher, PublisherParts, ReadGround};
 use catrust_trust_feed::{
     MessageCache, ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys,
 };
@@ -348,6 +348,8 @@ async fn assemble_api(
             heads: Arc::clone(&directory) as Arc<dyn HeadSource>,
             hooks: Arc::new(TracingHooks),
             take_over: parts.take_over_stream,
+            ground: Arc::new(ReadGround(parts.store.clone())),
+            clock: Arc::clone(&parts.clock),
         });
         publishing::spawn(publisher, status, meter, stages, tasks);
     }

@@ -27,6 +27,13 @@ pub enum PublishError {
         /// Last position before the hole.
         after: u64,
     },
+    /// The feed, or another part of this server, has something that the log no longer has. Nothing
+    /// is published or signed while that lasts.
+    #[error("the event log was set back: {reason}")]
+    SetBack {
+        /// What was seen, by whom, and what the log says instead.
+        reason: String,
+    },
     /// The feed holds something else, and setting it aside is not this replica's to do now:
     /// another one holds the lease, or one was set aside a moment ago.
     #[error("the feed is not this log's ({0}); waiting for it to be set aside")]
@@ -45,6 +52,14 @@ impl PublishError {
     #[must_use]
     pub const fn is_ordinary(&self) -> bool {
         matches!(self, Self::Feed(FeedError::OutOfSequence { .. }))
+    }
+
+    /// Why the log is known to be set back, where that is the failure.
+    pub(crate) fn set_back(&self) -> Option<&str> {
+        match self {
+            Self::SetBack { reason } | Self::Store(StoreError::SetBack { reason }) => Some(reason),
+            _ => None,
+        }
     }
 
     fn kind(&self) -> Kind {

@@ -27,8 +27,9 @@ pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
     let mut ticks = interval(HEAD_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-        let speaks = publisher.status.borrow().speaks();
-        if speaks && let Err(error) = send_round(publisher).await {
+        if publisher.speaks()
+            && let Err(error) = send_round(publisher).await
+        {
             // Told once by the publishing task; a head is not worth a second attempt.
             tracing::debug!(error = error_chain(&error), "heads could not be sent");
         }

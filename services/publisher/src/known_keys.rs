@@ -25,8 +25,15 @@ pub struct SignedRow {
     pub position: u64,
     /// Its hash, which covers every row before it.
     pub event_hash: Sha256,
-    /// Log epoch of the message: upper half of a trust change's revision.
+    /// Log epoch of the row.
     pub epoch: u32,
+}
+
+impl SignedRow {
+    /// Whether `other` is further: of a later epoch, or of the same at a higher position.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        (self.epoch, self.position) < (other.epoch, other.position)
+    }
 }
 
 impl KnownKeys {
@@ -46,7 +53,7 @@ impl KnownKeys {
         }
         let event: LogEvent = serde_json::from_slice(json).ok()?;
         self.believed(&event, event.signature.as_ref().map(|signature| &*signature.key_id))?;
-        row(&event.log_id, event.position, &event.event_hash, 0)
+        row(&event.log_id, event.position, &event.event_hash, event.epoch)
     }
 
     /// The set is asked first: it may revoke this server's own key.

@@ -31,16 +31,18 @@ mod failure;
 mod heads;
 mod known_keys;
 mod live;
+mod read_ground;
 mod role;
 mod status;
+mod witness;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{LogEntry, RecordedEvent, Timestamp, error_chain};
-use catrust_event_store::EventLog;
+use catrust_domain::{LogEntry, LogHead, RecordedEvent, Timestamp, error_chain};
+use catrust_event_store::{Clock, EventLog, Ground};
 use catrust_signing::{KeySet, SigningKey};
-use catrust_trust_feed::{FeedError, FeedMessage, MessageCache, MessageError, TrustFeed};
+use catrust_trust_feed::{FeedError, FeedMessage, FeedTail, MessageCache, MessageError, TrustFeed};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +53,7 @@ pub use failure::PublishError;
 use failure::Trouble;
 pub use heads::HeadSource;
 pub use known_keys::{KnownKeys, SignedRow};
+pub use read_ground::ReadGround;
 use role::Role;
 pub use status::{PublisherHooks, PublisherStatus};
 
@@ -87,6 +90,10 @@ pub struct PublisherParts {
     pub hooks: Arc<dyn PublisherHooks>,
     /// Whether a feed that holds another log may be set aside.
     pub take_over: bool,
+    /// Where a feed is held against the log that the log contradicts.
+    pub ground: Arc<dyn Ground>,
+    /// Tells when a witness was seen.
+    pub clock: Clock,
 }
 
 /// Publishes for one replica. See the crate's documentation.
@@ -120,6 +127,11 @@ impl Publisher {
             trouble: Trouble::default(),
         };
         tokio::join!(work.run(&shutdown), heads::send(&self, &shutdown), live::send(&self, &shutdown));
+    }
+
+    /// Whether this replica speaks to those who listen now; never for a log that is set back.
+    fn speaks(&self) -> bool {
+        self.status.borrow().speaks()
     }
 
     /// Whether a feed that was never found to be ours is another installation's, rather than ours
@@ -176,6 +188,12 @@ fn decode(rows: Vec<RecordedEvent>) -> (Vec<LogEntry>, Option<MessageError>) {
     (entries, None)
 }
 
+/// The row of the last message of a feed that holds the log.
+fn last_row(tail: &FeedTail) -> LogHead {
+    let hash = tail.last.map_or(LogHead::EMPTY.hash, |last| last.event_hash);
+    LogHead { position: tail.sequence, hash, ..LogHead::EMPTY }
+}
+
 /// Whether there is more to do at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Backlog {
@@ -189,8 +207,8 @@ enum Backlog {
 struct Work<'a> {
     publisher: &'a Publisher,
     role: Role,
-    /// Last position known to be on the feed; `None` when its end must be read.
-    cursor: Option<u64>,
+    /// Last row known to be on the feed; `None` when its end must be read.
+    cursor: Option<LogHead>,
     /// The end of the feed when it was read last.
     seen: Option<Seen>,
     /// Another event at a position that the end of the feed does not show, and when
@@ -258,7 +276,7 @@ impl Work<'_> {
             self.cursor = None;
         }
         let after = match self.cursor {
-            Some(position) => position,
+            Some(row) => row,
             None => self.realign().await?,
         };
         let progress = self.publish_after(after).await?;
@@ -268,9 +286,10 @@ impl Work<'_> {
         Ok(progress)
     }
 
-    /// Publishes up to a chunk of the log after position `after`.
-    async fn publish_after(&mut self, after: u64) -> Result<Backlog, PublishError> {
+    /// Publishes up to a chunk of the log after the row `since`.
+    async fn publish_after(&mut self, since: LogHead) -> Result<Backlog, PublishError> {
         let publisher = self.publisher;
+        let after = since.position;
         let recent = publisher.parts.log.recent(after);
         let may_be_more = recent.is_some();
         let (events, head, stopped): (Arc<[LogEntry]>, _, _) = match recent {
@@ -283,7 +302,7 @@ impl Work<'_> {
             }
             None => {
                 self.read_at = Instant::now();
-                let rows = publisher.parts.log.read(after, CHUNK).await?;
+                let rows = publisher.parts.log.read_from(&since, CHUNK).await?;
                 let head = rows.last().map_or(after, |row| row.position);
                 let (entries, stopped) = work_on(rows.len(), || decode(rows)).await;
                 (entries.into(), head, stopped)
@@ -310,7 +329,7 @@ impl Work<'_> {
             outcome?;
             self.owned = true;
             drop(spans);
-            self.cursor = Some(last.position);
+            self.cursor = Some(LogHead { position: last.position, hash: last.event_hash, ..since });
             for entry in events.iter().take(messages.len()) {
                 publisher.parts.hooks.published(&entry.row);
             }
@@ -330,27 +349,27 @@ impl Work<'_> {
 
     /// Reads the end of the feed and finds where to go on; sets a feed aside that is not
     /// this log's.
-    async fn realign(&mut self) -> Result<u64, PublishError> {
-        let after = match self.weigh().await? {
-            (Alignment::Continue { after }, _) => after,
+    async fn realign(&mut self) -> Result<LogHead, PublishError> {
+        let since = match self.weigh().await? {
+            (Alignment::Continue { .. }, tail) => last_row(&tail),
             (Alignment::Refill, _) => {
                 tracing::warn!("the feed has lost everything; filling it again from the log");
                 self.note_rebuild("the feed was empty");
-                0
+                LogHead::EMPTY
             }
             (Alignment::SetAside(misfit), _) => self.set_aside(misfit).await?,
         };
         self.checked_at = Instant::now();
-        self.cursor = Some(after);
+        self.cursor = Some(since);
         if self.counted_at.is_none_or(|at| at.elapsed() >= COUNT_INTERVAL) {
             self.count_streams().await;
         }
-        Ok(after)
+        Ok(since)
     }
 
-    /// Compares the end of the feed with the log, and remembers it where they fit. Gives as well
-    /// when the feed was made.
-    async fn weigh(&mut self) -> Result<(Alignment, Timestamp), PublishError> {
+    /// Compares the end of the feed with the log, and remembers it where they fit. Gives that end
+    /// as well.
+    async fn weigh(&mut self) -> Result<(Alignment, FeedTail), PublishError> {
         let publisher = self.publisher;
         // The feed first: whatever it holds was in the log before.
         let tail = publisher.parts.feed.tail().await?;
@@ -362,13 +381,12 @@ impl Work<'_> {
         } else {
             publisher.parts.log.read(tail.sequence - 1, 1).await?.first().map(|event| event.hash)
         };
-        let made_at = tail.created_at;
         let log_id = publisher.parts.log.log_id();
         let alignment = align(&tail, head.position, row_hash, log_id, self.seen.as_ref());
-        let Alignment::Continue { after } = alignment else { return Ok((alignment, made_at)) };
+        let Alignment::Continue { after } = alignment else { return Ok((alignment, tail)) };
         if let Some((position, conflicting)) = self.conflict {
-            if conflicting == made_at {
-                return Ok((Alignment::SetAside(Misfit::OtherPast { position }), made_at));
+            if conflicting == tail.created_at {
+                return Ok((Alignment::SetAside(Misfit::OtherPast { position }), tail));
             }
             self.conflict = None;
         }
@@ -379,22 +397,23 @@ impl Work<'_> {
         self.owned |= after > 0;
         self.note_success(after, head.position);
         self.note_filling(head.position - after > u64::from(CHUNK));
-        Ok((alignment, made_at))
+        Ok((alignment, tail))
     }
 
     /// Sets the feed aside, when that is this replica's to do and still needed.
-    async fn set_aside(&mut self, misfit: Misfit) -> Result<u64, PublishError> {
+    async fn set_aside(&mut self, misfit: Misfit) -> Result<LogHead, PublishError> {
         if !self.owned && self.publisher.is_somebody_elses(misfit).await? {
             return Err(PublishError::SomebodyElses(misfit));
         }
+        self.publisher.hear_witness().await?;
         if !self.role.holds_lease_now().await {
             return Err(PublishError::NotOurs(misfit));
         }
         // Another holder may have done it since the feed was read.
         let (misfit, made_at) = match self.weigh().await? {
-            (Alignment::Continue { after }, _) => return Ok(after),
-            (Alignment::Refill, _) => return Ok(0),
-            (Alignment::SetAside(misfit), made_at) => (misfit, made_at),
+            (Alignment::Continue { .. }, tail) => return Ok(last_row(&tail)),
+            (Alignment::Refill, _) => return Ok(LogHead::EMPTY),
+            (Alignment::SetAside(misfit), tail) => (misfit, tail.created_at),
         };
         self.publisher.parts.feed.set_aside(made_at).await?;
         tracing::error!(
@@ -403,7 +422,7 @@ impl Work<'_> {
         );
         self.note_rebuild(&misfit.to_string());
         self.counted_at = None;
-        Ok(0)
+        Ok(LogHead::EMPTY)
     }
 
     async fn count_streams(&mut self) {
@@ -436,6 +455,7 @@ impl Work<'_> {
                 log_head: head.max(published),
                 feed_available: true,
                 live_only: None,
+                set_back: None,
                 last_error: None,
                 ..status.clone()
             };
@@ -468,6 +488,7 @@ impl Work<'_> {
         self.publisher.status.send_modify(|status| {
             let unusable = matches!(error, PublishError::Feed(_) | PublishError::SomebodyElses(_));
             status.live_only = None;
+            status.set_back = error.set_back().map(str::to_owned);
             status.feed_available &= !unusable;
             if let PublishError::Feed(FeedError::NoFurtherStream(reason)) = error {
                 status.live_only = Some(reason.clone());

@@ -51,7 +51,7 @@ impl LiveSender<'_> {
         let mut appended = log.appended();
         let known = *appended.borrow_and_update();
         let status = self.publisher.status.borrow().clone();
-        if !status.speaks() {
+        if !self.publisher.speaks() {
             self.sent = None;
         } else if status.filling || status.live_only.is_some() {
             // The hint may be lost, and nobody else looks at the end of the log meanwhile.

@@ -25,6 +25,9 @@ pub struct PublisherStatus {
     /// Why the feed is not filled, where there may be no further stream: heads and new changes
     /// go out all the same, past the stream.
     pub live_only: Option<String>,
+    /// Why the log is known to be set back, as the feed or another part of this server shows:
+    /// nothing is published then, heads and new changes neither.
+    pub set_back: Option<String>,
     /// Why publishing is interrupted, with causes; for operators, not for callers.
     pub last_error: Option<String>,
 }
@@ -34,7 +37,8 @@ impl PublisherStatus {
     /// comes to later.
     #[must_use]
     pub fn speaks(&self) -> bool {
-        (self.leading || self.covering) && (self.feed_available || self.live_only.is_some())
+        let publishes = self.leading || self.covering;
+        publishes && self.set_back.is_none() && (self.feed_available || self.live_only.is_some())
     }
 }
 

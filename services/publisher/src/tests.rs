@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use catrust_domain::{InstanceId, SerialNumber, Timestamp};
+use catrust_domain::{InstanceId, LogEpoch, SerialNumber, Timestamp};
 use catrust_proto::v1::{Head, KeySet};
 use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::contract::{SampleLog, ask_nats};
@@ -275,31 +275,120 @@ async fn a_message_of_another_log_at_the_end_of_our_feed_does_not_stay() {
     assert_feed_is_the_log(&server, &log, &key).await;
 }
 
-/// The database was restored from a backup: first the feed is ahead of it, later it
-/// holds other events at the same positions.
-#[tokio::test]
-async fn a_log_that_was_set_back_replaces_what_the_feed_has_beyond_it() {
+/// What the log and its feed had: `kept` rows are in the log, and all of them on the feed.
+async fn set_back_to(kept: u64) -> (NatsServer, MemoryLog, Arc<SigningKey>, SampleLog) {
     let server = NatsServer::start().await.unwrap();
-    let log = grown(60);
-    let key = shared_key();
+    let (log, key) = (grown(60), shared_key());
+    Replica::start(log.replica(), feed_on(&server).await, &key).until_published(60).await;
+    let whole = log.with(|log| log.clone());
+    log.with(|log| log.truncate(kept));
+    (server, log, key, whole)
+}
+
+fn is_set_back(status: &PublisherStatus) -> bool {
+    status.set_back.is_some()
+}
+
+/// Ground rule 3: a signed message of the stream that the log no longer has is evidence, and rule 6: the
+/// verdict lasts while it contradicts the log. Nothing is set aside, published or signed meanwhile.
+#[tokio::test]
+async fn a_feed_that_shows_what_the_log_lost_is_a_witness_and_stays() {
+    let (server, log, key, whole) = set_back_to(40).await;
     let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
-    replica.until_published(60).await;
-    drop(replica);
-    log.with(|log| log.truncate(40));
-    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
-    let status = replica.until("rebuilt", |status| status.published_position == 40 && status.leading).await;
-    assert_eq!(status.rebuilds, 1);
-    assert!(replica.rebuilds()[0].contains("the log only at 40"), "{:?}", replica.rebuilds());
-    assert_feed_is_the_log(&server, &log, &key).await;
-    drop(replica);
-    log.with(|log| log.truncate(30));
+    let status = replica.until("it is told", is_set_back).await;
+    let reason = status.set_back.as_ref().unwrap();
+    assert!(reason.contains("position 60") && reason.contains("ends at position 40"), "{reason}");
+    assert!(!status.speaks() && status.rebuilds == 0, "{status:?}");
+    // Another history that has got further is no better.
     for _ in 0..40 {
         log.toggle_any();
     }
-    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
-    replica.until("rebuilt", |status| status.published_position == 70).await;
-    assert!(replica.rebuilds()[0].contains("another event at position 40"), "{:?}", replica.rebuilds());
+    let other = |status: &PublisherStatus| {
+        status.set_back.as_ref().is_some_and(|reason| reason.contains("something else there"))
+    };
+    let status = replica.until("it still is", other).await;
+    assert!(status.leading, "{status:?}");
+    assert_eq!(feed_on_ready(&server).await.tail().await.unwrap().sequence, 60);
+    assert_eq!(set_aside_on(&server).await, []);
+    // The whole log is back: a better backup, or the old primary.
+    log.set_to(whole);
+    log.toggle_any();
+    let status = replica.until_published(61).await;
+    assert_eq!((status.set_back, status.rebuilds), (None, 0));
     assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+/// Ground rule 4: evidence of an ended epoch halts nothing; rule 14: the stream that shows it is kept.
+#[tokio::test]
+async fn a_feed_of_an_epoch_that_has_ended_is_set_aside_and_the_next_one_is_filled() {
+    let (server, log, key, _) = set_back_to(40).await;
+    log.begin_epoch(LogEpoch(200_000_000));
+    log.toggle_any();
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let status = replica.until_published(41).await;
+    assert_eq!((status.set_back, status.rebuilds), (None, 1));
+    assert_feed_is_the_log(&server, &log, &key).await;
+    assert_eq!(set_aside_on(&server).await, [(1, 60)]);
+    assert!(raw_message(&server, "CATRUST", 60).await.is_some(), "the lost end is still there");
+}
+
+#[tokio::test]
+async fn what_another_part_of_the_server_knows_of_a_set_back_stops_the_publisher() {
+    let server = NatsServer::start().await.unwrap();
+    let (log, key) = (grown(20), shared_key());
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(20).await;
+    log.find_set_back(Some("a broker has seen position 99"));
+    replica.until("it stops", is_set_back).await;
+    log.toggle_any();
+    let told =
+        |status: &PublisherStatus| status.last_error.as_ref().is_some_and(|e| e.contains("position 99"));
+    replica.until("it says why", told).await;
+    assert_eq!(feed_on_ready(&server).await.tail().await.unwrap().sequence, 20);
+    log.find_set_back(None);
+    replica.until_published(21).await;
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
+/// Somebody with the servers' login to NATS and none of their keys.
+#[tokio::test]
+async fn nobody_fakes_a_set_back_by_writing_into_the_feed() {
+    let server = NatsServer::start().await.unwrap();
+    let (log, key) = (grown(50), shared_key());
+    Replica::start(log.replica(), feed_on(&server).await, &key).until_published(50).await;
+    // Of this log, at its sequence, beyond its end, by a key of the thief's own; then a true message, again.
+    let mut ahead = log.with(|log| log.clone());
+    ahead.grow(51);
+    let forged = FeedMessage::new(ahead.log_id(), ahead.events().last().unwrap(), &shared_key()).unwrap();
+    let replayed = FeedMessage::new(ahead.log_id(), &ahead.events()[29], &key).unwrap();
+    for message in [forged, replayed] {
+        ask_nats(&server.url(), &message.subject, std::str::from_utf8(&message.json).unwrap()).await;
+    }
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    let status = replica.until("the next one is filled", |status| status.rebuilds == 1).await;
+    assert_eq!(status.set_back, None);
+    assert_feed_is_the_log(&server, &log, &key).await;
+    assert_eq!(set_aside_on(&server).await, [(1, 52)]);
+}
+
+/// What a thief writes comes after the witness, and the witness is heard all the same.
+#[tokio::test]
+async fn nobody_hides_a_set_back_by_writing_into_the_feed() {
+    for kept in [40, 60] {
+        let (server, log, key, _) = set_back_to(kept).await;
+        let junk = |number| format!("catrust.v1.log.fleet.Nonsense{number}");
+        let url = server.url();
+        let asked: Vec<String> = (0..20).map(junk).collect();
+        futures::future::join_all(asked.iter().map(|subject| ask_nats(&url, subject, "{}"))).await;
+        let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+        if kept == 40 {
+            let status = replica.until("it is told", is_set_back).await;
+            assert!(status.set_back.unwrap().contains("position 60"));
+            assert_eq!(set_aside_on(&server).await, []);
+        } else {
+            replica.until("nothing was lost", |status| status.rebuilds == 1).await;
+        }
+    }
 }
 
 /// A stranger who may publish on the feed's subjects takes a sequence.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use catrust_domain::{EpochInForce, InstanceId, LogHead, RecordedEvent, SerialNumber};
+use catrust_domain::{EpochInForce, InstanceId, LogEpoch, LogHead, RecordedEvent, SerialNumber};
 use catrust_event_store::{EventLog, FreshnessLease, PrimaryInUse, PublisherLease, StoreError};
 use catrust_trust_feed::contract::SampleLog;
 use tokio::sync::watch;
@@ -16,6 +16,8 @@ pub struct MemoryLog {
     log: Arc<Mutex<SampleLog>>,
     hint: Arc<watch::Sender<u64>>,
     leased: Arc<AtomicBool>,
+    epoch: Arc<watch::Sender<EpochInForce>>,
+    set_back: Arc<Mutex<Option<String>>>,
 }
 
 impl MemoryLog {
@@ -24,6 +26,8 @@ impl MemoryLog {
             log: Arc::new(Mutex::new(SampleLog::new())),
             hint: Arc::new(watch::channel(0).0),
             leased: Arc::default(),
+            epoch: Arc::new(watch::channel(EpochInForce::FIRST).0),
+            set_back: Arc::default(),
         }
     }
 
@@ -36,6 +40,21 @@ impl MemoryLog {
             self.hint.send_replace(log.head());
         }
         result
+    }
+
+    /// Puts another history in the log's place, as a restore does.
+    pub fn set_to(&self, history: SampleLog) {
+        *self.log.lock().unwrap() = history;
+    }
+
+    /// From now on another epoch is in force.
+    pub fn begin_epoch(&self, epoch: LogEpoch) {
+        self.epoch.send_modify(|in_force| in_force.epoch = epoch);
+    }
+
+    /// What another part of the server knows, so that no read gives anything.
+    pub fn find_set_back(&self, reason: Option<&str>) {
+        *self.set_back.lock().unwrap() = reason.map(str::to_owned);
     }
 
     pub fn toggle(&self, instance: &InstanceId, sn: &SerialNumber) {
@@ -84,7 +103,10 @@ impl MemoryStore {
         if self.away.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable("the test took it away".into()));
         }
-        Ok(())
+        match self.log.set_back.lock().unwrap().clone() {
+            Some(reason) => Err(StoreError::SetBack { reason }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -124,7 +146,7 @@ impl EventLog for MemoryStore {
     }
 
     fn epoch(&self) -> watch::Receiver<EpochInForce> {
-        watch::channel(EpochInForce::FIRST).1
+        self.log.epoch.subscribe()
     }
 
     async fn head(&self) -> Result<LogHead, StoreError> {

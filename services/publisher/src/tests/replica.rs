@@ -82,8 +82,11 @@ impl Replica {
         let heads = Arc::new(Heads { log: store.log(), fresh: Mutex::new(true) });
         let hooks = Arc::new(Recorder::default());
         let messages = Arc::new(MessageCache::new(store.log_id(), Arc::clone(key)));
+        let store: Arc<dyn EventLog> = Arc::new(store);
         let (publisher, status) = Publisher::new(PublisherParts {
-            log: Arc::new(store),
+            log: Arc::clone(&store),
+            ground: Arc::new(ReadGround(store)),
+            clock: Arc::new(|| Timestamp::from_micros(1_900_000_000_000_000)),
             feed,
             messages,
             key: Arc::clone(key),

@@ -21,7 +21,7 @@ use crate::signing::SigningKey;
 const ACCOUNT: &str = "sample";
 
 /// A whole log with its read model.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SampleLog {
     log_id: Uuid,
     events: Vec<RecordedEvent>,

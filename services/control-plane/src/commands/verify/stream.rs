@@ -10,6 +10,7 @@
 //! server signed it; the rest is counted.
 
 use anyhow::Context as _;
+use catrust_domain::LogEpoch;
 use catrust_event_store::EventLog;
 use catrust_event_store::report::{Damage, DamageKind};
 use catrust_publisher::KnownKeys;
@@ -43,6 +44,8 @@ struct ComparedStream {
     compared: u64,
     /// Messages that say nothing about this log: of another one, foreign, or by no key that is believed.
     foreign: u64,
+    /// Messages of a log epoch that has ended, which the log need not have.
+    ended: u64,
 }
 
 /// What a message says about the log.
@@ -51,6 +54,8 @@ enum PublishedClaim {
     Agrees,
     /// It is not of this log.
     Foreign(String),
+    /// It is of a log epoch that has ended, and lost with it.
+    Ended,
     /// The log does not have it so.
     Differs(String),
 }
@@ -83,7 +88,7 @@ impl StreamsToCompare {
         outline: &StreamOutline,
         damage: &mut Vec<Damage>,
     ) -> anyhow::Result<ComparedStream> {
-        let mut stream = ComparedStream { outline: outline.clone(), compared: 0, foreign: 0 };
+        let mut stream = ComparedStream { outline: outline.clone(), compared: 0, foreign: 0, ended: 0 };
         let (in_use, name) = (outline.role == StreamUse::InUse, stream_name(outline.number));
         let mut sequence = 0;
         let mut beyond = None;
@@ -92,12 +97,17 @@ impl StreamsToCompare {
             if sequence > outline.last_sequence || damage.len() >= MAX_DAMAGE {
                 break;
             }
-            if sequence > head && (in_use || self.is_ours(store, &kept)) {
+            if sequence > head && in_use {
+                beyond = Some(outline.last_sequence);
+                break;
+            }
+            if sequence > head && self.witness(store, &kept) == Witness::ThisLog {
                 beyond = Some(sequence);
                 continue;
             }
-            match self.comparison(store, &kept, in_use).await? {
+            match self.claim(store, &kept, in_use).await? {
                 PublishedClaim::Agrees => stream.compared += 1,
+                PublishedClaim::Ended => stream.ended += 1,
                 PublishedClaim::Foreign(_) if !in_use => stream.foreign += 1,
                 PublishedClaim::Foreign(text) | PublishedClaim::Differs(text) => {
                     stream.compared += 1;
@@ -119,15 +129,22 @@ impl StreamsToCompare {
         Ok(stream)
     }
 
-    /// Whether a message of a stream that was set aside is of this log, by a key that is believed.
-    fn is_ours(&self, store: &dyn EventLog, kept: &KeptMessage) -> bool {
-        match &self.keys {
-            Some(keys) => keys.signed_row(&kept.body).is_some_and(|row| row.log_id == store.log_id()),
-            None => kept.row.is_some_and(|row| row.log_id == store.log_id()),
+    /// Whether a message of a stream that was set aside says anything about this log.
+    fn witness(&self, store: &dyn EventLog, kept: &KeptMessage) -> Witness {
+        let row = match &self.keys {
+            Some(keys) => keys.signed_row(&kept.body).map(|row| (row.log_id, LogEpoch(row.epoch))),
+            None => kept.row.map(|row| (row.log_id, LogEpoch(u32::MAX))),
+        };
+        match row {
+            Some((log_id, epoch)) if log_id == store.log_id() && epoch < store.epoch().borrow().epoch => {
+                Witness::EndedEpoch
+            }
+            Some((log_id, _)) if log_id == store.log_id() => Witness::ThisLog,
+            _ => Witness::Nothing,
         }
     }
 
-    async fn comparison(
+    async fn claim(
         &self,
         store: &dyn EventLog,
         kept: &KeptMessage,
@@ -139,18 +156,36 @@ impl StreamsToCompare {
         if published.log_id != store.log_id() {
             return Ok(PublishedClaim::Foreign(format!("the stream holds the log {}", published.log_id)));
         }
-        // A row that is missing or cannot be read is told by the walk over the log.
+        // A row that cannot be read is told by the walk over the log, as is one that is missing before its
+        // end.
         let Ok(rows) = store.read(kept.sequence - 1, 1).await else { return Ok(PublishedClaim::Agrees) };
-        let Some(row) = rows.first().filter(|row| row.position == kept.sequence) else {
-            return Ok(PublishedClaim::Agrees);
-        };
-        if row.hash == published.event_hash {
+        let found = rows.first().filter(|row| row.position == kept.sequence).map(|row| row.hash);
+        if found == Some(published.event_hash) {
             return Ok(PublishedClaim::Agrees);
         }
-        let text = format!("the log has the hash {}, published was {}", row.hash, published.event_hash);
-        let counts = in_use || self.is_ours(store, kept);
-        Ok(if counts { PublishedClaim::Differs(text) } else { PublishedClaim::Foreign(text) })
+        let text = match found {
+            Some(hash) => format!("the log has the hash {hash}, published was {}", published.event_hash),
+            None => format!("the log has nothing, published was {}", published.event_hash),
+        };
+        Ok(match self.witness(store, kept) {
+            Witness::EndedEpoch => PublishedClaim::Ended,
+            Witness::Nothing if !in_use => PublishedClaim::Foreign(text),
+            // The walk tells what is missing.
+            _ if found.is_none() => PublishedClaim::Agrees,
+            _ => PublishedClaim::Differs(text),
+        })
     }
+}
+
+/// What a message may testify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Witness {
+    /// The log had a row: a server signed it.
+    ThisLog,
+    /// The log had it, in an epoch that has ended.
+    EndedEpoch,
+    /// Nothing: anybody may have written it.
+    Nothing,
 }
 
 impl StreamReport {
@@ -160,10 +195,13 @@ impl StreamReport {
             return "stream: there is none; it says nothing about the log".to_owned();
         }
         let lines = self.streams.iter().map(|stream| {
-            let ComparedStream { outline, compared, foreign } = stream;
+            let ComparedStream { outline, compared, foreign, ended } = stream;
             let aside = match outline.role {
                 StreamUse::InUse => String::new(),
-                _ => format!(" (set aside, with {foreign} messages that say nothing about this log)"),
+                _ => format!(
+                    " (set aside, with {foreign} messages that say nothing about this log, and {ended} of an epoch \
+                     that has ended)"
+                ),
             };
             format!(
                 "stream {}: {compared} of {} messages compared, published up to {}{aside}",
@@ -189,6 +227,7 @@ impl StreamReport {
                     "messages": stream.outline.messages,
                     "compared": stream.compared,
                     "foreign": stream.foreign,
+                    "ended": stream.ended,
                 })
             })
             .collect();

@@ -19,6 +19,7 @@ use catrust_proto::v1 as proto;
 use uuid::Uuid;
 
 use crate::canonical::Verified;
+use crate::epoch::epoch;
 use crate::parse::{self, Change, InvalidMessage};
 
 /// Why a message does not lead to a state. The state is as it was.
@@ -59,6 +60,14 @@ pub enum TrustError {
         /// Digest that follows from the state.
         computed: Sha256,
     },
+    /// A change of an earlier log epoch than the state's: that history has ended. Refuse it.
+    #[error("the change is of revision {offered}, and this is revision {revision}: its log epoch has ended")]
+    EndedEpoch {
+        /// Revision of the state.
+        revision: u64,
+        /// Revision of the change.
+        offered: u64,
+    },
     /// A bundle older than the state: a rollback, or a replay. Refuse it.
     #[error("the bundle is of revision {offered}, and this is revision {revision}")]
     Rollback {
@@ -83,13 +92,16 @@ pub enum ChangeOutcome {
 pub enum HeadVerdict {
     /// The state is current, as of the head's issue.
     Current,
-    /// The state lacks changes up to `revision`.
+    /// The state lacks changes up to `revision`, or a later log epoch has begun.
     Behind {
         /// Revision of the head.
         revision: u64,
     },
     /// The head is older than the state: says nothing.
     Older,
+    /// The head is of an earlier log epoch than the state: whoever signed it does not know
+    /// that its history has ended.
+    Ended,
 }
 
 /// The trust of one instance, as a reader holds it.
@@ -173,6 +185,9 @@ impl TrustState {
     pub fn apply(&mut self, change: &Verified<proto::TrustChange>) -> Result<ChangeOutcome, TrustError> {
         let change = Change::try_from(&**change)?;
         self.check_origin(&change.instance_id, change.log_id)?;
+        if epoch(change.revision) < epoch(self.revision) {
+            return Err(TrustError::EndedEpoch { revision: self.revision, offered: change.revision });
+        }
         if change.revision <= self.revision {
             self.check_same(change.revision, change.digest)?;
             return Ok(ChangeOutcome::Known);
@@ -210,7 +225,8 @@ impl TrustState {
     }
 
     /// Takes a bundle of the same log in place of the state: after a gap, or when
-    /// digests disagree. Gives whether the state moved on.
+    /// digests disagree. Gives whether the state moved on. A bundle of a later log epoch
+    /// counts for more than any of an earlier one, however few changes that epoch has had.
     ///
     /// # Errors
     /// [`TrustError::Rollback`] for an older bundle, [`TrustError::DigestMismatch`]
@@ -238,6 +254,7 @@ impl TrustState {
         self.check_origin(&instance_id, parse::parse("log_id", &head.log_id)?)?;
         self.check_same(head.revision, parse::sha256("bundle_digest", &head.bundle_digest)?)?;
         Ok(match head.revision.cmp(&self.revision) {
+            std::cmp::Ordering::Less if epoch(head.revision) < epoch(self.revision) => HeadVerdict::Ended,
             std::cmp::Ordering::Less => HeadVerdict::Older,
             std::cmp::Ordering::Equal => HeadVerdict::Current,
             std::cmp::Ordering::Greater => HeadVerdict::Behind { revision: head.revision },

@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod bundle;
+mod epoch;
 pub mod feed;
 pub mod in_process;
 pub mod message;

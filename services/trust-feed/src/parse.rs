@@ -16,7 +16,7 @@ use uuid::Uuid;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use crate::{canonical, pem};
+use crate::{canonical, epoch, pem};
 
 /// A message that does not say what the contract asks. Refuse it; its sender has a
 /// defect, or is another version.
@@ -63,7 +63,10 @@ impl TryFrom<&proto::TrustChange> for Change {
         if change.revision.checked_sub(1) != Some(change.previous_revision) {
             return Err(InvalidMessage { field: "previous_revision", reason: "is not revision - 1" });
         }
-        if change.position < change.revision {
+        if epoch::count(change.revision) == 0 {
+            return Err(InvalidMessage { field: "revision", reason: "is that of no change" });
+        }
+        if change.position < epoch::count(change.revision) {
             return Err(InvalidMessage { field: "position", reason: "is below the revision" });
         }
         let entry = change.entry.as_ref().ok_or(InvalidMessage { field: "entry", reason: "is missing" })?;

@@ -38,6 +38,32 @@ async fn live_sessions_and_new_handshakes_end_and_come_back_with_the_ca() {
     }
 }
 
+/// Ground rule 16: over a change of the log epoch, the sessions of other CAs stay untouched. A bundle of
+/// a new epoch with the same content cuts nobody and ends no resumption, also where its count is lower.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_log_epoch_cuts_those_whose_trust_it_takes_and_nobody_else() {
+    const EPOCH: u64 = 200_000_000 << 32;
+    for version in VERSIONS {
+        let (broker, a, b) = (FakeBroker::tcp().await, Ca::new("A"), Ca::new("B"));
+        let gate = Gate::start(&broker.address, &[]).await;
+        let (client_a, client_b) =
+            (gate.client(&a.device("a1"), version), gate.client(&b.device("b1"), version));
+        gate.apply(&trust(7, &[(&a, ACTIVE), (&b, ACTIVE)])).await;
+        let (mut device_a, mut device_b) = (client_a.must_connect().await, client_b.must_connect().await);
+
+        let applied = gate.apply(&trust(EPOCH | 3, &[(&a, ACTIVE), (&b, ACTIVE)])).await;
+        assert_eq!((applied.sessions_cut, applied.sessions_open), (0, 2));
+        device_a.must_live().await;
+        device_b.must_live().await;
+        assert_eq!(client_b.must_connect().await.kind(), HandshakeKind::Resumed);
+
+        let applied = gate.apply(&trust(EPOCH | 4, &[(&a, INACTIVE), (&b, ACTIVE)])).await;
+        assert_eq!(applied.sessions_cut, 1);
+        device_a.closed().await;
+        device_b.must_live().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn resumption_of_any_kind_ends_with_the_trust() {
     let kinds = [Tls12Resumption::SessionIdOnly, Tls12Resumption::SessionIdOrTickets];

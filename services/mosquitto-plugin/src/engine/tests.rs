@@ -200,3 +200,23 @@ fn what_a_stranger_shows_for_a_device_takes_no_path_from_it() {
     let effect = apply(&mut engine, &request(2, &[(&a, CaState::Active), (&b, inactive)], 1000), now());
     assert_eq!(effect.kick, []);
 }
+
+/// Ground rule 16: over a change of the log epoch, the sessions of other CAs stay untouched. The count
+/// may be lower than before; what is of the epoch before is older all the same.
+#[test]
+fn a_new_log_epoch_kicks_those_whose_trust_it_takes_and_nobody_else() {
+    const EPOCH: u64 = 200_000_000 << 32;
+    let (a, b) = (Authority::new("A"), Authority::new("B"));
+    let inactive = CaState::Inactive(catrust_domain::InactivationScope::Key);
+    let both = [(&a, CaState::Active), (&b, CaState::Active)];
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(7, &both, 1000), now());
+    engine.connect(KEY, client(&a.device("a"), "a"), now());
+    engine.connect(OTHER, client(&b.device("b"), "b"), now());
+    let effect = apply(&mut engine, &request(EPOCH | 3, &both, 1000), now());
+    assert_eq!((effect.kick, effect.response.revision), (Vec::new(), EPOCH | 3));
+    let late = engine.control(&request(8, &both, 1000), now());
+    assert_eq!(late.response.outcome, RequestOutcome::Refused);
+    let change = request(EPOCH | 4, &[(&a, inactive), (&b, CaState::Active)], 1000);
+    assert_eq!(apply(&mut engine, &change, now()).kick, [(KEY, "a".to_owned())]);
+}

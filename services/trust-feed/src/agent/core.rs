@@ -16,6 +16,8 @@
 //! the log did not have, go back to an older one, or call it fresh without a head.
 
 mod belief;
+mod epochs;
+mod gathering;
 mod head_clock;
 mod held;
 mod io;
@@ -35,8 +37,10 @@ use uuid::Uuid;
 use super::enforcer::{AgentTrust, Applied, Freshness, NotApplied};
 use crate::bundle::{self, HeadVerdict, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
+use crate::epoch::epoch;
 use crate::message::HEAD_VALIDITY_SECONDS;
 use crate::parse;
+use gathering::Gathering;
 use head_clock::HeadClock;
 use held::{CurrentTrust, SavedHead};
 use refusal::Throttle;
@@ -75,6 +79,8 @@ pub struct Core {
     clock: HeadClock,
     choice: SourceChoice,
     snapshot: Snapshot,
+    /// While several servers are asked for the first state.
+    gathering: Option<Gathering>,
     /// Revision of the state when a bundle was asked for that has not come yet.
     asked_at: Option<u64>,
     throttle: Throttle,
@@ -104,6 +110,7 @@ impl Core {
             clock: HeadClock::new(clock_skew, soft_budget, hard_budget),
             choice: SourceChoice::new(soft_budget),
             snapshot: Snapshot::default(),
+            gathering: None,
             asked_at: None,
             throttle: Throttle::default(),
             early: BTreeMap::new(),
@@ -174,6 +181,7 @@ impl Core {
             // The gRPC source connects again by itself.
             Input::SourceUp(SourceKind::Grpc) | Input::SourceLost(SourceKind::Grpc) => {}
             Input::SnapshotFailed => self.snapshot.failed(now.monotonic),
+            Input::EveryServerAsked => self.end_gathering(now),
             Input::Enforced { revision, result } => self.enforced(now, revision, result),
             Input::Persisted { revision, result } => self.persisted(now, revision, result),
             Input::Tick => self.tick(now),
@@ -196,7 +204,10 @@ impl Core {
             Message::Bundle(bundle) => {
                 let revision = bundle.revision;
                 match bundle.verified(&keys) {
-                    Ok(bundle) => return self.take_bundle(now, bundle),
+                    Ok(bundle) => match self.gather_or_check(now, bundle) {
+                        Some(bundle) => return self.take_bundle(now, bundle),
+                        None => return,
+                    },
                     Err(error) => {
                         self.snapshot.failed(now.monotonic);
                         (revision, error)
@@ -206,7 +217,10 @@ impl Core {
             Message::Change(change) => {
                 let revision = change.revision;
                 match change.verified(&keys) {
-                    Ok(change) => return self.take_change(now, change),
+                    Ok(change) => match self.check_epoch(now, revision) {
+                        Ok(()) => return self.take_change(now, change),
+                        Err(refusal) => return self.refuse(now, revision, refusal),
+                    },
                     Err(error) if self.is_history(revision, &error) => return,
                     Err(error) => (revision, error),
                 }
@@ -214,7 +228,10 @@ impl Core {
             Message::Head(head) => {
                 let revision = head.revision;
                 match head.verified(&keys) {
-                    Ok(head) => return self.take_head(now, source, head),
+                    Ok(head) => match self.check_epoch(now, revision) {
+                        Ok(()) => return self.take_head(now, source, head),
+                        Err(refusal) => return self.refuse(now, revision, refusal),
+                    },
                     Err(error) => (revision, error),
                 }
             }
@@ -222,9 +239,25 @@ impl Core {
         self.refuse(now, revision, refusal.into());
     }
 
+    /// Gives a bundle that is to be taken now, if it is.
+    fn gather_or_check(
+        &mut self,
+        now: Moment,
+        bundle: Verified<proto::TrustBundle>,
+    ) -> Option<Verified<proto::TrustBundle>> {
+        let revision = bundle.revision;
+        if let Err(refusal) = self.check_epoch(now, revision) {
+            self.snapshot.failed(now.monotonic);
+            self.refuse(now, revision, refusal);
+            return None;
+        }
+        self.gather(now, bundle)
+    }
+
     fn take_bundle(&mut self, now: Moment, bundle: Verified<proto::TrustBundle>) {
         let revision = bundle.revision;
         let disowned = self.is_disowned();
+        let before = self.revision();
         let taken = match &mut self.held {
             Some(held) if !disowned => held.state.replace(&bundle),
             // A state that may never have been the log's is no floor, and nor are its heads.
@@ -250,6 +283,7 @@ impl Core {
         };
         self.snapshot.came(now.monotonic);
         self.asked_at = None;
+        self.leave_epoch(before);
         let badly_saved = self.is_badly_saved(now);
         let Some(held) = &mut self.held else { return };
         held.signers.begin(&*bundle);
@@ -328,7 +362,12 @@ impl Core {
     }
 
     fn take_head(&mut self, now: Moment, source: SourceKind, head: Verified<proto::Head>) {
-        let Some(held) = &self.held else { return self.want_snapshot(now) };
+        let Some(held) = &self.held else {
+            if self.gathering.is_some() {
+                return self.keep_first_head(now, source, head);
+            }
+            return self.want_snapshot(now);
+        };
         let revision = head.revision;
         let verdict = match held.state.compare(&head) {
             Ok(verdict) => verdict,
@@ -339,11 +378,20 @@ impl Core {
                 return self.refuse(now, revision, error.into());
             }
         };
-        if matches!(verdict, HeadVerdict::Behind { .. }) {
-            // True whenever it was said, so that its time does not matter here.
-            let since = self.behind.as_ref().map_or(now.monotonic, |(_, _, since)| *since);
-            self.behind = Some((source, head, since));
-            return;
+        match verdict {
+            HeadVerdict::Behind { .. } => {
+                // No change leads into another epoch.
+                let other_epoch = epoch(held.state.revision()) != epoch(revision);
+                // True whenever it was said, so that its time does not matter here.
+                let since = self.behind.as_ref().map_or(now.monotonic, |(_, _, since)| *since);
+                self.behind = Some((source, head, since));
+                if other_epoch {
+                    self.want_snapshot(now);
+                }
+                return;
+            }
+            HeadVerdict::Ended => return self.take_head_of_ended_epoch(now, &head),
+            HeadVerdict::Current | HeadVerdict::Older => {}
         }
         if let Err(refusal) = self.prove(now, source, &head) {
             self.refuse(now, revision, refusal);
@@ -391,10 +439,10 @@ impl Core {
     // What was on disk.
 
     fn load(&mut self, now: Moment, saved: Option<Box<SavedState>>) {
-        let Some(saved) = saved else { return };
+        let Some(saved) = saved else { return self.begin_gathering(now) };
         let (mut held, head) = match CurrentTrust::from_saved(*saved, &self.settings, &self.keys) {
             Ok(verified) => verified,
-            Err(refusal) => return self.outputs.push_back(Output::Discard(refusal)),
+            Err(refusal) => return self.discard(now, refusal),
         };
         if let Some(SavedHead { head, issued_at }) = head {
             match held.state.compare(&head) {
@@ -413,12 +461,23 @@ impl Core {
                         MessageRefusal::SavedStateTruncated { revision },
                     );
                 }
-                Err(error) => return self.outputs.push_back(Output::Discard(error.into())),
+                // From before the epoch: it proves nothing.
+                Ok(HeadVerdict::Ended) => {}
+                Err(error) => return self.discard(now, error.into()),
             }
         }
+        let (revision, digest) = (held.state.revision(), held.state.digest());
         self.held = Some(held);
+        if let Err(refusal) = self.check_epoch(now, revision) {
+            self.refuse_as(now, revision, digest, refusal);
+        }
         self.freshness = self.freshness_at(now);
         self.apply(ApplyCause::Saved);
+    }
+
+    fn discard(&mut self, now: Moment, refusal: MessageRefusal) {
+        self.outputs.push_back(Output::Discard(refusal));
+        self.begin_gathering(now);
     }
 
     // What follows.
@@ -516,7 +575,7 @@ impl Core {
     }
 
     fn want_snapshot(&mut self, now: Moment) {
-        if self.snapshot.want(now.monotonic) {
+        if self.gathering.is_none() && self.snapshot.want(now.monotonic) {
             self.ask_for_snapshot();
         }
     }
@@ -527,6 +586,7 @@ impl Core {
     }
 
     fn tick(&mut self, now: Moment) {
+        self.tick_gathering(now);
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.monotonic);
         if due(self.enforce_again_at) {
             self.apply(ApplyCause::Retry);

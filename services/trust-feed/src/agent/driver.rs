@@ -15,7 +15,7 @@ use super::core::{
 use super::enforcer::{AgentTrust, Enforcer, Freshness};
 use super::handle::AgentStatus;
 use super::receipt::{OutgoingReceipt, Speaker};
-use super::source::{Servers, snapshot};
+use super::source::{Servers, snapshot, snapshots};
 use super::store::{StateFileError, Store};
 
 /// Time between two looks at the clock.
@@ -112,6 +112,7 @@ impl Driver {
             Output::Discard(refusal) => self.discard(&refusal.text()).await,
             Output::DiscardKeys(refusal) => self.discard_keys(&refusal.text()).await,
             Output::NeedSnapshot => self.ask_for_snapshot(),
+            Output::AskEveryServer => self.ask_every_server(),
             Output::SwitchTo(source) => self.switch(source),
             Output::Ready => tracing::info!("trust is enforced; devices are admitted"),
         }
@@ -243,6 +244,17 @@ impl Driver {
             for message in messages {
                 let _ = inputs.send(Input::Message(SourceKind::Grpc, message)).await;
             }
+        });
+    }
+
+    fn ask_every_server(&mut self) {
+        let servers = Arc::clone(&self.servers);
+        let instance_id = self.speaker.instance_id.clone();
+        let inputs = self.inputs.clone();
+        self.tasks.spawn(async move {
+            snapshots(&servers, &instance_id, &inputs).await;
+            // Fails when the agent has gone.
+            let _ = inputs.send(Input::EveryServerAsked).await;
         });
     }
 

@@ -150,6 +150,7 @@ fn assemble(
     let core = Core::new(CoreSettings {
         instance_id: instance_id.clone(),
         keys,
+        servers: grpc.servers.len(),
         soft_budget: settings.soft_budget,
         hard_budget: settings.hard_budget,
         clock_skew: settings.clock_skew,

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::core::Input;
 
-pub use grpc::{GrpcSource, snapshot};
+pub use grpc::{GrpcSource, snapshot, snapshots};
 pub use nats::NatsSource;
 pub use servers::{ServerError, Servers};
 

@@ -178,3 +178,32 @@ async fn a_token_is_read_again_for_each_connection() {
     std::fs::write(&file, "hunter2\n").unwrap();
     broker.ready().await;
 }
+
+/// Ground rule 16: without saved state an agent asks every server that it knows (2 s) and takes the
+/// highest; a server that does not know that its log epoch has ended changes nothing afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_saved_state_every_server_is_asked_and_the_highest_counts() {
+    const EPOCH: u64 = 1;
+    let ended = World::new();
+    let world = ended.in_epoch(EPOCH);
+    for _ in 0..5 {
+        ended.toggle();
+    }
+    let (late, current) = (GrpcServer::start(&ended).await, GrpcServer::start(&world).await);
+    let silent = Proxy::start(&current.url).await;
+    silent.freeze();
+    let mut settings = world.settings(&late.url);
+    settings.grpc.servers = vec![late.url.clone(), silent.url.clone(), current.url.clone()];
+    let started = Instant::now();
+    let broker = Broker::start(settings).await;
+    broker.recorder.reached(1).await;
+    assert!(started.elapsed() >= Duration::from_millis(1_900), "the silent one may have known more");
+    let first = broker.recorder.applied().swap_remove(0);
+    assert_eq!(first.bundle.revision, (EPOCH << 32) | 1, "nothing of the ended epoch was enforced");
+    // The late server answers on, and is left for one that knows of the epoch.
+    broker.ready().await;
+    let revision = world.toggle();
+    broker.recorder.reached(revision).await;
+    let lowest = broker.recorder.applied().iter().map(|trust| trust.bundle.revision).min();
+    assert_eq!(lowest, Some((EPOCH << 32) | 1));
+}

@@ -45,7 +45,9 @@ pub struct World {
     log: Mutex<SampleLog>,
     pub instance: InstanceId,
     certificate: SerialNumber,
-    pub key: SigningKey,
+    pub key: Arc<SigningKey>,
+    /// Number of the log epoch.
+    epoch: u64,
     /// Counts changes.
     changed: watch::Sender<u64>,
     /// Receipts that came by gRPC.
@@ -66,13 +68,35 @@ impl World {
             log: Mutex::new(log),
             instance,
             certificate,
-            key: key(),
+            key: Arc::new(key()),
+            epoch: 0,
             changed: watch::channel(0).0,
             receipts: Mutex::default(),
             token: Mutex::default(),
             planted: Mutex::default(),
             watchers: AtomicU64::new(0),
         })
+    }
+
+    /// The same log, signed with the same key, after the log epoch `epoch` began. Both go on.
+    pub fn in_epoch(&self, epoch: u64) -> Arc<Self> {
+        Arc::new(Self {
+            log: Mutex::new(self.log().copy()),
+            instance: self.instance.clone(),
+            certificate: self.certificate.clone(),
+            key: Arc::clone(&self.key),
+            epoch,
+            changed: watch::channel(0).0,
+            receipts: Mutex::default(),
+            token: Mutex::default(),
+            planted: Mutex::default(),
+            watchers: AtomicU64::new(0),
+        })
+    }
+
+    /// A revision as everybody but the log counts it.
+    fn of_epoch(&self, revision: u64) -> u64 {
+        (self.epoch << 32) | revision
     }
 
     fn log(&self) -> MutexGuard<'_, SampleLog> {
@@ -84,7 +108,7 @@ impl World {
         let revision = {
             let mut log = self.log();
             log.toggle(&self.instance, &self.certificate);
-            log.bundle(&self.instance).revision
+            self.of_epoch(log.bundle(&self.instance).revision)
         };
         self.changed.send_modify(|count| *count += 1);
         revision
@@ -97,7 +121,9 @@ impl World {
 
     pub fn bundle(&self) -> proto::TrustBundle {
         let log = self.log();
-        self.signed(message::trust_bundle(log.log_id(), &log.bundle(&self.instance), now()))
+        let mut bundle = log.bundle(&self.instance);
+        bundle.revision = self.of_epoch(bundle.revision);
+        self.signed(message::trust_bundle(log.log_id(), &bundle, now()))
     }
 
     fn head(&self) -> proto::Head {
@@ -105,7 +131,7 @@ impl World {
         let bundle = log.bundle(&self.instance);
         let point = TrustPoint {
             instance_id: bundle.instance_id,
-            revision: bundle.revision,
+            revision: self.of_epoch(bundle.revision),
             position: bundle.position,
             digest: bundle.digest,
         };
@@ -115,7 +141,9 @@ impl World {
     fn changes_after(&self, revision: u64) -> Vec<proto::TrustChange> {
         let log = self.log();
         let changes = log.events().iter().filter_map(|event| {
-            let (_, change) = message::trust_change(log.log_id(), event).unwrap()?;
+            let (_, mut change) = message::trust_change(log.log_id(), event).unwrap()?;
+            change.revision = self.of_epoch(change.revision);
+            change.previous_revision = self.of_epoch(change.previous_revision);
             (change.revision > revision).then(|| self.signed(change))
         });
         changes.collect()
@@ -145,7 +173,7 @@ impl World {
 
     pub fn settings(&self, server: &str) -> AgentSettings {
         let broker_id = "broker-1".parse().unwrap();
-        let keys = TrustKeys::from(&self.key);
+        let keys = TrustKeys::from(&*self.key);
         let grpc = GrpcSettings::new(server);
         AgentSettings {
             soft_budget: SOFT,

@@ -82,6 +82,9 @@ impl Core {
         if self.behind.as_ref().is_some_and(|(_, head, _)| disowned(head.signature.as_ref())) {
             self.behind = None;
         }
+        if let Some(gathering) = &mut self.gathering {
+            gathering.forget(disowned);
+        }
         let Some(held) = &self.held else { return };
         // A restart shall find nothing that it cannot believe any more.
         let present = self.clock.present(now);
@@ -118,6 +121,9 @@ impl Core {
 
     /// How well the state is known to be current: by heads, and by whose they were.
     pub(super) fn freshness_at(&self, now: Moment) -> Freshness {
+        if self.is_of_the_future(now) {
+            return Freshness::HardStale;
+        }
         let present = self.clock.present(now);
         let believed = |held: &super::held::CurrentTrust| held.signers.are_believed(&self.keys, present);
         if self.held.as_ref().is_none_or(believed) { self.clock.freshness(now) } else { Freshness::HardStale }

@@ -25,6 +25,9 @@ pub struct CoreSettings {
     pub instance_id: InstanceId,
     /// Keys that may sign, and root keys that may name others.
     pub keys: KeyRing,
+    /// How many servers there are to ask. Without a saved state several are asked at once,
+    /// and the highest bundle counts.
+    pub servers: usize,
     /// Age of the last head up to which the bundle is fresh.
     pub soft_budget: Duration,
     /// Age of the last head up to which the bundle is relied on.
@@ -74,6 +77,8 @@ pub enum Input {
     SourceLost(SourceKind),
     /// The bundle that was asked for does not come.
     SnapshotFailed,
+    /// Every server has answered [`Output::AskEveryServer`], or the time for it is up.
+    EveryServerAsked,
     /// The result of [`Output::Apply`].
     Enforced {
         /// Revision of the bundle that was to be enforced.
@@ -165,6 +170,9 @@ pub enum Output {
     DiscardKeys(MessageRefusal),
     /// Ask a server for a bundle. It comes as a message, or [`Input::SnapshotFailed`] does.
     NeedSnapshot,
+    /// Ask every server for a bundle, for 2 s. What comes are messages, and then
+    /// [`Input::EveryServerAsked`].
+    AskEveryServer,
     /// Lean on this source from now on.
     SwitchTo(SourceKind),
     /// For the first time, trust is enforced that admits somebody.

@@ -48,6 +48,18 @@ pub enum MessageRefusal {
         /// Revision of the state.
         enforced: u64,
     },
+    /// A log epoch that begins in the future: a stolen key must not outrank all that the log
+    /// will say for years. Or this machine's clock is behind.
+    #[error(
+        "log epoch {epoch} begins {ahead:?} in the future: the clock of this machine is behind, or the \
+         message is not to be believed"
+    )]
+    EpochAhead {
+        /// The epoch.
+        epoch: u64,
+        /// How far ahead.
+        ahead: Duration,
+    },
     /// A head from the disk is ahead of the changes from the disk: some are missing.
     #[error("the saved state lacks changes: its head is at revision {revision}")]
     SavedStateTruncated {
@@ -105,10 +117,11 @@ impl MessageRefusal {
             Self::NotTrusted(TrustError::WrongLog { .. }) => "wrong_log",
             Self::NotTrusted(TrustError::Gap { .. }) | Self::SavedStateGap { .. } => "gap",
             Self::NotTrusted(TrustError::DigestMismatch { .. }) => "digest_mismatch",
-            Self::NotTrusted(TrustError::Rollback { .. }) => "rollback",
+            Self::NotTrusted(TrustError::Rollback { .. } | TrustError::EndedEpoch { .. }) => "rollback",
             Self::Head(HeadRefusal::Expired { .. }) => "head_expired",
             Self::Head(HeadRefusal::Future { .. }) => "head_future",
             Self::LogRolledBack { .. } => "log_rolled_back",
+            Self::EpochAhead { .. } => "epoch_future",
             Self::SavedStateTruncated { .. } => "truncated",
             Self::NotApplied { .. } => "not_applied",
             Self::NotPersisted { .. } => "not_persisted",

@@ -1,3 +1,4 @@
+mod epochs;
 mod keys;
 mod properties;
 mod rig;

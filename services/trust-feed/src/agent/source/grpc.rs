@@ -7,9 +7,10 @@ use catrust_domain::{BrokerId, InstanceId};
 use catrust_proto::v1 as proto;
 use catrust_proto::v1::trust_message::Message as Body;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::servers::{ServerError, Servers};
+use super::servers::{Client, ServerError, Servers};
 use super::{AgentGone, OutageLog, pause, send};
 use crate::agent::core::{Input, Message, SourceKind};
 
@@ -17,6 +18,9 @@ use crate::agent::core::{Input, Message, SourceKind};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a whole bundle may take.
 const BUNDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the slowest of all servers may take with the first bundle.
+const EVERY_SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Follows `WatchTrust` and connects again for ever, while it is wanted.
 pub struct GrpcSource {
@@ -116,20 +120,47 @@ impl GrpcSource {
 /// # Errors
 /// [`ServerError`]; the next attempt goes to the next server.
 pub async fn snapshot(servers: &Servers, instance_id: &InstanceId) -> Result<Vec<Message>, ServerError> {
-    let (number, mut client) = servers.client().await?;
-    let request = proto::GetTrustBundleRequest { mqtt_instance_id: instance_id.to_string(), at: None };
-    let error = match timeout(BUNDLE_TIMEOUT, client.get_trust_bundle(request)).await {
-        Ok(Ok(response)) => {
-            let proto::GetTrustBundleResponse { bundle, key_set, .. } = response.into_inner();
-            if let Some(bundle) = bundle {
-                let keys = key_set.map(|set| Message::KeySet(Box::new(set)));
-                return Ok(keys.into_iter().chain([Message::Bundle(bundle)]).collect());
+    let (number, client) = servers.client().await?;
+    let answer = timeout(BUNDLE_TIMEOUT, bundle_of_now(client, instance_id)).await;
+    let answer = answer.unwrap_or(Err(ServerError::Silent(BUNDLE_TIMEOUT)));
+    if answer.is_err() {
+        servers.failed(number).await;
+    }
+    answer
+}
+
+/// Reads the bundle of now from every server, over a connection of its own to each, and
+/// hands in what comes in time.
+pub async fn snapshots(servers: &Arc<Servers>, instance_id: &InstanceId, inputs: &mpsc::Sender<Input>) {
+    let mut questions = JoinSet::new();
+    for number in 0..servers.count() {
+        let (servers, instance_id) = (Arc::clone(servers), instance_id.clone());
+        questions.spawn(async move {
+            let answer = async { bundle_of_now(servers.client_of(number).await?, &instance_id).await };
+            timeout(EVERY_SERVER_TIMEOUT, answer).await.unwrap_or(Err(ServerError::Silent(EVERY_SERVER_TIMEOUT)))
+        });
+    }
+    while let Some(answer) = questions.join_next().await {
+        match answer {
+            Ok(Ok(messages)) => {
+                for message in messages {
+                    // Fails when the agent has gone.
+                    let _ = inputs.send(Input::Message(SourceKind::Grpc, message)).await;
+                }
             }
-            ServerError::Empty
+            Ok(Err(error)) => {
+                tracing::warn!(error = error.text(), "a server is not heard about the first bundle");
+            }
+            Err(error) => tracing::error!(%error, "a question for the first bundle has failed"),
         }
-        Ok(Err(status)) => status.into(),
-        Err(_) => ServerError::Silent(BUNDLE_TIMEOUT),
-    };
-    servers.failed(number).await;
-    Err(error)
+    }
+}
+
+async fn bundle_of_now(mut client: Client, instance_id: &InstanceId) -> Result<Vec<Message>, ServerError> {
+    let request = proto::GetTrustBundleRequest { mqtt_instance_id: instance_id.to_string(), at: None };
+    let response = client.get_trust_bundle(request).await?.into_inner();
+    let proto::GetTrustBundleResponse { bundle, key_set, .. } = response;
+    let bundle = bundle.ok_or(ServerError::Empty)?;
+    let keys = key_set.map(|set| Message::KeySet(Box::new(set)));
+    Ok(keys.into_iter().chain([Message::Bundle(bundle)]).collect())
 }

@@ -122,6 +122,20 @@ impl Servers {
         }
     }
 
+    /// How many there are.
+    pub const fn count(&self) -> usize {
+        self.settings.servers.len()
+    }
+
+    /// A client of one of them, counted from 0 and around, which nobody else uses.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn client_of(&self, number: usize) -> Result<Client, ServerError> {
+        let servers = &self.settings.servers;
+        self.connect(&servers[number % servers.len()]).await
+    }
+
     /// Says that the connection with this number is of no use.
     pub async fn failed(&self, number: usize) {
         let mut current = self.current.lock().await;

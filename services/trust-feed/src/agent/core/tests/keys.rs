@@ -417,3 +417,25 @@ fn signatures_do_not_go_with_another_body() {
     assert_eq!(tried, 7 * 4 - 4);
     assert_eq!((site.rig.core.revision(), site.rig.core.freshness()), (Some(2), Freshness::Fresh));
 }
+
+/// Ground rule 16: the floor falls with a revoked key, the log epoch that it made up too.
+#[test]
+fn an_epoch_that_a_stolen_key_made_up_falls_with_the_key() {
+    let mut site = Site::live();
+    let set = site.set(2, LONG, &[good(&site.old), good(&site.new)]);
+    site.rig.grpc(set);
+    // The thief signs a state of an epoch far above the log's.
+    let mut made_up = proto::TrustBundle { revision: 2 | (200_000_000 << 32), ..site.rig.raw_bundle(2) };
+    made_up.sign(&site.old).unwrap();
+    site.rig.grpc(Message::Bundle(made_up));
+    assert_eq!(site.rig.core.revision(), Some(2 | (200_000_000 << 32)));
+    site.servers_sign_with(&Shared::clone(&site.new));
+    site.rig.grpc(site.rig.bundle_at(2));
+    assert_eq!(site.rig.refused_kinds(), ["rollback"]);
+    let set = site.set(3, LONG, &[revoked(&site.old), good(&site.new)]);
+    site.rig.grpc(set);
+    site.rig.grpc(site.rig.bundle_at(2));
+    site.rig.grpc(site.rig.head_at(2));
+    assert_eq!((site.rig.core.revision(), site.rig.core.freshness()), (Some(2), Freshness::Fresh));
+    assert_eq!(site.rig.restarted().core.revision(), Some(2), "on disk too");
+}

@@ -26,6 +26,10 @@ pub struct Rig {
     /// The bundle at each revision, and the changes between.
     pub history: Vec<TrustBundle>,
     changes: Vec<proto::TrustChange>,
+    /// Number of the log epoch in force.
+    pub epoch: u64,
+    /// How many servers the agent knows.
+    pub servers: usize,
     pub core: Core,
     pub now: Moment,
     pub disk: SavedState,
@@ -41,6 +45,8 @@ pub struct Rig {
     pub refusals: Vec<Refused>,
     pub discarded: Option<MessageRefusal>,
     pub snapshots: usize,
+    /// How often every server was asked.
+    pub rounds: usize,
     pub switches: Vec<SourceKind>,
     pub ready: bool,
 }
@@ -54,7 +60,7 @@ impl Rig {
         let now = Moment { monotonic: Duration::ZERO, wall: Timestamp::from_micros(0).plus_seconds(START) };
         let history = vec![sample.bundle(&instance)];
         let given = KeyRing::from(TrustKeys::from(&*signer));
-        let core = Core::new(settings(&instance, &given));
+        let core = Core::new(settings(&instance, &given, 1));
         let mut rig = Self {
             sample,
             instance,
@@ -63,6 +69,8 @@ impl Rig {
             given,
             history,
             changes: Vec::new(),
+            epoch: 0,
+            servers: 1,
             core,
             now,
             disk: SavedState::default(),
@@ -77,6 +85,7 @@ impl Rig {
             refusals: Vec::new(),
             discarded: None,
             snapshots: 0,
+            rounds: 0,
             switches: Vec::new(),
             ready: false,
         };
@@ -101,6 +110,8 @@ impl Rig {
         again.serials.clone_from(&self.serials);
         again.history.clone_from(&self.history);
         again.changes.clone_from(&self.changes);
+        again.epoch = self.epoch;
+        again.servers = self.servers;
         again.sample = self.sample.copy();
         again.disk = self.disk.clone();
         again.saved_keys.clone_from(&self.saved_keys);
@@ -112,7 +123,7 @@ impl Rig {
 
     /// Ends the process and starts it again.
     pub fn restart(&mut self) {
-        self.core = Core::new(settings(&self.instance, &self.given));
+        self.core = Core::new(settings(&self.instance, &self.given, self.servers));
         self.failed_records.clear();
         self.life = usize::MAX;
         self.ready = false;
@@ -142,12 +153,31 @@ impl Rig {
         self.record();
     }
 
+    /// Sets the log back to `fork`, a count of changes, and begins a log epoch there.
+    pub fn begin_epoch(&mut self, fork: usize, epoch: u64) {
+        assert!(epoch > self.epoch);
+        let position = self.history[fork].position.max(1);
+        self.sample.truncate(position);
+        self.history.truncate(fork + 1);
+        self.changes.truncate(fork);
+        self.epoch = epoch;
+        for bundle in &mut self.history {
+            bundle.revision = (epoch << 32) | (bundle.revision & 0xffff_ffff);
+        }
+        let left = self.history[fork].entries.iter().map(|entry| entry.facts.sn.clone());
+        self.serials = left.collect();
+    }
+
     fn record(&mut self) {
         let event = self.sample.events().last().unwrap();
         let (_, mut change) = message::trust_change(self.sample.log_id(), event).unwrap().unwrap();
         change.occurred_at = Some(message::timestamp(self.now.wall));
+        change.revision |= self.epoch << 32;
+        change.previous_revision |= self.epoch << 32;
         self.changes.push(self.signed(change));
-        self.history.push(self.sample.bundle(&self.instance));
+        let mut bundle = self.sample.bundle(&self.instance);
+        bundle.revision |= self.epoch << 32;
+        self.history.push(bundle);
     }
 
     pub fn signed<M: Signed>(&self, mut message: M) -> M {
@@ -224,7 +254,7 @@ impl Rig {
     /// Lets time pass with a head every 2 s.
     pub fn pass_quietly(&mut self, time: Duration) {
         let end = self.now.monotonic + time;
-        let current = self.core.revision().map_or(0, |revision| usize::try_from(revision).unwrap());
+        let current = self.core.revision().map_or(0, |revision| usize::try_from(revision & 0xffff_ffff).unwrap());
         while self.now.monotonic < end {
             self.pass(Duration::from_secs(2).min(end - self.now.monotonic));
             self.grpc(self.head_at(current));
@@ -285,6 +315,7 @@ impl Rig {
             Output::Refused(refused) => self.refusals.push(refused),
             Output::Discard(refusal) | Output::DiscardKeys(refusal) => self.discarded = Some(refusal),
             Output::NeedSnapshot => self.snapshots += 1,
+            Output::AskEveryServer => self.rounds += 1,
             Output::SwitchTo(source) => self.switches.push(source),
             Output::Ready => {
                 self.log.push("ready".into());
@@ -341,10 +372,11 @@ fn name(record: &SavedMessage) -> &'static str {
     }
 }
 
-fn settings(instance: &InstanceId, keys: &KeyRing) -> CoreSettings {
+fn settings(instance: &InstanceId, keys: &KeyRing, servers: usize) -> CoreSettings {
     CoreSettings {
         instance_id: instance.clone(),
         keys: keys.clone(),
+        servers,
         soft_budget: SOFT,
         hard_budget: HARD,
         clock_skew: Duration::from_secs(30),

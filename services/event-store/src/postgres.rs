@@ -147,8 +147,8 @@ impl PgEventStore {
 
 /// The statements that are put together, with all their parts.
 #[cfg(feature = "contract")]
-pub(crate) fn whole_statements() -> [String; 3] {
-    [load::whole_statement(), write::whole_statement(), receipts::whole_statement()]
+pub(crate) fn whole_statements() -> impl Iterator<Item = String> {
+    [load::whole_statement(), write::whole_statement()].into_iter().chain(receipts::whole_statements())
 }
 
 impl fmt::Debug for PgEventStore {

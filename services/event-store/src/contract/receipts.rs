@@ -32,6 +32,7 @@ fn applied(id: &InstanceId, name: &str, revision: u64, digest: Sha256, second: i
         enforcement: Enforcement::Tls,
         sessions_open: 2,
         received_at: Timestamp::from_micros(0).plus_seconds(second),
+        origin: None,
     }
 }
 

@@ -4,8 +4,13 @@
 //! The statement folds each receipt into what is stored by the rule of
 //! `BrokerState::take`, spelled in SQL, since another replica may be at the same row;
 //! the contract suite compares the two on random receipts. It also finds out which
-//! instances have news, and notifies of those alone: a fleet's signs of life would
-//! wake every replica all the time.
+//! instances have news, and others are notified of those alone: a fleet's signs of life
+//! would wake every replica all the time.
+//!
+//! The notification is a transaction of its own. One that notifies takes a lock of the
+//! whole cluster when it commits, and gives it back after its flush; the log's commits
+//! notify too, and would queue behind the flush of every batch of receipts. This one has
+//! nothing to flush: it is a hint, about rows that are on disk by then.
 
 use catrust_domain::{BrokerState, Receipt};
 use sqlx::PgConnection;
@@ -62,9 +67,12 @@ const TELL: &str = ", news AS (SELECT DISTINCT put.instance_id FROM put LEFT JOI
      ON b.instance_id = put.instance_id AND b.broker_id = put.broker_id \
      WHERE (b.revision, b.digest, b.refused_revision, b.outcome) IS DISTINCT FROM \
      (put.revision, put.digest, put.refused_revision, put.outcome)) \
-     SELECT (SELECT count(*) FROM put), CASE WHEN news.instance_id IS NOT NULL \
-       THEN pg_notify('catrust_receipts', news.instance_id)::text END \
-     FROM (VALUES (1)) AS one LEFT JOIN news ON true";
+     SELECT (SELECT count(*) FROM put), (SELECT array_agg(news.instance_id) FROM news)";
+
+/// $1 instances. Holds the notification lock for as long as it takes to put the hints into
+/// the queue.
+const NOTIFY: &str = "SELECT set_config('synchronous_commit', 'off', true), \
+     pg_notify('catrust_receipts', news.instance_id) FROM unnest($1::text[]) AS news (instance_id)";
 
 impl PgEventStore {
     pub(super) async fn take_receipts(&self, batch: &[Receipt]) -> Result<u64, StoreError> {
@@ -76,19 +84,35 @@ impl PgEventStore {
         let mut taken = 0;
         for round in rounds {
             let taking = timeout(WRITE_TIMEOUT, take_round(&mut connection, &round)).await;
-            taken += taking.map_err(|late| StoreError::Unavailable(late.into()))??;
+            let (count, news) = taking.map_err(|late| StoreError::Unavailable(late.into()))??;
+            taken += count;
+            // Before the next round: whoever waits for the first one shall not wait for both.
+            let telling = timeout(WRITE_TIMEOUT, tell(&mut connection, news)).await;
+            telling.map_err(|late| StoreError::Unavailable(late.into()))??;
         }
         Ok(taken)
     }
 }
 
-async fn take_round(connection: &mut PgConnection, round: &[&Receipt]) -> Result<u64, StoreError> {
+/// Gives the number of receipts that were taken, and the instances that have news.
+async fn take_round(
+    connection: &mut PgConnection,
+    round: &[&Receipt],
+) -> Result<(u64, Vec<String>), StoreError> {
     let brokers: Vec<BrokerState> = round.iter().map(|receipt| BrokerState::first(receipt)).collect();
     let values: Vec<_> = brokers.iter().map(StoredRow::values).collect();
     let rows = statement(&values).fetch(connection).await?;
     let row = rows.first().ok_or_else(|| StoreError::Internal("taking receipts gave no row".into()))?;
     let taken: i64 = row.try_get(0).map_err(store_error)?;
-    Ok(u64::try_from(taken).unwrap_or(0))
+    let news: Option<Vec<String>> = row.try_get(1).map_err(store_error)?;
+    Ok((u64::try_from(taken).unwrap_or(0), news.unwrap_or_default()))
+}
+
+async fn tell(connection: &mut PgConnection, news: Vec<String>) -> Result<(), StoreError> {
+    if !news.is_empty() {
+        sqlx::query(NOTIFY).bind(news).execute(connection).await.map_err(store_error)?;
+    }
+    Ok(())
 }
 
 /// Takes brokers as they are after their receipts alone.
@@ -102,6 +126,6 @@ fn statement(brokers: &[Vec<Value<'_>>]) -> StatementBuilder {
 }
 
 #[cfg(feature = "contract")]
-pub(crate) fn whole_statement() -> String {
-    statement(&[vec![Value::Null; BrokerState::WIDTH]]).into_text()
+pub(crate) fn whole_statements() -> [String; 2] {
+    [statement(&[vec![Value::Null; BrokerState::WIDTH]]).into_text(), NOTIFY.to_owned()]
 }

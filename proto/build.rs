@@ -34,6 +34,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .server_mod_attribute("catrust", SERVICES)
         .compile_fds(descriptors)?;
 
-    pbjson_build::Builder::new().register_descriptors(&encoded)?.build(&[".catrust"])?;
+    // A message of a later version may have more fields. What of it is signed, the signature
+    // tells: a form with more has another context.
+    pbjson_build::Builder::new()
+        .register_descriptors(&encoded)?
+        .ignore_unknown_fields()
+        .build(&[".catrust"])?;
     Ok(())
 }

@@ -44,7 +44,8 @@ use crate::evidence::checkpoint_file::CheckpointFile;
 use crate::evidence::checkpointer::Checkpointer;
 use crate::fleet::census::Census;
 use crate::fleet::wire::ReceiptListener;
-use crate::fleet::{FleetView, ReceiptIntake};
+use crate::fleet::witness::{StoreRows, TellingAccuser};
+use crate::fleet::{FleetView, ReceiptIntake, Witness};
 use crate::follower::Follower;
 use crate::keys::ServerKeys;
 use crate::keys::expiry::KeyExpiry;
@@ -334,9 +335,16 @@ async fn assemble_api(
         stages.stopping.clone(),
     );
     tasks.spawn("recorder of receipts", ok(recording));
+    let witness = Arc::new(Witness::new(
+        Arc::new(StoreRows(parts.store.clone())),
+        Arc::clone(&parts.keys),
+        Arc::new(TellingAccuser),
+        Arc::clone(&parts.clock),
+    ));
     let most_waiting = config.grpc.max_concurrent_requests / 4;
-    let clock = Arc::clone(&parts.clock);
-    let fleet = FleetView::new(parts.store.clone(), clock, config.fleet.budget(), most_waiting);
+    let fleet_clock = directory.database_clock(Arc::clone(&parts.clock));
+    let fleet =
+        FleetView::new(parts.store.clone(), Arc::clone(&fleet_clock), config.fleet.budget(), most_waiting);
 
     if let Some(feed) = &parts.feed {
         let (publisher, status) = Publisher::new(PublisherParts {
@@ -361,6 +369,8 @@ async fn assemble_api(
         feed,
         receipts,
         fleet,
+        fleet_clock,
+        witness,
         keys: Arc::clone(&parts.keys),
         evidence,
         watchers: meter
@@ -392,7 +402,8 @@ fn assemble_fleet(
         let listener = ReceiptListener {
             intake: api.receipts.clone(),
             directory: Arc::clone(&api.directory),
-            clock: Arc::clone(&api.clock),
+            clock: api.directory.database_clock(Arc::clone(&api.clock)),
+            witness: Arc::clone(&api.witness),
         };
         tasks.spawn("listener for receipts", ok(listener.run(receipts, stages.draining.clone())));
     }

@@ -7,12 +7,12 @@
 //! rules that must not lag are checked again under the append lock.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use catrust_domain::{
     AccountId, Edition, Event, Instance, InstanceId, LogHead, RecordedEvent, RegionId, Sha256, Timestamp,
 };
-use catrust_event_store::FreshnessLease;
+use catrust_event_store::{Clock, FreshnessLease};
 use tokio::sync::watch;
 
 /// Ends of the log that are remembered: those of some ten seconds under full load, and a lease
@@ -156,6 +156,23 @@ impl Directory {
         ends.contains(&(lease.end.position, lease.end.hash)).then_some(lease.issued_at)
     }
 
+    /// The clock of the database, one for all replicas: as the last lease showed it, and the
+    /// time since; `own` before the first. Leases are young, and what is between them counts
+    /// suspension.
+    pub(crate) fn database_clock(self: &Arc<Self>, own: Clock) -> Clock {
+        let directory = Arc::clone(self);
+        Arc::new(move || {
+            let lease = directory.leases.borrow().clone();
+            lease.map_or_else(
+                || own(),
+                |lease| {
+                    let since = i64::try_from(lease.taken_at.elapsed().as_micros()).unwrap_or(i64::MAX);
+                    Timestamp::from_micros(lease.issued_at.micros().saturating_add(since))
+                },
+            )
+        })
+    }
+
     /// Notes where the log ended before the directory was filled.
     pub(crate) fn start_at(&self, head: &LogHead) {
         self.come_through(head.position, head.hash);
@@ -200,5 +217,20 @@ mod tests {
         assert_eq!(directory.current_at(), Some(issued_at), "it came through");
         leases.send_replace(Some(lease(end(6, 9))));
         assert_eq!(directory.current_at(), None, "from before it was filled: it did not come through");
+    }
+
+    /// Ground rule 23: silence, waits and pruning go by the database's clock.
+    #[test]
+    fn ages_go_by_the_clock_of_the_database_whatever_the_replica_s_own_says() {
+        let leases = watch::Sender::new(None);
+        let directory = Arc::new(Directory::new(leases.subscribe()));
+        let a_year_ahead = Timestamp::from_micros(31_536_000_000_000);
+        let clock = directory.database_clock(Arc::new(move || a_year_ahead));
+        assert_eq!(clock(), a_year_ahead, "before the first lease there is no other");
+        let issued_at = Timestamp::from_micros(5_000_000);
+        let lease = FreshnessLease { end: end(7, 1), issued_at, taken_at: BootTime::now() };
+        leases.send_replace(Some(lease));
+        let shown = clock();
+        assert!(shown >= issued_at && shown < issued_at.plus_seconds(60), "{shown}");
     }
 }

@@ -86,6 +86,21 @@ impl ServerKeys {
         self.set.borrow().as_ref().map(|set| set.message().clone())
     }
 
+    /// Whom this server believes about what was signed before: itself, and the keys that the
+    /// set names. With [`KeyRing::on_record`] expired ones count, and revoked ones do not.
+    #[must_use]
+    pub(crate) fn ring(&self) -> KeyRing {
+        let roots = self.source.as_ref().map(|source| source.roots.clone()).unwrap_or_default();
+        let mut ring = KeyRing::new(TrustKeys::from(&*self.active), roots);
+        if let Some(set) = self.key_set()
+            && let Err(error) = ring.restore(set)
+        {
+            // It was verified with the same root keys when it came.
+            tracing::error!(error = error_chain(&error), "the key set in force cannot be used");
+        }
+        ring
+    }
+
     /// Follows the set in force.
     #[must_use]
     pub(crate) fn follow(&self) -> watch::Receiver<Option<Arc<KeySet>>> {

@@ -20,7 +20,7 @@ pub struct BrokerState {
     pub enforcement: Enforcement,
     /// Sessions open when it last spoke.
     pub sessions_open: u64,
-    /// When it was last heard, by the clock of the replica that heard it.
+    /// When it was last heard, by the clock of the database.
     pub received_at: Timestamp,
 }
 
@@ -142,6 +142,7 @@ mod tests {
             enforcement: Enforcement::Tls,
             sessions_open: revision * 10,
             received_at: Timestamp::from_micros(at),
+            origin: None,
         }
     }
 

@@ -173,6 +173,7 @@ mod tests {
             enforcement: Enforcement::Tls,
             sessions_open: 0,
             received_at: Timestamp::from_micros(0).plus_seconds(NOW - silence),
+            origin: None,
         };
         let mut broker = BrokerState::first(&receipt(&receipts[0]));
         receipts[1..].iter().for_each(|next| broker.take(&receipt(next)));

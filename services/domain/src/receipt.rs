@@ -1,5 +1,6 @@
 //! Receipts: what a broker says about one revision.
 
+use crate::incarnation::ReceiptOrigin;
 use crate::{BrokerId, InstanceId, Sha256, Timestamp};
 
 /// A broker's statement about one revision, as it was heard.
@@ -17,8 +18,10 @@ pub struct Receipt {
     pub enforcement: Enforcement,
     /// Sessions open at the broker.
     pub sessions_open: u64,
-    /// When it was heard, by the clock of the replica that heard it.
+    /// When it was heard, by the clock of the database.
     pub received_at: Timestamp,
+    /// Which process made it; `None` where it did not say.
+    pub origin: Option<ReceiptOrigin>,
 }
 
 /// What a broker did with a revision.
@@ -87,6 +90,15 @@ impl Receipt {
         };
         Self { revision, ..self }
     }
+
+    /// The receipt as that of a broker whose name is [disputed](crate::NameStanding::Disputed):
+    /// nobody may take it for the statement of one, so it is none of having applied
+    /// something.
+    #[must_use]
+    pub fn disputed(self) -> Self {
+        let reason = "two brokers speak under one name, or one that was put back to an earlier state";
+        Self { outcome: Outcome::Refused { reason: reason.to_owned() }, ..self }
+    }
 }
 
 #[cfg(test)]
@@ -102,6 +114,7 @@ mod tests {
             enforcement: Enforcement::Tls,
             sessions_open: 0,
             received_at: Timestamp::from_micros(0),
+            origin: None,
         }
     }
 

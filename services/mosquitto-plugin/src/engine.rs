@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use catrust_device_trust::{Certificate, Refusal, TrustSet};
+use catrust_domain::log_epoch::spell_revision;
 use catrust_domain::{InstanceId, Sha256};
 use catrust_mosquitto_control::{Bundle, Renewal, Request, RequestBody, RequestOutcome, Response};
 
@@ -85,15 +86,15 @@ enum RejectedRequest {
     WrongInstance(InstanceId),
     #[error("the bundle is empty, and does not say that it is meant to be")]
     Empty,
-    #[error("revision {0} is older than revision {1}")]
+    #[error("{} is older than {}", spell_revision(*.0), spell_revision(*.1))]
     Older(u64, u64),
-    #[error("revision {0} is there already, with another digest")]
+    #[error("{} is there already, with another digest", spell_revision(*.0))]
     Forked(u64),
     #[error("the entries make no trust set: {0}")]
     Entries(#[from] InvalidEntries),
     #[error("the digest of the entries is {computed}, not {stated}")]
     Digest { stated: Sha256, computed: Sha256 },
-    #[error("revision {0} is not the one that is in force: send the bundle")]
+    #[error("{} is not the one that is in force: send the bundle", spell_revision(*.0))]
     NotInForce(u64),
 }
 

@@ -115,8 +115,15 @@ impl<M> Deref for Verified<M> {
 
 /// A message of the feed that carries a signature.
 pub trait Signed: Sized {
-    /// The first netstring of the input: one message can't pass for another kind.
+    /// The first netstring of the input: one message can't pass for another kind, or for
+    /// another version of its own.
     const CONTEXT: &'static str;
+
+    /// The context of this message: a later version's where it holds what the first one
+    /// has no place for.
+    fn context(&self) -> &'static str {
+        Self::CONTEXT
+    }
 
     /// Appends every field but the signature to `input`.
     ///
@@ -136,7 +143,7 @@ pub trait Signed: Sized {
     /// [`NotCanonical`] names the field.
     fn signing_input(&self) -> Result<Vec<u8>, NotCanonical> {
         let mut input = SigningInput::default();
-        input.text(Self::CONTEXT);
+        input.text(self.context());
         self.put_fields(&mut input)?;
         Ok(input.0)
     }
@@ -179,6 +186,11 @@ impl SigningInput {
     /// Appends a string as it is.
     pub fn text(&mut self, text: &str) {
         put_netstring(&mut self.0, text.as_bytes());
+    }
+
+    /// Appends bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        put_netstring(&mut self.0, bytes);
     }
 
     /// Appends an integer in decimal.
@@ -309,6 +321,10 @@ impl Signed for TrustChange {
 impl Signed for Head {
     const CONTEXT: &'static str = "catrust/head/v1";
 
+    fn context(&self) -> &'static str {
+        if self.nonce.is_empty() { Self::CONTEXT } else { "catrust/head/v2" }
+    }
+
     fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
         input.text(&self.log_id);
         input.text(&self.mqtt_instance_id);
@@ -316,7 +332,11 @@ impl Signed for Head {
         input.number(self.position);
         input.text(&self.bundle_digest);
         input.time("issued_at", self.issued_at.as_ref())?;
-        input.time("valid_until", self.valid_until.as_ref())
+        input.time("valid_until", self.valid_until.as_ref())?;
+        if !self.nonce.is_empty() {
+            input.bytes(&self.nonce);
+        }
+        Ok(())
     }
 
     fn signature(&self) -> Option<&Signature> {
@@ -330,6 +350,10 @@ impl Signed for Head {
 
 impl Signed for LogEvent {
     const CONTEXT: &'static str = "catrust/log-event/v1";
+
+    fn context(&self) -> &'static str {
+        if self.epoch == 0 { Self::CONTEXT } else { "catrust/log-event/v2" }
+    }
 
     fn put_fields(&self, input: &mut SigningInput) -> Result<(), NotCanonical> {
         input.text(&self.log_id);

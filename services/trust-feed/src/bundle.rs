@@ -12,14 +12,14 @@
 
 use std::collections::BTreeMap;
 
+use catrust_domain::log_epoch::spell_revision;
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::trust_bundle::canonical_entry;
-use catrust_domain::{InstanceId, Sha256, TrustBundle, TrustEntry};
+use catrust_domain::{InstanceId, LogEpoch, Sha256, TrustBundle, TrustEntry};
 use catrust_proto::v1 as proto;
 use uuid::Uuid;
 
 use crate::canonical::Verified;
-use crate::epoch::epoch;
 use crate::parse::{self, Change, InvalidMessage};
 
 /// Why a message does not lead to a state. The state is as it was.
@@ -43,7 +43,7 @@ pub enum TrustError {
         found: Uuid,
     },
     /// Changes between are missing. Take a bundle.
-    #[error("the change applies onto revision {previous}, and this is revision {revision}")]
+    #[error("the change applies onto {}, and this is {}", spell_revision(*previous), spell_revision(*revision))]
     Gap {
         /// Revision of the state.
         revision: u64,
@@ -51,7 +51,7 @@ pub enum TrustError {
         previous: u64,
     },
     /// The state after the message is not the one that the log had. Take a bundle.
-    #[error("the digest of revision {revision} is {computed}, not {stated}")]
+    #[error("the digest of {} is {computed}, not {stated}", spell_revision(*revision))]
     DigestMismatch {
         /// Revision of the message.
         revision: u64,
@@ -61,7 +61,11 @@ pub enum TrustError {
         computed: Sha256,
     },
     /// A change of an earlier log epoch than the state's: that history has ended. Refuse it.
-    #[error("the change is of revision {offered}, and this is revision {revision}: its log epoch has ended")]
+    #[error(
+        "the change is of {}, and this is {}: its log epoch has ended",
+        spell_revision(*offered),
+        spell_revision(*revision)
+    )]
     EndedEpoch {
         /// Revision of the state.
         revision: u64,
@@ -69,7 +73,7 @@ pub enum TrustError {
         offered: u64,
     },
     /// A bundle older than the state: a rollback, or a replay. Refuse it.
-    #[error("the bundle is of revision {offered}, and this is revision {revision}")]
+    #[error("the bundle is of {}, and this is {}", spell_revision(*offered), spell_revision(*revision))]
     Rollback {
         /// Revision of the state.
         revision: u64,
@@ -185,7 +189,7 @@ impl TrustState {
     pub fn apply(&mut self, change: &Verified<proto::TrustChange>) -> Result<ChangeOutcome, TrustError> {
         let change = Change::try_from(&**change)?;
         self.check_origin(&change.instance_id, change.log_id)?;
-        if epoch(change.revision) < epoch(self.revision) {
+        if is_of_an_earlier_epoch(change.revision, self.revision) {
             return Err(TrustError::EndedEpoch { revision: self.revision, offered: change.revision });
         }
         if change.revision <= self.revision {
@@ -254,7 +258,9 @@ impl TrustState {
         self.check_origin(&instance_id, parse::parse("log_id", &head.log_id)?)?;
         self.check_same(head.revision, parse::sha256("bundle_digest", &head.bundle_digest)?)?;
         Ok(match head.revision.cmp(&self.revision) {
-            std::cmp::Ordering::Less if epoch(head.revision) < epoch(self.revision) => HeadVerdict::Ended,
+            std::cmp::Ordering::Less if is_of_an_earlier_epoch(head.revision, self.revision) => {
+                HeadVerdict::Ended
+            }
             std::cmp::Ordering::Less => HeadVerdict::Older,
             std::cmp::Ordering::Equal => HeadVerdict::Current,
             std::cmp::Ordering::Greater => HeadVerdict::Behind { revision: head.revision },
@@ -278,6 +284,10 @@ impl TrustState {
         }
         Ok(())
     }
+}
+
+fn is_of_an_earlier_epoch(revision: u64, than: u64) -> bool {
+    LogEpoch::of_revision(revision) < LogEpoch::of_revision(than)
 }
 
 fn canonical(entry: &TrustEntry) -> Vec<u8> {

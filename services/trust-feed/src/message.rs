@@ -278,6 +278,7 @@ pub fn head(log_id: Uuid, point: &TrustPoint, issued_at: Timestamp) -> proto::He
         issued_at: Some(timestamp(issued_at)),
         valid_until: Some(timestamp(issued_at.plus_seconds(HEAD_VALIDITY_SECONDS))),
         signature: None,
+        nonce: Vec::new(),
     }
 }
 

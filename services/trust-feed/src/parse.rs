@@ -7,6 +7,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use catrust_domain::log_epoch::revision_count;
 use catrust_domain::trust_bundle::TrustEntry;
 use catrust_domain::{
     CaState, CertificateFacts, InactivationScope, InstanceId, Sha256, Timestamp, TrustBundle,
@@ -16,7 +17,7 @@ use uuid::Uuid;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use crate::{canonical, epoch, pem};
+use crate::{canonical, pem};
 
 /// A message that does not say what the contract asks. Refuse it; its sender has a
 /// defect, or is another version.
@@ -63,10 +64,10 @@ impl TryFrom<&proto::TrustChange> for Change {
         if change.revision.checked_sub(1) != Some(change.previous_revision) {
             return Err(InvalidMessage { field: "previous_revision", reason: "is not revision - 1" });
         }
-        if epoch::count(change.revision) == 0 {
+        if revision_count(change.revision) == 0 {
             return Err(InvalidMessage { field: "revision", reason: "is that of no change" });
         }
-        if change.position < epoch::count(change.revision) {
+        if change.position < revision_count(change.revision) {
             return Err(InvalidMessage { field: "position", reason: "is below the revision" });
         }
         let entry = change.entry.as_ref().ok_or(InvalidMessage { field: "entry", reason: "is missing" })?;

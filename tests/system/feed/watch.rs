@@ -33,6 +33,7 @@ impl Watch {
             mqtt_instance_id: instance.id.clone(),
             broker_id: "broker-1".to_owned(),
             after_revision,
+            ..Default::default()
         };
         Ok(Self(instance.caller.trust.clone().watch_trust(request).await?.into_inner()))
     }

@@ -15,7 +15,7 @@ async fn watch(caller: &Caller, instance: &TestInstance) -> Result<Streaming<Tru
     let request = WatchTrustRequest {
         mqtt_instance_id: instance.id.clone(),
         broker_id: "broker".to_owned(),
-        after_revision: None,
+        ..Default::default()
     };
     Ok(caller.trust.clone().watch_trust(request).await?.into_inner())
 }

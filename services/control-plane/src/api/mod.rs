@@ -34,7 +34,7 @@ use crate::appender::Appender;
 use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
 use crate::evidence::Evidence;
-use crate::fleet::{FleetView, ReceiptIntake};
+use crate::fleet::{FleetView, ReceiptIntake, Witness};
 use crate::keys::ServerKeys;
 use crate::per_user::{PerUser, UserShare};
 use catrust_access::{Action, Authorizer, Circumstances, InstanceResource};
@@ -65,6 +65,10 @@ pub(crate) struct Api {
     pub(crate) receipts: ReceiptIntake,
     /// What brokers said, to whichever replica.
     pub(crate) fleet: FleetView,
+    /// What silence of brokers goes by: the clock of the database.
+    pub(crate) fleet_clock: catrust_event_store::Clock,
+    /// Hears what brokers show of the log.
+    pub(crate) witness: Arc<Witness>,
     /// Signs bundles and heads, and says who vouches for that.
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) evidence: Arc<Evidence>,

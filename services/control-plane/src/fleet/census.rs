@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{ContactBudget, FleetMember, Progress, error_chain};
+use catrust_domain::{ContactBudget, FleetMember, Progress, Timestamp, error_chain};
 use catrust_event_store::{Clock, FleetStore, StoreError};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Gauge, Meter};
@@ -17,6 +17,9 @@ use crate::directory::Directory;
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often rows of forgotten brokers are removed. Nobody sees them in between.
 const FORGET_INTERVAL: Duration = Duration::from_secs(3_600);
+/// How far the clocks of database and replica may differ, in seconds, for anything to be
+/// forgotten by either.
+const CLOCKS_AGREE: i64 = 60;
 /// Brokers per read.
 const PAGE: u32 = 1_000;
 /// The states of a broker, as the metrics name them.
@@ -25,7 +28,10 @@ const STATES: [&str; 4] = ["applied", "pending", "refused", "lost"];
 pub(crate) struct Census {
     store: Arc<dyn FleetStore>,
     directory: Arc<Directory>,
+    /// The database's.
     clock: Clock,
+    /// The replica's.
+    own_clock: Clock,
     budget: ContactBudget,
     brokers: Gauge<u64>,
 }
@@ -36,15 +42,16 @@ impl Census {
     pub(crate) fn new(
         store: Arc<dyn FleetStore>,
         directory: Arc<Directory>,
-        clock: Clock,
+        own_clock: Clock,
         budget: ContactBudget,
         meter: &Meter,
     ) -> Self {
+        let clock = directory.database_clock(Arc::clone(&own_clock));
         let brokers = meter
             .u64_gauge("catrust.brokers")
             .with_description("Brokers of all instances, by their state with the current revision")
             .build();
-        Self { store, directory, clock, budget, brokers }
+        Self { store, directory, clock, own_clock, budget, brokers }
     }
 
     /// Runs until `stop`. A store that is away is asked again at the next turn.
@@ -102,11 +109,40 @@ impl Census {
     }
 
     async fn forget(&self) -> Result<(), StoreError> {
+        let (now, own) = ((self.clock)(), (self.own_clock)());
+        if !agree(now, own) {
+            tracing::warn!(
+                database = %now,
+                replica = %own,
+                "the clocks of the database and of this replica differ: nothing is forgotten"
+            );
+            return Ok(());
+        }
         let seconds = i64::try_from(self.budget.forget_after.as_secs()).unwrap_or(i64::MAX);
-        let brokers = self.store.forget_brokers((self.clock)().plus_seconds(-seconds)).await?;
+        let brokers = self.store.forget_brokers(now.plus_seconds(-seconds)).await?;
         if brokers > 0 {
             tracing::info!(brokers, "forgot brokers that have long been silent");
         }
         Ok(())
+    }
+}
+
+/// Whether two clocks show the same time, more or less.
+fn agree(one: Timestamp, other: Timestamp) -> bool {
+    one.micros().abs_diff(other.micros()) <= CLOCKS_AGREE.unsigned_abs() * 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ground rule 23: nothing is pruned unless the two clocks agree within 60 s.
+    #[test]
+    fn clocks_that_differ_by_more_than_a_minute_do_not_agree() {
+        let at = |seconds| Timestamp::from_micros(0).plus_seconds(seconds);
+        for (other, expected) in [(0, true), (60, true), (-60, true), (61, false), (-61, false)] {
+            assert_eq!(agree(at(0), at(other)), expected, "{other} s");
+        }
+        assert!(!agree(Timestamp::FIRST, Timestamp::LAST));
     }
 }

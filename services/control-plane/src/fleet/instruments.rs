@@ -15,6 +15,7 @@ pub(crate) enum ReceiptVia {
 pub(super) struct ReceiptInstruments {
     receipts: Counter<u64>,
     lost: Counter<u64>,
+    disputed: Counter<u64>,
 }
 
 impl ReceiptInstruments {
@@ -28,6 +29,10 @@ impl ReceiptInstruments {
                 .u64_counter("catrust.receipts.lost")
                 .with_description("Receipts that came and were not recorded, by reason")
                 .build(),
+            disputed: meter
+                .u64_counter("catrust.receipts.disputed")
+                .with_description("Receipts under a name that two brokers use, or one that was put back")
+                .build(),
         }
     }
 
@@ -38,6 +43,10 @@ impl ReceiptInstruments {
             ReceiptVia::Nats => "nats",
         };
         self.receipts.add(1, &[KeyValue::new("via", via), KeyValue::new("outcome", outcome)]);
+    }
+
+    pub(super) fn disputed(&self) {
+        self.disputed.add(1, &[]);
     }
 
     pub(super) fn lost(&self, reason: &'static str, receipts: u64) {

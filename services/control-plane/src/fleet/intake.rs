@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use catrust_domain::{InstanceId, OutcomeKind, Receipt, error_chain};
+use catrust_domain::{InstanceId, NameStanding, OutcomeKind, Receipt, Speakers, error_chain};
 use catrust_event_store::{FleetStore, MAX_RECEIPTS, ReadModelStore, StoreError};
 use opentelemetry::metrics::Meter;
 use tokio::sync::{Notify, oneshot};
@@ -36,6 +36,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct ReceiptIntake {
     queue: Arc<Mutex<ReceiptQueue>>,
     filled: Arc<Notify>,
+    speakers: Arc<Mutex<Speakers>>,
     instruments: Arc<ReceiptInstruments>,
 }
 
@@ -51,7 +52,7 @@ impl ReceiptIntake {
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let queue = Arc::new(Mutex::new(ReceiptQueue::new(CAPACITY)));
         let instruments = Arc::new(ReceiptInstruments::new(meter));
-        let intake = Self { queue, filled: Arc::default(), instruments };
+        let intake = Self { queue, filled: Arc::default(), speakers: Arc::default(), instruments };
         let recorder = ReceiptRecorder { intake: intake.clone(), store, read_model, directory };
         (intake, recorder.run(stop))
     }
@@ -62,6 +63,7 @@ impl ReceiptIntake {
     /// [`ApiError::Overloaded`] when the queue is full or the broker says more than can
     /// be recorded, [`ApiError::Store`] when the store is away.
     pub(crate) async fn record(&self, receipt: Receipt) -> Result<(), ApiError> {
+        let receipt = self.judge(receipt);
         let (answer, fate) = oneshot::channel();
         self.enqueue(WaitingReceipt { receipt, answers: vec![answer] }, ReceiptVia::Grpc);
         match fate.await {
@@ -77,7 +79,33 @@ impl ReceiptIntake {
 
     /// Queues a receipt that nobody waits for.
     pub(crate) fn offer(&self, receipt: Receipt) {
+        let receipt = self.judge(receipt);
         self.enqueue(WaitingReceipt { receipt, answers: Vec::new() }, ReceiptVia::Nats);
+    }
+
+    /// What the receipt is worth, where two brokers may speak under its name.
+    fn judge(&self, receipt: Receipt) -> Receipt {
+        let Some(origin) = receipt.origin else { return receipt };
+        let (instance, broker) = (&receipt.instance_id, &receipt.broker_id);
+        let standing = {
+            let mut speakers = self.speakers.lock().unwrap_or_else(PoisonError::into_inner);
+            speakers.hear(instance, broker, origin, receipt.received_at)
+        };
+        match standing {
+            NameStanding::Sound => receipt,
+            NameStanding::Disputed { new } => {
+                if new {
+                    tracing::warn!(
+                        %instance,
+                        %broker,
+                        "two brokers speak under one name, or one that was put back to an earlier state: \
+                         give each a name of its own; until then, what they state does not count"
+                    );
+                }
+                self.instruments.disputed();
+                receipt.disputed()
+            }
+        }
     }
 
     /// Counts what came as a receipt and is none.

@@ -138,6 +138,7 @@ mod tests {
             enforcement: Enforcement::Tls,
             sessions_open: 0,
             received_at: Timestamp::from_micros(0),
+            origin: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A receipt's message into the domain's words; one reading for gRPC and NATS.
 
-use catrust_domain::{BrokerId, Enforcement, InstanceId, Outcome, Receipt, Sha256, Timestamp};
+use catrust_domain::{BrokerId, Enforcement, InstanceId, Outcome, Receipt, ReceiptOrigin, Sha256, Timestamp};
 use catrust_proto::v1;
 
 /// Longest refusal, in characters.
@@ -26,6 +26,7 @@ pub fn receipt(message: v1::ReportReceiptRequest, received_at: Timestamp) -> Res
             None
         }
     };
+    let origin = origin(&mut wrong, &message);
     match (instance_id, broker_id, outcome, enforcement) {
         (Some(instance_id), Some(broker_id), Some(outcome), Some(enforcement)) if wrong.is_empty() => {
             Ok(Receipt {
@@ -36,10 +37,21 @@ pub fn receipt(message: v1::ReportReceiptRequest, received_at: Timestamp) -> Res
                 enforcement,
                 sessions_open: message.sessions_open,
                 received_at,
+                origin,
             })
         }
         _ => Err(wrong),
     }
+}
+
+/// Who made the receipt; an older agent does not say.
+fn origin(wrong: &mut Violations, message: &v1::ReportReceiptRequest) -> Option<ReceiptOrigin> {
+    if message.incarnation.is_empty() {
+        return None;
+    }
+    let incarnation = message.incarnation.as_slice().try_into();
+    let incarnation = parsed(wrong, "incarnation", incarnation.map_err(|_| "is not 16 bytes long"))?;
+    Some(ReceiptOrigin { incarnation, sequence: message.sequence })
 }
 
 fn parsed<T>(wrong: &mut Violations, field: &'static str, value: Result<T, impl ToString>) -> Option<T> {
@@ -125,16 +137,21 @@ mod tests {
         let read = receipt(refused(&reason), NOW).unwrap();
         assert_eq!(read.outcome, Outcome::Refused { reason: "no  room [2J".to_owned() });
         assert!(receipt(refused(&"é".repeat(512)), NOW).is_ok());
+        assert_eq!(read.origin, None, "an older agent does not say");
+        let from = v1::ReportReceiptRequest { incarnation: vec![7; 16], sequence: 8, ..applied() };
+        let origin = receipt(from, NOW).unwrap().origin;
+        assert_eq!(origin, Some(ReceiptOrigin { incarnation: [7; 16], sequence: 8 }));
     }
 
     #[test]
     fn each_wrong_field_is_named() {
         type Edit = fn(&mut v1::ReportReceiptRequest);
-        let cases: [(&str, Edit); 11] = [
+        let cases: [(&str, Edit); 12] = [
             ("broker_id", |m| m.broker_id = "a.b".to_owned()),
             ("mqtt_instance_id", |m| m.mqtt_instance_id.clear()),
             ("bundle_digest", |m| m.bundle_digest = "xyz".to_owned()),
             ("bundle_digest", |m| m.bundle_digest.clear()),
+            ("incarnation", |m| m.incarnation = vec![1; 15]),
             ("outcome", |m| m.outcome = 0),
             ("outcome", |m| m.outcome = 77),
             ("enforcement", |m| m.enforcement = 0),

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use catrust_domain::{InstanceId, Receipt};
 use catrust_event_store::Clock;
+use catrust_proto::v1::Head;
 use catrust_trust_feed::{IncomingReceipt, ReceiptStream};
 use futures::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{ReceiptIntake, ReceiptVia, statement};
+use super::{ReceiptIntake, ReceiptVia, Shown, Witness, statement};
 use crate::directory::Directory;
 
 /// Senders of what is no receipt that are logged; more are only counted.
@@ -22,6 +23,7 @@ pub(crate) struct ReceiptListener {
     /// name comes from outside, and the broker says it again.
     pub(crate) directory: Arc<Directory>,
     pub(crate) clock: Clock,
+    pub(crate) witness: Arc<Witness>,
 }
 
 impl ReceiptListener {
@@ -32,7 +34,13 @@ impl ReceiptListener {
         while let Some(Some(incoming)) = stop.run_until_cancelled(receipts.next()).await {
             let sender = (incoming.instance.clone(), incoming.broker.clone());
             match self.read(incoming) {
-                Ok(receipt) => self.intake.offer(receipt),
+                Ok((receipt, head)) => {
+                    if let Some(head) = &head {
+                        let (id, broker) = (&receipt.instance_id, receipt.broker_id.as_str());
+                        self.witness.hear(id, broker, Shown::Head(head)).await;
+                    }
+                    self.intake.offer(receipt);
+                }
                 Err(problem) => {
                     self.intake.refuse(ReceiptVia::Nats);
                     reported.tell(sender, &problem);
@@ -41,14 +49,15 @@ impl ReceiptListener {
         }
     }
 
-    fn read(&self, incoming: IncomingReceipt) -> Result<Receipt, String> {
-        let message = incoming.receipt.map_err(|error| error.to_string())?;
+    fn read(&self, incoming: IncomingReceipt) -> Result<(Receipt, Option<Head>), String> {
+        let mut message = incoming.receipt.map_err(|error| error.to_string())?;
+        let head = message.newest_head.take();
         let receipt = statement::receipt(message, (self.clock)()).map_err(|violations| {
             let texts: Vec<_> = violations.iter().map(|(field, text)| format!("{field} {text}")).collect();
             texts.join("; ")
         })?;
         self.check_instance(&receipt.instance_id)?;
-        Ok(receipt)
+        Ok((receipt, head))
     }
 
     fn check_instance(&self, id: &InstanceId) -> Result<(), String> {

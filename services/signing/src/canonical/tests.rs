@@ -77,6 +77,7 @@ fn head() -> Head {
         issued_at: time(6),
         valid_until: time(7),
         signature: None,
+        nonce: Vec::new(),
     }
 }
 
@@ -140,6 +141,8 @@ fn signing_inputs_are_what_the_contract_says() {
         format!("23:catrust/trust-bundle/v1,3:log,5:fleet,1:3,2:12,2:dd,{nested}{nested}1:6,")
     );
     assert_eq!(input(&head()), "15:catrust/head/v1,3:log,5:fleet,1:3,2:12,2:dd,1:6,1:7,");
+    let answer = Head { nonce: b"\0n".to_vec(), ..head() };
+    assert_eq!(input(&answer), "15:catrust/head/v2,3:log,5:fleet,1:3,2:12,2:dd,1:6,1:7,2:\0n,");
     assert_eq!(
         input(&log_event()),
         "20:catrust/log-event/v1,3:log,2:12,5:event,18:InstanceRegistered,1:1,5:fleet,2:{},2:me,7:request,\
@@ -148,7 +151,7 @@ fn signing_inputs_are_what_the_contract_says() {
     // Left out in the first epoch: what was signed before there were epochs stays valid.
     assert_eq!(
         input(&LogEvent { epoch: 9, ..log_event() }),
-        "20:catrust/log-event/v1,3:log,2:12,5:event,18:InstanceRegistered,1:1,5:fleet,2:{},2:me,7:request,\
+        "20:catrust/log-event/v2,3:log,2:12,5:event,18:InstanceRegistered,1:1,5:fleet,2:{},2:me,7:request,\
          1:5,2:ee,2:tp,1:9,"
     );
     assert_eq!(
@@ -230,6 +233,7 @@ fn changing_any_field_breaks_the_signature() {
     assert!(no_alteration_verifies(change()) >= 2 * 26);
     assert!(no_alteration_verifies(bundle()) >= 2 * 29);
     assert!(no_alteration_verifies(head()) >= 2 * 8);
+    assert!(no_alteration_verifies(Head { nonce: b"nonce".to_vec(), ..head() }) >= 2 * 9);
     assert!(no_alteration_verifies(log_event()) >= 2 * 13);
     assert!(no_alteration_verifies(LogEvent { epoch: 9, ..log_event() }) >= 2 * 14);
     assert!(no_alteration_verifies(key_set()) >= 2 * 12);

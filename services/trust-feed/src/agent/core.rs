@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catrust_domain::{Sha256, Timestamp, TrustBundle};
+use catrust_domain::{LogEpoch, Sha256, Timestamp, TrustBundle};
 use catrust_proto::v1 as proto;
 use catrust_signing::KeyRing;
 use uuid::Uuid;
@@ -37,8 +37,6 @@ use uuid::Uuid;
 use super::enforcer::{AgentTrust, Applied, Freshness, NotApplied};
 use crate::bundle::{self, HeadVerdict, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
-use crate::epoch::epoch;
-use crate::message::HEAD_VALIDITY_SECONDS;
 use crate::parse;
 use gathering::Gathering;
 use head_clock::HeadClock;
@@ -64,9 +62,21 @@ const MAX_SAVED_CHANGES: u64 = 1_000;
 /// How long replicas may differ about the key set after it was renewed, before an older one
 /// is told. It is refused at once.
 const KEY_SET_GRACE: Duration = Duration::from_secs(60);
+/// For how long after a server has shown less than the state it is told what there was.
+const EVIDENCE_FOR: Duration = Duration::from_secs(60);
+/// Shortest time between two streams that are opened because of what heads say.
+const REOPEN_PAUSE: Duration = Duration::from_secs(5);
 /// Longest time between two saved heads: what a restart without contact may lose of the
 /// hard budget.
 const HEAD_SAVED_EVERY: Duration = Duration::from_secs(30);
+
+/// How a head came.
+#[derive(Clone, Copy, Debug)]
+struct ComingHead {
+    source: SourceKind,
+    /// When it was asked for, by the monotonic clock, where it is an answer.
+    asked_at: Option<Duration>,
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -87,11 +97,17 @@ pub struct Core {
     /// Verified changes that came before the ones that they follow.
     early: BTreeMap<u64, Verified<proto::TrustChange>>,
     /// Newest head that tells of more than the state has, its source, and since when.
-    behind: Option<(SourceKind, Verified<proto::Head>, Duration)>,
+    behind: Option<(ComingHead, Verified<proto::Head>, Duration)>,
     /// As the enforcer was told.
     freshness: Freshness,
     ready: bool,
     head_saved_at: Option<Duration>,
+    /// The newest head that agreed with the state, for servers that show less.
+    newest_head: Option<proto::Head>,
+    /// When a server last showed less than the state.
+    shown_less_at: Option<Duration>,
+    /// When another stream was asked for.
+    reopened_at: Option<Duration>,
     enforce_again_at: Option<Duration>,
     persist_again_at: Option<Duration>,
     outputs: VecDeque<Output>,
@@ -118,6 +134,9 @@ impl Core {
             freshness: Freshness::HardStale,
             ready: false,
             head_saved_at: None,
+            newest_head: None,
+            shown_less_at: None,
+            reopened_at: None,
             enforce_again_at: None,
             persist_again_at: None,
             outputs: VecDeque::new(),
@@ -158,6 +177,20 @@ impl Core {
     #[must_use]
     pub const fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// The newest head that agreed with the state, exactly as it was signed.
+    #[must_use]
+    pub const fn newest_head(&self) -> Option<&proto::Head> {
+        self.newest_head.as_ref()
+    }
+
+    /// That head, where a server has just shown less than the state: evidence for it that
+    /// its log was set back.
+    #[must_use]
+    pub fn evidence(&self, now: Moment) -> Option<&proto::Head> {
+        let lately = |at: Duration| now.monotonic.saturating_sub(at) <= EVIDENCE_FOR;
+        self.newest_head.as_ref().filter(|_| self.shown_less_at.is_some_and(lately))
     }
 
     /// Source that is leaned on.
@@ -226,17 +259,27 @@ impl Core {
                 }
             }
             Message::Head(head) => {
-                let revision = head.revision;
-                match head.verified(&keys) {
-                    Ok(head) => match self.check_epoch(now, revision) {
-                        Ok(()) => return self.take_head(now, source, head),
-                        Err(refusal) => return self.refuse(now, revision, refusal),
-                    },
-                    Err(error) => (revision, error),
-                }
+                return self.message_head(now, ComingHead { source, asked_at: None }, head);
+            }
+            Message::Answer { head, asked_at } => {
+                return self.message_head(now, ComingHead { source, asked_at: Some(asked_at) }, head);
             }
         };
         self.refuse(now, revision, refusal.into());
+    }
+
+    fn message_head(&mut self, now: Moment, coming: ComingHead, head: proto::Head) {
+        let revision = head.revision;
+        let answers = coming.asked_at.is_some() && self.clock.is_in_doubt(now);
+        // An answer is judged by the wall clock, and so is who signed it.
+        let present = if answers { self.clock.by_wall(now) } else { self.clock.present(now) };
+        match head.verified(&self.keys.at(present)) {
+            Ok(head) => match self.check_epoch(now, revision) {
+                Ok(()) => self.take_head(now, coming, head),
+                Err(refusal) => self.refuse(now, revision, refusal),
+            },
+            Err(error) => self.refuse(now, revision, error.into()),
+        }
     }
 
     /// Gives a bundle that is to be taken now, if it is.
@@ -276,6 +319,9 @@ impl Core {
                 let is_late = matches!(error, TrustError::Rollback { .. })
                     && self.asked_at.is_some_and(|at| at <= revision);
                 if !is_late {
+                    if matches!(error, TrustError::Rollback { .. }) {
+                        self.shown_less_at = Some(now.monotonic);
+                    }
                     self.refuse(now, revision, error.into());
                 }
                 return;
@@ -288,6 +334,7 @@ impl Core {
         let Some(held) = &mut self.held else { return };
         held.signers.begin(&*bundle);
         if moved {
+            held.moved_at = now.monotonic;
             // Signed, so that it has a time.
             held.moved_by_bundle(parse::time("issued_at", bundle.issued_at.as_ref()).unwrap_or_default());
             self.apply(ApplyCause::Bundle);
@@ -313,6 +360,7 @@ impl Core {
             Ok(bundle::ChangeOutcome::Known) => {}
             Ok(bundle::ChangeOutcome::Changed(parsed)) => {
                 held.moved_by(&parsed);
+                held.moved_at = now.monotonic;
                 held.signers.add(&*change);
                 self.apply(ApplyCause::Change);
                 self.persist(SavedMessage::Change(Box::new(change.into_inner())));
@@ -356,15 +404,15 @@ impl Core {
         let reached = self.behind.take_if(|(_, head, _)| {
             self.held.as_ref().is_some_and(|held| head.revision <= held.state.revision())
         });
-        if let Some((source, head, _)) = reached {
-            self.take_head(now, source, head);
+        if let Some((coming, head, _)) = reached {
+            self.take_head(now, coming, head);
         }
     }
 
-    fn take_head(&mut self, now: Moment, source: SourceKind, head: Verified<proto::Head>) {
+    fn take_head(&mut self, now: Moment, coming: ComingHead, head: Verified<proto::Head>) {
         let Some(held) = &self.held else {
             if self.gathering.is_some() {
-                return self.keep_first_head(now, source, head);
+                return self.keep_first_head(now, coming, head);
             }
             return self.want_snapshot(now);
         };
@@ -378,23 +426,47 @@ impl Core {
                 return self.refuse(now, revision, error.into());
             }
         };
+        if matches!(verdict, HeadVerdict::Current) {
+            self.newest_head = Some((*head).clone());
+        }
         match verdict {
             HeadVerdict::Behind { .. } => {
                 // No change leads into another epoch.
-                let other_epoch = epoch(held.state.revision()) != epoch(revision);
+                let other_epoch =
+                    LogEpoch::of_revision(held.state.revision()) != LogEpoch::of_revision(revision);
                 // True whenever it was said, so that its time does not matter here.
                 let since = self.behind.as_ref().map_or(now.monotonic, |(_, _, since)| *since);
-                self.behind = Some((source, head, since));
+                self.behind = Some((coming, head, since));
                 if other_epoch {
                     self.want_snapshot(now);
                 }
                 return;
             }
-            HeadVerdict::Ended => return self.take_head_of_ended_epoch(now, &head),
+            HeadVerdict::Ended => return self.take_head_of_ended_epoch(now, coming, &head),
             HeadVerdict::Current | HeadVerdict::Older => {}
         }
-        if let Err(refusal) = self.prove(now, source, &head) {
-            self.refuse(now, revision, refusal);
+        if let Err(refusal) = self.prove(now, coming, &head) {
+            self.refuse_head(now, coming, revision, refusal);
+        }
+    }
+
+    /// Refuses a head, and looks for another server or an answer where that may help.
+    fn refuse_head(&mut self, now: Moment, coming: ComingHead, revision: u64, refusal: MessageRefusal) {
+        let other_server = matches!(refusal, MessageRefusal::LogRolledBack { .. });
+        if other_server {
+            self.shown_less_at = Some(now.monotonic);
+        }
+        let answer = matches!(refusal, MessageRefusal::Head(_)) && self.clock.is_in_doubt(now);
+        self.refuse(now, revision, refusal);
+        if coming.source == SourceKind::Grpc && (other_server || answer) {
+            self.want_another_stream(now);
+        }
+    }
+
+    fn want_another_stream(&mut self, now: Moment) {
+        if self.reopened_at.is_none_or(|at| now.monotonic.saturating_sub(at) >= REOPEN_PAUSE) {
+            self.reopened_at = Some(now.monotonic);
+            self.outputs.push_back(Output::OpenAnotherStream);
         }
     }
 
@@ -403,26 +475,43 @@ impl Core {
     fn prove(
         &mut self,
         now: Moment,
-        source: SourceKind,
+        coming: ComingHead,
         head: &Verified<proto::Head>,
     ) -> Result<(), MessageRefusal> {
         let Some(held) = &mut self.held else { return Ok(()) };
         let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
         let valid_until = parse::time("valid_until", head.valid_until.as_ref())?;
-        self.clock.check(issued_at, valid_until, now)?;
+        let overtaken = self.clock.is_overtaken(issued_at, now);
+        let answer_to = coming.asked_at.filter(|_| overtaken || self.clock.is_in_doubt(now));
+        match answer_to {
+            Some(asked_at) => self.clock.check_answer(issued_at, asked_at, now)?,
+            None => self.clock.check(issued_at, valid_until, now)?,
+        }
         // A head may have been made just before the change that the state has already; one
         // that was made long after it tells that the log has lost it.
         let enforced = held.state.revision();
-        if head.revision < enforced && issued_at > held.existed_at.plus_seconds(HEAD_VALIDITY_SECONDS) {
+        if head.revision < enforced && held.is_older_than(issued_at, now, self.settings.clock_skew) {
             return Err(MessageRefusal::LogRolledBack { revision: head.revision, enforced });
         }
         if head.revision == enforced {
             held.signers.begin(&**head);
         }
-        if self.clock.prove(issued_at, now) {
+        let counts = match answer_to {
+            Some(asked_at) => {
+                self.clock.set_by_answer(issued_at, asked_at, now);
+                // The saved one is from a time that never was.
+                self.head_saved_at = None;
+                self.choice.forget_heads();
+                true
+            }
+            None => self.clock.prove(issued_at, now),
+        };
+        if counts {
             self.save_head(now, head);
+        } else if overtaken && coming.source == SourceKind::Grpc {
+            self.want_another_stream(now);
         }
-        if source == SourceKind::Nats {
+        if coming.source == SourceKind::Nats {
             self.choice.nats_head(issued_at, now.monotonic);
         }
         Ok(())
@@ -449,6 +538,7 @@ impl Core {
                 Ok(HeadVerdict::Older) => self.clock.restore(issued_at, now),
                 Ok(HeadVerdict::Current) => {
                     held.signers.begin(&*head);
+                    self.newest_head = Some((*head).clone());
                     self.clock.restore(issued_at, now);
                 }
                 // What is there is sound, and less than what there was: it stays the floor,
@@ -466,6 +556,7 @@ impl Core {
                 Err(error) => return self.discard(now, error.into()),
             }
         }
+        held.moved_at = now.monotonic;
         let (revision, digest) = (held.state.revision(), held.state.digest());
         self.held = Some(held);
         if let Err(refusal) = self.check_epoch(now, revision) {

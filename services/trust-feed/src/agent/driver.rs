@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use catrust_domain::{Timestamp, error_chain};
+use catrust_domain::log_epoch::{revision_count, spell_revision};
+use catrust_domain::{LogEpoch, Timestamp, error_chain};
+use catrust_proto::v1::{Head, TrustBundle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -17,9 +19,13 @@ use super::handle::AgentStatus;
 use super::receipt::{OutgoingReceipt, Speaker};
 use super::source::{Servers, snapshot, snapshots};
 use super::store::{StateFileError, Store};
+use super::testimony::Testimony;
 
 /// Time between two looks at the clock.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Largest bundle that is sent to a server: no more fits into a call.
+const MAX_BUNDLE_BYTES: usize = 3 * 1_024 * 1_024;
 
 /// Everything that the core's outputs are carried out with.
 pub struct Driver {
@@ -35,8 +41,12 @@ pub struct Driver {
     pub receipts: mpsc::Sender<OutgoingReceipt>,
     /// Whether `WatchTrust` is wanted.
     pub wanted: watch::Sender<bool>,
+    /// Counts how often another stream was wanted.
+    pub reopen: watch::Sender<u64>,
     pub active: watch::Sender<SourceKind>,
     pub revision: watch::Sender<Option<u64>>,
+    /// The newest head, for servers.
+    pub newest_head: watch::Sender<Option<Head>>,
     pub status: watch::Sender<AgentStatus>,
     /// Sources and the reporter, which run as long as the driver does.
     pub parts: JoinSet<()>,
@@ -45,6 +55,10 @@ pub struct Driver {
     pub started: Instant,
     /// The receipt that is repeated as the sign of life.
     pub last: Option<OutgoingReceipt>,
+    /// What this agent tells a server that shows less than it has.
+    pub testimony: Testimony,
+    /// Counts how often a server asked for the bundle.
+    pub bundle_asked: watch::Receiver<u64>,
 }
 
 impl Driver {
@@ -70,6 +84,7 @@ impl Driver {
                 Some(input) = inputs.recv() => self.handle(input).await,
                 _ = tick.tick() => self.handle(Input::Tick).await,
                 _ = life.tick() => self.repeat(),
+                Ok(()) = self.bundle_asked.changed() => self.send_bundle().await,
             }
         }
     }
@@ -113,6 +128,7 @@ impl Driver {
             Output::DiscardKeys(refusal) => self.discard_keys(&refusal.text()).await,
             Output::NeedSnapshot => self.ask_for_snapshot(),
             Output::AskEveryServer => self.ask_every_server(),
+            Output::OpenAnotherStream => self.reopen.send_modify(|count| *count += 1),
             Output::SwitchTo(source) => self.switch(source),
             Output::Ready => tracing::info!("trust is enforced; devices are admitted"),
         }
@@ -127,7 +143,8 @@ impl Driver {
         match (&result, cause) {
             (Ok(_), ApplyCause::Freshness) => tell_freshness(trust.freshness, revision),
             (Ok(applied), _) => tracing::info!(
-                revision,
+                epoch = LogEpoch::of_revision(revision).0,
+                revision = revision_count(revision),
                 freshness = trust.freshness.as_str(),
                 sessions_cut = applied.sessions_cut,
                 sessions_open = applied.sessions_open,
@@ -135,17 +152,28 @@ impl Driver {
                 reason = trust.reason,
                 "trust applied"
             ),
-            (Err(error), _) => tracing::error!(revision, reason = error.reason, "trust was not enforced"),
+            (Err(error), _) => {
+                let revision = spell_revision(revision);
+                tracing::error!(revision, reason = error.reason, "trust was not enforced");
+            }
         }
         Input::Enforced { revision, result }
     }
 
-    /// Works with the store off the runtime's threads: it waits for the disk.
     async fn with_store(
         &mut self,
         work: impl FnOnce(&mut Store) -> Result<(), StateFileError> + Send + 'static,
     ) -> Result<(), String> {
-        let Some(mut store) = self.store.take() else { return Ok(()) };
+        self.with_reading(work).await.unwrap_or(Ok(()))
+    }
+
+    /// Works with the store off the runtime's threads: it waits for the disk. `None` where
+    /// nothing is kept.
+    async fn with_reading<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T, StateFileError> + Send + 'static,
+    ) -> Option<Result<T, String>> {
+        let mut store = self.store.take()?;
         let done = tokio::task::spawn_blocking(move || {
             let result = work(&mut store);
             (store, result)
@@ -153,7 +181,7 @@ impl Driver {
         match done.await {
             Ok((store, result)) => {
                 self.store = Some(store);
-                result.map_err(|error| error_chain(&error))
+                Some(result.map_err(|error| error_chain(&error)))
             }
             // A panic in the store: its defect must not pass for success.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -193,7 +221,8 @@ impl Driver {
     fn refused(&mut self, refused: Refused) {
         let Refused { refusal, revision, digest, untold } = refused;
         let reason = refusal.text();
-        tracing::error!(kind = refusal.kind(), revision, untold, reason, "refused");
+        let spelled = spell_revision(revision);
+        tracing::error!(kind = refusal.kind(), revision = spelled, untold, reason, "refused");
         self.status.send_modify(|status| {
             status.refusals += 1 + untold;
             status.last_refusal = Some(reason.clone());
@@ -212,7 +241,11 @@ impl Driver {
         self.speaker.receipt(statement, enforcer.enforcement(), enforcer.sessions_open(), wall_clock())
     }
 
-    fn report(&self, receipt: OutgoingReceipt) {
+    fn report(&mut self, mut receipt: OutgoingReceipt) {
+        let now = self.now();
+        receipt.request.newest_head =
+            self.core.evidence(now).filter(|_| self.testimony.may_give(now.monotonic)).cloned();
+        receipt.request.sequence = self.testimony.next_sequence();
         if self.receipts.try_send(receipt).is_err() {
             tracing::debug!("too many receipts are waiting; the sign of life will say it");
         }
@@ -224,6 +257,28 @@ impl Driver {
             last.request.sessions_open = self.enforcer.sessions_open();
             let receipt = last.clone();
             self.report(receipt);
+        }
+    }
+
+    /// Sends the saved bundle to a server that has asked for it.
+    async fn send_bundle(&mut self) {
+        if !self.testimony.may_give_bundle(self.started.elapsed()) {
+            return;
+        }
+        let Some(mut receipt) = self.last.clone() else { return };
+        match self.with_reading(|store| store.load_bundle()).await {
+            Some(Ok(Some(bundle))) if size(&bundle) <= MAX_BUNDLE_BYTES => {
+                let revision = spell_revision(bundle.revision);
+                tracing::warn!(revision, "a server may have lost what this agent has: sending the bundle");
+                receipt.request.newest_bundle = Some(bundle);
+                self.report(receipt);
+            }
+            Some(Ok(Some(bundle))) => tracing::error!(
+                bytes = size(&bundle),
+                "a server asks for the bundle, which is too large to be sent"
+            ),
+            Some(Ok(None)) | None => tracing::warn!("a server asks for the bundle, and none is kept on disk"),
+            Some(Err(error)) => tracing::error!(error, "a server asks for the bundle, which cannot be read"),
         }
     }
 
@@ -251,7 +306,7 @@ impl Driver {
         let servers = Arc::clone(&self.servers);
         let instance_id = self.speaker.instance_id.clone();
         let inputs = self.inputs.clone();
-        self.tasks.spawn(async move {
+        self.questions.spawn(async move {
             snapshots(&servers, &instance_id, &inputs).await;
             // Fails when the agent has gone.
             let _ = inputs.send(Input::EveryServerAsked).await;
@@ -269,6 +324,14 @@ impl Driver {
 
     /// Tells whoever watches the agent.
     fn publish(&self) {
+        self.newest_head.send_if_modified(|head| {
+            let newest = self.core.newest_head();
+            let changed = head.as_ref() != newest;
+            if changed {
+                *head = newest.cloned();
+            }
+            changed
+        });
         self.revision.send_if_modified(|revision| {
             let before = std::mem::replace(revision, self.core.revision());
             before != *revision
@@ -289,7 +352,13 @@ impl Driver {
     }
 }
 
+/// Bytes of a bundle on the wire, rather more than less.
+fn size(bundle: &TrustBundle) -> usize {
+    bundle.entries.iter().map(|entry| entry.ca_content.len() + entry.subject.len() + 2_048).sum()
+}
+
 fn tell_freshness(freshness: Freshness, revision: u64) {
+    let revision = spell_revision(revision);
     match freshness {
         Freshness::Fresh => tracing::info!(revision, "trust is fresh"),
         Freshness::SoftStale => {

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::chance;
 use super::core::{Core, CoreSettings, Input, SavedState, SourceKind};
 use super::driver::Driver;
 use super::enforcer::{Enforcer, Freshness};
@@ -15,11 +16,14 @@ use super::receipt::{Reporter, Speaker};
 use super::settings::{AgentSettings, UnusableSettings};
 use super::source::{GrpcSource, NatsSource, Servers};
 use super::store::{StateFileError, Store};
+use super::testimony::Testimony;
 use crate::feed::FeedError;
 use crate::nats::NatsFeed;
 
 /// Messages between the sources and the driver.
 const INPUTS: usize = 256;
+/// Random bytes that name this process.
+const INCARNATION_LENGTH: usize = 16;
 /// Receipts that wait for a slow server.
 const RECEIPTS: usize = 64;
 
@@ -160,8 +164,12 @@ fn assemble(
     let (receipts, queue) = mpsc::channel(RECEIPTS);
     // Not before the saved state is there, whose revision the stream goes on from.
     let (wanted, is_wanted) = watch::channel(false);
+    let (reopen, reopened) = watch::channel(0);
+    let started = Instant::now();
     let (active, is_active) = watch::channel(core.active_source());
     let (revision, at_revision) = watch::channel(None);
+    let (newest_head, newest_seen) = watch::channel(None);
+    let (asking_for_bundle, bundle_asked) = watch::channel(0);
     let (status, status_seen) = watch::channel(AgentStatus {
         revision: None,
         digest: None,
@@ -178,7 +186,10 @@ fn assemble(
         broker_id: broker_id.clone(),
         silence: settings.soft_budget,
         wanted: is_wanted,
+        reopen: reopened,
+        started,
         revision: at_revision,
+        newest_head: newest_seen,
         inputs: inputs.clone(),
     };
     parts.spawn(grpc_source.run());
@@ -186,24 +197,35 @@ fn assemble(
         let source = NatsSource { feed, instance_id: instance_id.clone(), inputs: inputs.clone() };
         parts.spawn(source.run());
     }
-    parts.spawn(Reporter { servers: Arc::clone(&servers), nats, active: is_active, queue }.run());
+    let reporter = Reporter {
+        servers: Arc::clone(&servers),
+        nats,
+        active: is_active,
+        queue,
+        bundle_asked: asking_for_bundle,
+    };
+    parts.spawn(reporter.run());
     let driver = Driver {
         core,
         enforcer,
         store,
-        speaker: Speaker { instance_id, broker_id },
+        speaker: Speaker { instance_id, broker_id, incarnation: chance::bytes::<INCARNATION_LENGTH>() },
         servers,
         receipt_interval: settings.receipt_interval,
         inputs,
         receipts,
         wanted,
+        reopen,
         active,
         revision,
+        newest_head,
         status,
         parts,
         questions: JoinSet::new(),
-        started: Instant::now(),
+        started,
         last: None,
+        testimony: Testimony::default(),
+        bundle_asked,
     };
     (driver, status_seen, received)
 }

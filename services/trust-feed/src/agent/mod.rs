@@ -16,6 +16,7 @@
 //! | younger than the hard budget (10 min) | `SoftStale` | served on, another source, an alarm |
 //! | older, or there was none | `HardStale` | nobody new is trusted; sessions stay |
 
+mod chance;
 pub mod core;
 mod driver;
 pub mod enforcer;
@@ -24,6 +25,7 @@ mod receipt;
 mod settings;
 mod source;
 pub mod store;
+mod testimony;
 
 pub use catrust_domain::Enforcement;
 pub use core::{MessageRefusal, SourceKind};

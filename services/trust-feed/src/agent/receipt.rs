@@ -27,6 +27,8 @@ pub struct Speaker {
     pub instance_id: InstanceId,
     /// The broker.
     pub broker_id: BrokerId,
+    /// Drawn when the process started.
+    pub incarnation: Vec<u8>,
 }
 
 impl Speaker {
@@ -78,6 +80,8 @@ impl Speaker {
             sessions_cut: applied.sessions_cut,
             sessions_open: applied.sessions_open,
             applied_at: Some(timestamp(now)),
+            incarnation: self.incarnation.clone(),
+            ..Default::default()
         }
     }
 }
@@ -102,6 +106,8 @@ pub struct Reporter {
     pub active: watch::Receiver<SourceKind>,
     /// What to send.
     pub queue: mpsc::Receiver<OutgoingReceipt>,
+    /// Counts how often a server asked for the bundle.
+    pub bundle_asked: watch::Sender<u64>,
 }
 
 impl Reporter {
@@ -124,6 +130,9 @@ impl Reporter {
 
     async fn send(&self, by: SourceKind, receipt: &OutgoingReceipt) -> Result<(), BoxError> {
         match (by, &self.nats) {
+            (SourceKind::Nats, Some(_)) if receipt.request.newest_bundle.is_some() => {
+                Err("a bundle goes over gRPC alone".into())
+            }
             (SourceKind::Nats, Some(nats)) => {
                 Ok(nats.publish_receipt(&receipt.request, &receipt.traceparent).await?)
             }
@@ -141,7 +150,12 @@ impl Reporter {
             request.metadata_mut().insert("traceparent", value);
         }
         match timeout(ANSWER_TIMEOUT, client.report_receipt(request)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(response)) => {
+                if response.into_inner().send_bundle {
+                    self.bundle_asked.send_modify(|count| *count += 1);
+                }
+                Ok(())
+            }
             Ok(Err(status)) => {
                 // Others mean that the server is there and does not want it. The token may have
                 // expired: it is read anew for a new connection.

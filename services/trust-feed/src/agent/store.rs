@@ -19,7 +19,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use catrust_proto::v1::KeySet;
+use catrust_proto::v1::{KeySet, TrustBundle};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -124,6 +124,14 @@ impl Store {
             changes.push(serde_json::from_slice(line).map_err(damaged(&path))?);
         }
         Ok(Some(SavedState { bundle, changes, head: self.read(HEAD)? }))
+    }
+
+    /// Reads the bundle that was saved last, exactly as it was signed.
+    ///
+    /// # Errors
+    /// [`StateFileError::Damaged`], [`StateFileError::Io`].
+    pub fn load_bundle(&self) -> Result<Option<TrustBundle>, StateFileError> {
+        self.read(BUNDLE)
     }
 
     /// Reads the key set that was saved.

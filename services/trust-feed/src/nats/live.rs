@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, Message, Subscriber};
 use catrust_domain::InstanceId;
 use futures::StreamExt as _;
 use futures::stream;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::NatsFeed;
@@ -59,32 +60,23 @@ struct LiveFeed {
 impl LiveFeed {
     /// The next item; `None` when the feed was dropped.
     async fn next(&mut self) -> Option<FeedItem> {
-        loop {
-            // Keys first: what follows may be signed with them. Then changes: a head is weighed
-            // after the changes that came before it.
-            tokio::select! {
-                biased;
-                Ok(()) = self.interruptions.changed() => return Some(FeedItem::Gap(GapReason::Interrupted)),
-                keys = self.keys.next() => {
-                    if let Ok(keys) = serde_json::from_slice(&keys?.payload) {
-                        return Some(FeedItem::KeySet(Arc::new(keys)));
-                    }
-                }
-                change = self.changes.next() => return Some(read_change(&change?.payload)),
-                change = self.early.next() => return Some(read_change(&change?.payload)),
-                head = self.heads.next() => {
-                    if let Ok(head) = serde_json::from_slice(&head?.payload) {
-                        return Some(FeedItem::Head(Arc::new(head)));
-                    }
-                }
-            }
-        }
+        // Keys first: what follows may be signed with them. Then changes: a head is weighed
+        // after the changes that came before it.
+        Some(tokio::select! {
+            biased;
+            Ok(()) = self.interruptions.changed() => FeedItem::Gap(GapReason::Interrupted),
+            keys = self.keys.next() => read(&keys?, FeedItem::KeySet),
+            change = self.changes.next() => read(&change?, FeedItem::Change),
+            change = self.early.next() => read(&change?, FeedItem::Change),
+            head = self.heads.next() => read(&head?, FeedItem::Head),
+        })
     }
 }
 
-fn read_change(payload: &[u8]) -> FeedItem {
-    match serde_json::from_slice(payload) {
-        Ok(change) => FeedItem::Change(Arc::new(change)),
+/// What a message says. One that cannot be read is told, whatever it was.
+fn read<M: DeserializeOwned>(message: &Message, item: impl FnOnce(Arc<M>) -> FeedItem) -> FeedItem {
+    match serde_json::from_slice(&message.payload) {
+        Ok(body) => item(Arc::new(body)),
         Err(_) => FeedItem::Gap(GapReason::Unreadable),
     }
 }

@@ -57,6 +57,8 @@ pub struct World {
     /// Sent to every watcher, once.
     pub planted: Mutex<Option<proto::TrustMessage>>,
     pub watchers: AtomicU64,
+    /// Whether receipts are answered with a question for the bundle.
+    pub wants_bundle: AtomicBool,
 }
 
 impl World {
@@ -75,6 +77,7 @@ impl World {
             token: Mutex::default(),
             planted: Mutex::default(),
             watchers: AtomicU64::new(0),
+            wants_bundle: AtomicBool::new(false),
         })
     }
 
@@ -91,6 +94,7 @@ impl World {
             token: Mutex::default(),
             planted: Mutex::default(),
             watchers: AtomicU64::new(0),
+            wants_bundle: AtomicBool::new(false),
         })
     }
 
@@ -251,7 +255,7 @@ impl TrustService for Service {
         world.watchers.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             // Fails when the reader has gone.
-            let _ = serve_watcher(&world, request.into_inner().after_revision, &sender).await;
+            let _ = serve_watcher(&world, request.into_inner(), &sender).await;
             world.watchers.fetch_sub(1, Ordering::SeqCst);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -265,7 +269,8 @@ impl TrustService for Service {
         let trace = request.metadata().get("traceparent").and_then(|value| value.to_str().ok());
         let trace = trace.unwrap_or_default().to_owned();
         self.0.receipts.lock().unwrap().push((request.into_inner(), trace));
-        Ok(Response::new(proto::ReportReceiptResponse::default()))
+        let send_bundle = self.0.wants_bundle.load(Ordering::SeqCst);
+        Ok(Response::new(proto::ReportReceiptResponse { request_id: String::new(), send_bundle }))
     }
 }
 
@@ -273,13 +278,14 @@ type Sent = Result<(), mpsc::error::SendError<Result<proto::TrustMessage, Status
 
 async fn serve_watcher(
     world: &World,
-    after: Option<u64>,
+    request: proto::WatchTrustRequest,
     sender: &mpsc::Sender<Result<proto::TrustMessage, Status>>,
 ) -> Sent {
     let message = |body| proto::TrustMessage { message: Some(body), request_id: String::new() };
     let mut changed = world.changed.subscribe();
     let mut heads = tokio::time::interval(HEADS_EVERY);
-    let mut applied = match after {
+    let mut nonce = request.nonce;
+    let mut applied = match request.after_revision {
         Some(revision) => revision,
         None => {
             let bundle = world.bundle();
@@ -299,7 +305,10 @@ async fn serve_watcher(
         }
         tokio::select! {
             _ = changed.changed() => {}
-            _ = heads.tick() => sender.send(Ok(message(Body::Head(world.head())))).await?,
+            _ = heads.tick() => {
+                let head = proto::Head { nonce: std::mem::take(&mut nonce), ..world.head() };
+                sender.send(Ok(message(Body::Head(world.signed(head))))).await?;
+            }
             () = sender.closed() => return Ok(()),
         }
     }

@@ -6,6 +6,7 @@ mod watch_propagation;
 
 use std::sync::Arc;
 
+use catrust_domain::log_epoch::spell_revision;
 use catrust_domain::{InstanceId, Rejection};
 use catrust_proto::v1;
 use catrust_proto::v1::fleet_service_server::FleetService;
@@ -51,7 +52,9 @@ async fn revision(api: &Api, id: &InstanceId, asked: u64) -> Result<u64, ApiErro
         0 => Ok(current),
         asked if asked <= current => Ok(asked),
         asked => Err(ApiError::RevisionNotFound(format!(
-            "the instance has not reached revision {asked}; it is at {current}"
+            "the instance has not reached {}; it is at {}",
+            spell_revision(asked),
+            spell_revision(current)
         ))),
     }
 }

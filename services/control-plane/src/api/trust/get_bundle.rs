@@ -1,5 +1,6 @@
 //! `GetTrustBundle`.
 
+use catrust_domain::log_epoch::spell_revision;
 use catrust_domain::{Rejection, Timestamp};
 use catrust_event_store::BundleAt;
 use catrust_proto::v1;
@@ -56,7 +57,7 @@ fn not_there(at: BundleAt) -> ApiError {
         // The instance was admitted, so that it exists.
         BundleAt::Now => Rejection::InstanceNotFound.into(),
         BundleAt::Revision(revision) => {
-            ApiError::RevisionNotFound(format!("the instance has not reached revision {revision}"))
+            ApiError::RevisionNotFound(format!("the instance has not reached {}", spell_revision(revision)))
         }
         BundleAt::Time(time) => {
             ApiError::RevisionNotFound(format!("the instance was not registered yet at {time}"))

@@ -28,6 +28,7 @@ use super::signed_bundle;
 use crate::api::standing::Standing;
 use crate::api::{Api, Call, Fields};
 use crate::error::{ApiError, to_status};
+use crate::fleet::Shown;
 use crate::per_user::UserShare;
 use catrust_access::Action;
 
@@ -35,6 +36,8 @@ use catrust_access::Action;
 const BUFFER: usize = 16;
 /// Longest run of changes that is sent instead of a bundle.
 const MAX_CONTINUATION: u32 = 1_000;
+/// Longest nonce, in bytes.
+const MAX_NONCE: usize = 64;
 
 pub(crate) type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::TrustMessage, Status>> + Send>>;
 
@@ -46,16 +49,33 @@ pub(super) async fn handle(
     let mut fields = Fields::default();
     let id = fields.instance_id(&request.mqtt_instance_id);
     let broker = fields.broker_id(&request.broker_id);
-    let (Some(id), Some(broker)) = (id, broker) else { return Err(fields.into_error()) };
+    let nonce_fits = request.nonce.len() <= MAX_NONCE;
+    if !nonce_fits {
+        fields.complain("nonce", format!("is longer than {MAX_NONCE} bytes"));
+    }
+    let (Some(id), Some(broker), true) = (id, broker, nonce_fits) else { return Err(fields.into_error()) };
     call.broker_id = broker;
 
     api.admit(call, &id, Action::WatchTrust).await?;
     let share = api.take_stream(call)?;
+    if let Some(head) = &request.newest_head {
+        let broker = call.broker_id.as_ref().map_or("without a name", |id| id.as_str());
+        // The bundle is asked for with a receipt.
+        api.witness.hear(&id, broker, Shown::Head(head)).await;
+    }
     let live = api.feed.subscribe(&id).await.map_err(|error| ApiError::Internal(error_chain(&error)))?;
     let (messages, receiver) = mpsc::channel(BUFFER);
     let (end, ended) = oneshot::channel();
     let request_id = call.request_id;
-    let watcher = Watcher { api: Arc::clone(api), id, request_id, messages, applied: None, _share: share };
+    let watcher = Watcher {
+        api: Arc::clone(api),
+        id,
+        request_id,
+        messages,
+        applied: None,
+        nonce: request.nonce,
+        _share: share,
+    };
     let (deadline, standing) = (call.deadline, Standing::new(api, call, &watcher.id, Action::WatchTrust));
     tokio::spawn(async move {
         let watchers = watcher.api.watchers.clone();
@@ -79,6 +99,8 @@ struct Watcher {
     messages: mpsc::Sender<v1::TrustMessage>,
     /// Last revision that the reader has been sent.
     applied: Option<u64>,
+    /// What the first head repeats; empty afterwards.
+    nonce: Vec<u8>,
     /// Of the streams that its user may have open.
     _share: UserShare,
 }
@@ -220,6 +242,7 @@ impl Watcher {
             digest: known.bundle_digest,
         };
         let mut head = message::head(self.api.store.log_id(), &point, issued_at);
+        head.nonce = std::mem::take(&mut self.nonce);
         head.sign(self.api.keys.active()).map_err(|error| ApiError::Internal(error.to_string()))?;
         Ok(self.send(Message::Head(head)).await)
     }

@@ -82,6 +82,7 @@ impl Core {
         if self.behind.as_ref().is_some_and(|(_, head, _)| disowned(head.signature.as_ref())) {
             self.behind = None;
         }
+        self.newest_head.take_if(|head| disowned(head.signature.as_ref()));
         if let Some(gathering) = &mut self.gathering {
             gathering.forget(disowned);
         }

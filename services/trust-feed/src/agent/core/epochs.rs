@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use catrust_domain::Timestamp;
+use catrust_domain::{LogEpoch, Timestamp};
 use catrust_proto::v1 as proto;
 
-use super::{Core, MessageRefusal, Moment};
+use super::{ComingHead, Core, MessageRefusal, Moment};
 use crate::canonical::Verified;
-use crate::epoch::{began_at, epoch};
-use crate::message::HEAD_VALIDITY_SECONDS;
+use crate::epoch::began_at;
 use crate::parse;
 
 impl Core {
@@ -18,21 +17,26 @@ impl Core {
     /// # Errors
     /// [`MessageRefusal::EpochAhead`].
     pub(super) fn check_epoch(&self, now: Moment, revision: u64) -> Result<(), MessageRefusal> {
-        let latest = self.clock.present(now).latest;
+        let (epoch, latest) = (LogEpoch::of_revision(revision), self.clock.present(now).latest);
         // The first epoch has no beginning.
-        if epoch(revision) == 0 || began_at(revision) <= latest {
+        if epoch == LogEpoch::FIRST || began_at(epoch) <= latest {
             return Ok(());
         }
-        let ahead = began_at(revision).micros().saturating_sub(latest.micros());
+        let ahead = began_at(epoch).micros().saturating_sub(latest.micros());
         let ahead = Duration::from_micros(u64::try_from(ahead).unwrap_or(0));
-        Err(MessageRefusal::EpochAhead { epoch: epoch(revision), ahead })
+        Err(MessageRefusal::EpochAhead { epoch, ahead })
     }
 
     /// A head of an ended epoch proves nothing. One that was made a while after the state's
     /// epoch had begun tells of a server that does not know of it.
-    pub(super) fn take_head_of_ended_epoch(&mut self, now: Moment, head: &Verified<proto::Head>) {
+    pub(super) fn take_head_of_ended_epoch(
+        &mut self,
+        now: Moment,
+        coming: ComingHead,
+        head: &Verified<proto::Head>,
+    ) {
         if let Err(refusal) = self.check_ended(now, head) {
-            self.refuse(now, head.revision, refusal);
+            self.refuse_head(now, coming, head.revision, refusal);
         }
     }
 
@@ -41,7 +45,7 @@ impl Core {
         let issued_at = parse::time("issued_at", head.issued_at.as_ref())?;
         let valid_until = parse::time("valid_until", head.valid_until.as_ref())?;
         self.clock.check(issued_at, valid_until, now)?;
-        if issued_at <= held.existed_at.plus_seconds(HEAD_VALIDITY_SECONDS) {
+        if !held.is_older_than(issued_at, now, self.settings.clock_skew) {
             return Ok(());
         }
         let enforced = held.state.revision();
@@ -51,9 +55,11 @@ impl Core {
     /// The state came to another epoch: what heads of the one before proved, they proved of
     /// another history.
     pub(super) fn leave_epoch(&mut self, before: Option<u64>) {
-        if before.map(epoch) != self.revision().map(epoch) {
+        if before.map(LogEpoch::of_revision) != self.revision().map(LogEpoch::of_revision) {
             self.clock.forget();
             self.head_saved_at = None;
+            self.newest_head = None;
+            self.shown_less_at = None;
         }
     }
 
@@ -64,17 +70,12 @@ impl Core {
     }
 
     /// Keeps the newest head that came before any state, for the state that comes.
-    pub(super) fn keep_first_head(
-        &mut self,
-        now: Moment,
-        source: super::SourceKind,
-        head: Verified<proto::Head>,
-    ) {
+    pub(super) fn keep_first_head(&mut self, now: Moment, coming: ComingHead, head: Verified<proto::Head>) {
         let order = |head: &proto::Head| {
             (head.revision, parse::time("issued_at", head.issued_at.as_ref()).unwrap_or(Timestamp::FIRST))
         };
         if self.behind.as_ref().is_none_or(|(_, kept, _)| order(kept) <= order(&head)) {
-            self.behind = Some((source, head, now.monotonic));
+            self.behind = Some((coming, head, now.monotonic));
         }
     }
 }

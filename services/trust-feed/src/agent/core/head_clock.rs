@@ -4,6 +4,11 @@
 //! a step forward (or a machine that slept) counts, a step back does not. Whether a
 //! head is still valid is asked of two clocks, the wall clock and the one that earlier
 //! heads have set, and the later one decides.
+//!
+//! Where heads have shown a time that the wall clock has not come to, one of the two was
+//! set back: by whoever put a wrong clock right, or by somebody who wants old heads to
+//! count again. Then no head counts but an answer: it repeats a nonce, so that it was
+//! signed after the question, and it has to agree with the wall clock.
 
 use std::time::Duration;
 
@@ -22,6 +27,12 @@ pub enum HeadRefusal {
         /// How long before.
         late: Duration,
     },
+    /// Heads have shown a later time than this machine's clock: one of the two was set back.
+    #[error(
+        "the head may be an old one: the clock of this machine was set back, or the servers'; only a head \
+         that answers a question of this agent counts"
+    )]
+    InDoubt,
     /// The server's clock is ahead, or this machine's clock is behind.
     #[error(
         "the head is from {ahead:?} in the future: the clock of this machine is behind, or the server's ahead"
@@ -80,7 +91,7 @@ impl HeadClock {
         if late > 0 {
             return Err(HeadRefusal::Expired { late: duration(late) });
         }
-        Ok(())
+        if self.is_in_doubt(now) { Err(HeadRefusal::InDoubt) } else { Ok(()) }
     }
 
     /// What time it may be: no later than the wall clock and the skew, and no earlier than
@@ -91,6 +102,62 @@ impl HeadClock {
         let earliest = by_heads.map_or(wall, |time| time.max(wall));
         Present {
             earliest: Timestamp::from_micros(earliest.saturating_sub(skew)),
+            latest: Timestamp::from_micros(wall.saturating_add(skew)),
+        }
+    }
+
+    /// Whether heads, this process' or the saved one, have shown a time that is still to come
+    /// by the wall clock.
+    pub fn is_in_doubt(&self, now: Moment) -> bool {
+        let latest = now.wall.micros().saturating_add(micros(self.skew));
+        let by_heads = self.offset.map(|offset| offset.saturating_add(micros(now.monotonic)));
+        let last = self.proof.map(|proof| proof.issued_at.micros());
+        by_heads.max(last).is_some_and(|time| time > latest)
+    }
+
+    /// Whether a head that was issued then would have to wait for the wall clock to count.
+    pub fn is_overtaken(&self, issued_at: Timestamp, now: Moment) -> bool {
+        self.proof.is_some_and(|proof| issued_at <= proof.issued_at && proof.issued_at > now.wall)
+    }
+
+    /// Checks the time of a head that was certainly signed after `asked_at`, by the monotonic
+    /// clock, against the wall clock alone.
+    ///
+    /// # Errors
+    /// [`HeadRefusal`].
+    pub fn check_answer(
+        &self,
+        issued_at: Timestamp,
+        asked_at: Duration,
+        now: Moment,
+    ) -> Result<(), HeadRefusal> {
+        let (wall, skew) = (now.wall.micros(), micros(self.skew));
+        let ahead = issued_at.micros().saturating_sub(wall.saturating_add(skew));
+        if ahead > 0 {
+            return Err(HeadRefusal::Future { ahead: duration(ahead) });
+        }
+        let under_way = micros(now.monotonic.saturating_sub(asked_at));
+        let latest = issued_at.micros().saturating_add(under_way).saturating_add(skew);
+        let late = wall.saturating_sub(latest);
+        if late > 0 {
+            return Err(HeadRefusal::Expired { late: duration(late) });
+        }
+        Ok(())
+    }
+
+    /// Takes a checked answer as proof, and its time for the time that it is: what heads
+    /// have shown before is forgotten.
+    pub fn set_by_answer(&mut self, issued_at: Timestamp, asked_at: Duration, now: Moment) {
+        let age_then = now.monotonic.saturating_sub(asked_at);
+        self.proof = Some(Proof { issued_at, at: now, age_then });
+        self.offset = Some(issued_at.micros().saturating_sub(micros(now.monotonic)));
+    }
+
+    /// What time it may be by the wall clock alone.
+    pub fn by_wall(&self, now: Moment) -> Present {
+        let (wall, skew) = (now.wall.micros(), micros(self.skew));
+        Present {
+            earliest: Timestamp::from_micros(wall.saturating_sub(skew)),
             latest: Timestamp::from_micros(wall.saturating_add(skew)),
         }
     }
@@ -231,6 +298,29 @@ mod tests {
         assert_eq!(check(&clock, 1_000, at(0, 1_041)), Err(HeadRefusal::Expired { late }));
     }
 
+    /// Ground rule 23: a clock that was set right after it ran ahead is believed together with an
+    /// answer, and never with a head that may be an old one.
+    #[test]
+    fn after_a_step_back_only_an_answer_that_agrees_with_the_wall_clock_counts() {
+        let mut clock = clock();
+        clock.prove(time(50_000), at(0, 50_000));
+        assert!(!clock.is_in_doubt(at(10, 50_010)));
+        assert!(!clock.is_in_doubt(at(10, 49_980)), "within the skew");
+        let now = at(12, 1_012);
+        assert!(clock.is_in_doubt(now));
+        assert!(matches!(check(&clock, 1_012, now), Err(HeadRefusal::Expired { .. })));
+        let answer =
+            |clock: &HeadClock, issued: i64| clock.check_answer(time(issued), Duration::from_secs(11), now);
+        assert!(matches!(answer(&clock, 50_012), Err(HeadRefusal::Future { .. })), "by the clock of before");
+        assert!(matches!(answer(&clock, 980), Err(HeadRefusal::Expired { .. })));
+        assert_eq!(answer(&clock, 1_011), Ok(()));
+        clock.set_by_answer(time(1_011), Duration::from_secs(11), now);
+        assert!(!clock.is_in_doubt(now));
+        assert_eq!(clock.age(now), Some(Duration::from_secs(1)), "from the question on");
+        assert!(check(&clock, 1_014, at(14, 1_014)).is_ok());
+        assert!(clock.prove(time(1_014), at(14, 1_014)), "and from there on as ever");
+    }
+
     #[test]
     fn heads_that_come_ever_later_are_refused_in_the_end() {
         let mut clock = clock();
@@ -245,7 +335,7 @@ mod tests {
             }
             assert!(clock.prove(time(issued), now));
         }
-        assert_eq!(refused_at, Some(41), "10 s of validity and 30 s of skew");
+        assert_eq!(refused_at, Some(31), "the two clocks differ by more than the skew");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! The state of the core, and how far it has been carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use catrust_domain::{Timestamp, TrustBundle};
 use catrust_proto::v1 as proto;
 use catrust_signing::KeyRing;
 
 use super::belief::Signers;
-use super::{CoreSettings, MessageRefusal, SavedState};
+use super::{CoreSettings, MessageRefusal, Moment, SavedState};
 use crate::agent::enforcer::Applied;
 use crate::bundle::{self, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
+use crate::message::HEAD_VALIDITY_SECONDS;
 use crate::parse;
 
 /// See the module.
@@ -22,6 +24,8 @@ pub struct CurrentTrust {
     pub bundle: Arc<TrustBundle>,
     /// A time at which the log certainly had the revision, by the server's clock.
     pub existed_at: Timestamp,
+    /// When the state came to its revision, by the monotonic clock.
+    pub moved_at: Duration,
     /// As in [`AgentTrust`](crate::agent::AgentTrust).
     pub with_will: bool,
     /// As in [`AgentTrust`](crate::agent::AgentTrust).
@@ -51,6 +55,7 @@ impl CurrentTrust {
             bundle: Arc::new(state.bundle()),
             state,
             existed_at,
+            moved_at: Duration::ZERO,
             with_will: false,
             reason: String::new(),
             traceparent: String::new(),
@@ -115,6 +120,14 @@ impl CurrentTrust {
         self.traceparent.clone_from(&change.traceparent);
         self.existed_at = change.occurred_at;
         self.bundle = Arc::new(self.state.bundle());
+    }
+
+    /// Whether a server that shows less at `issued_at` has had time to see the revision: by the
+    /// servers' clock, or, where that was set back, by how long the state is there.
+    pub fn is_older_than(&self, issued_at: Timestamp, now: Moment, skew: Duration) -> bool {
+        let there_for = now.monotonic.saturating_sub(self.moved_at);
+        issued_at > self.existed_at.plus_seconds(HEAD_VALIDITY_SECONDS)
+            || there_for > Duration::from_secs(HEAD_VALIDITY_SECONDS.unsigned_abs()) + skew
     }
 
     /// The state moved by a bundle that was signed at `issued_at`.

@@ -45,6 +45,13 @@ pub enum Message {
     Change(Box<proto::TrustChange>),
     /// Sign of life.
     Head(proto::Head),
+    /// A head that repeats the nonce that this agent has sent with a question.
+    Answer {
+        /// The head. That its nonce is the right one is checked; its signature is not.
+        head: proto::Head,
+        /// When the question was sent, by the monotonic clock.
+        asked_at: Duration,
+    },
     /// The keys that may sign the others.
     KeySet(Box<proto::KeySet>),
 }
@@ -173,6 +180,9 @@ pub enum Output {
     /// Ask every server for a bundle, for 2 s. What comes are messages, and then
     /// [`Input::EveryServerAsked`].
     AskEveryServer,
+    /// Open another stream in place of the one over gRPC, at the next server, and with
+    /// another nonce.
+    OpenAnotherStream,
     /// Lean on this source from now on.
     SwitchTo(SourceKind),
     /// For the first time, trust is enforced that admits somebody.

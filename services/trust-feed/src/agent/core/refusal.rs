@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use catrust_domain::Sha256;
+use catrust_domain::log_epoch::spell_revision;
+use catrust_domain::{LogEpoch, Sha256};
 use catrust_signing::KeySetError;
 
 use super::HeadRefusal;
@@ -41,7 +42,11 @@ pub enum MessageRefusal {
     Head(#[from] HeadRefusal),
     /// The log of the server ends before what this agent has already enforced: a database
     /// was restored from a backup, or a server shows an old one.
-    #[error("the log is at revision {revision}, and this agent has revision {enforced}: it was rolled back")]
+    #[error(
+        "the log is at {}, and this agent has {}: it was rolled back",
+        spell_revision(*revision),
+        spell_revision(*enforced)
+    )]
     LogRolledBack {
         /// Revision of the head.
         revision: u64,
@@ -56,18 +61,18 @@ pub enum MessageRefusal {
     )]
     EpochAhead {
         /// The epoch.
-        epoch: u64,
+        epoch: LogEpoch,
         /// How far ahead.
         ahead: Duration,
     },
     /// A head from the disk is ahead of the changes from the disk: some are missing.
-    #[error("the saved state lacks changes: its head is at revision {revision}")]
+    #[error("the saved state lacks changes: its head is at {}", spell_revision(*revision))]
     SavedStateTruncated {
         /// Revision of the saved head.
         revision: u64,
     },
     /// A saved change is not the next one.
-    #[error("the saved changes have a gap before revision {revision}")]
+    #[error("the saved changes have a gap before {}", spell_revision(*revision))]
     SavedStateGap {
         /// Revision of the change behind the gap.
         revision: u64,
@@ -120,6 +125,7 @@ impl MessageRefusal {
             Self::NotTrusted(TrustError::Rollback { .. } | TrustError::EndedEpoch { .. }) => "rollback",
             Self::Head(HeadRefusal::Expired { .. }) => "head_expired",
             Self::Head(HeadRefusal::Future { .. }) => "head_future",
+            Self::Head(HeadRefusal::InDoubt) => "head_in_doubt",
             Self::LogRolledBack { .. } => "log_rolled_back",
             Self::EpochAhead { .. } => "epoch_future",
             Self::SavedStateTruncated { .. } => "truncated",

@@ -79,6 +79,12 @@ impl SourceChoice {
         self.last = Some((monotonic, issued_at));
     }
 
+    /// The servers' clock was set back: heads before say nothing about those to come.
+    pub const fn forget_heads(&mut self) {
+        self.last = None;
+        self.in_a_row = 0;
+    }
+
     /// The connection to NATS is up again.
     pub const fn nats_up(&mut self) {
         self.lost_since = None;

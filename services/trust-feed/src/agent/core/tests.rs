@@ -417,3 +417,20 @@ fn a_key_that_is_not_the_certificates_is_refused_although_digest_and_signature_a
     assert!(text.ends_with("field spki_sha256 is not that of ca_content"), "{text}");
     assert_eq!(rig.core.revision(), Some(2));
 }
+
+/// Ground rule 5: one that holds a newer state than the server shows it its newest signed head.
+#[test]
+fn a_server_that_shows_less_is_shown_the_newest_head() {
+    let mut rig = Rig::live(5);
+    assert_eq!(rig.core.evidence(rig.now), None, "nobody has shown less");
+    rig.grpc(rig.bundle_at(4));
+    let shown = rig.core.evidence(rig.now).cloned().unwrap();
+    assert_eq!((shown.revision, shown.verified(&rig.given.on_record()).is_ok()), (5, true));
+    rig.pass_quietly(Duration::from_secs(61));
+    assert_eq!(rig.core.evidence(rig.now), None, "it has all of it since");
+    rig.pass(Duration::from_secs(11));
+    rig.grpc(rig.head_at(3));
+    assert_eq!(rig.core.evidence(rig.now).map(|head| head.revision), Some(5));
+    let again = rig.restarted();
+    assert_eq!(again.core.newest_head().map(|head| head.revision), Some(5), "from the disk");
+}

@@ -8,12 +8,15 @@ use catrust_proto::v1 as proto;
 use catrust_proto::v1::trust_message::Message as Body;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::servers::{Client, ServerError, Servers};
 use super::{AgentGone, OutageLog, pause, send};
+use crate::agent::chance;
 use crate::agent::core::{Input, Message, SourceKind};
 
+/// Random bytes in the question for a head.
+const NONCE_LENGTH: usize = 16;
 /// How long the first byte of an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a whole bundle may take.
@@ -34,8 +37,14 @@ pub struct GrpcSource {
     pub silence: Duration,
     /// Whether to follow now.
     pub wanted: watch::Receiver<bool>,
+    /// Moves when another stream is wanted.
+    pub reopen: watch::Receiver<u64>,
+    /// Zero of the monotonic clock.
+    pub started: Instant,
     /// Revision of the state, to go on from.
     pub revision: watch::Receiver<Option<u64>>,
+    /// The newest head, to be told.
+    pub newest_head: watch::Receiver<Option<proto::Head>>,
     /// Where messages go.
     pub inputs: mpsc::Sender<Input>,
 }
@@ -47,12 +56,20 @@ impl GrpcSource {
         let mut outage_log = OutageLog::default();
         while self.wanted.wait_for(|wanted| *wanted).await.is_ok() {
             let mut wanted = self.wanted.clone();
+            let mut reopen = self.reopen.clone();
+            reopen.mark_unchanged();
             let outcome = tokio::select! {
-                outcome = self.watch(&mut failures, &mut outage_log) => outcome,
+                outcome = self.watch(&mut failures, &mut outage_log) => Some(outcome),
                 _ = wanted.wait_for(|wanted| !*wanted) => {
                     failures = 0;
                     continue;
                 }
+                Ok(()) = reopen.changed() => None,
+            };
+            let Some(outcome) = outcome else {
+                tracing::warn!("the heads of this server prove nothing here: asking another one");
+                self.servers.leave().await;
+                continue;
             };
             let Ok(error) = outcome else { return };
             outage_log.tell("grpc", error.text());
@@ -70,16 +87,19 @@ impl GrpcSource {
             Ok(connection) => connection,
             Err(error) => return Ok(error),
         };
+        let (nonce, asked_at) = (chance::bytes::<NONCE_LENGTH>(), self.started.elapsed());
         let request = proto::WatchTrustRequest {
             mqtt_instance_id: self.instance_id.to_string(),
             broker_id: self.broker_id.to_string(),
             after_revision: *self.revision.borrow(),
+            nonce: nonce.clone(),
+            newest_head: self.newest_head.borrow().clone(),
         };
         let error = match timeout(ANSWER_TIMEOUT, client.watch_trust(request)).await {
             Ok(Ok(response)) => {
                 send(&self.inputs, Input::SourceUp(SourceKind::Grpc)).await?;
                 outage_log.forget();
-                self.follow(response.into_inner(), failures).await?
+                self.follow(response.into_inner(), &nonce, asked_at, failures).await?
             }
             Ok(Err(status)) => status.into(),
             Err(_) => ServerError::Silent(ANSWER_TIMEOUT),
@@ -91,6 +111,8 @@ impl GrpcSource {
     async fn follow(
         &self,
         mut stream: tonic::Streaming<proto::TrustMessage>,
+        nonce: &[u8],
+        asked_at: Duration,
         failures: &mut u32,
     ) -> Result<ServerError, AgentGone> {
         loop {
@@ -105,6 +127,9 @@ impl GrpcSource {
                 Some(Body::Bundle(bundle)) => Input::Message(SourceKind::Grpc, Message::Bundle(bundle)),
                 Some(Body::Change(change)) => {
                     Input::Message(SourceKind::Grpc, Message::Change(Box::new(change)))
+                }
+                Some(Body::Head(head)) if !nonce.is_empty() && head.nonce == nonce => {
+                    Input::Message(SourceKind::Grpc, Message::Answer { head, asked_at })
                 }
                 Some(Body::Head(head)) => Input::Message(SourceKind::Grpc, Message::Head(head)),
                 Some(Body::KeySet(set)) => Input::Message(SourceKind::Grpc, Message::KeySet(Box::new(set))),
@@ -137,7 +162,9 @@ pub async fn snapshots(servers: &Arc<Servers>, instance_id: &InstanceId, inputs:
         let (servers, instance_id) = (Arc::clone(servers), instance_id.clone());
         questions.spawn(async move {
             let answer = async { bundle_of_now(servers.client_of(number).await?, &instance_id).await };
-            timeout(EVERY_SERVER_TIMEOUT, answer).await.unwrap_or(Err(ServerError::Silent(EVERY_SERVER_TIMEOUT)))
+            timeout(EVERY_SERVER_TIMEOUT, answer)
+                .await
+                .unwrap_or(Err(ServerError::Silent(EVERY_SERVER_TIMEOUT)))
         });
     }
     while let Some(answer) = questions.join_next().await {

@@ -122,6 +122,13 @@ impl Servers {
         }
     }
 
+    /// Leaves the server in use for the next one.
+    pub async fn leave(&self) {
+        let mut current = self.current.lock().await;
+        current.number += 1;
+        current.client = None;
+    }
+
     /// How many there are.
     pub const fn count(&self) -> usize {
         self.settings.servers.len()

@@ -145,6 +145,7 @@ fn an_epoch_of_the_future_is_refused() {
     assert!(again.applied.iter().all(|trust| !trust.freshness.admits()), "it admits nobody");
     assert_eq!(again.core.revision(), Some(of(NOW + SKEW + 1, 3)), "and stays the floor");
     again.step_wall(100);
+    again.pass(SECOND);
     again.grpc(again.head_at(3));
     assert_eq!(again.core.freshness(), Freshness::Fresh);
 }

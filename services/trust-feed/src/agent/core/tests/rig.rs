@@ -47,6 +47,8 @@ pub struct Rig {
     pub snapshots: usize,
     /// How often every server was asked.
     pub rounds: usize,
+    /// How often another stream was asked for.
+    pub streams: usize,
     pub switches: Vec<SourceKind>,
     pub ready: bool,
 }
@@ -86,6 +88,7 @@ impl Rig {
             discarded: None,
             snapshots: 0,
             rounds: 0,
+            streams: 0,
             switches: Vec::new(),
             ready: false,
         };
@@ -233,6 +236,15 @@ impl Rig {
         Message::Head(self.raw_head(revision))
     }
 
+    /// The answer of a server whose clock shows `wall`, to a question of now.
+    pub fn answer_at(&self, revision: usize, wall: Timestamp) -> Message {
+        let mut head = self.raw_head(revision);
+        head.issued_at = Some(message::timestamp(wall));
+        head.valid_until = Some(message::timestamp(wall.plus_seconds(10)));
+        head.nonce = b"a nonce of the agent".to_vec();
+        Message::Answer { head: self.signed(head), asked_at: self.now.monotonic }
+    }
+
     // The agent.
 
     pub fn grpc(&mut self, message: Message) {
@@ -254,10 +266,26 @@ impl Rig {
     /// Lets time pass with a head every 2 s.
     pub fn pass_quietly(&mut self, time: Duration) {
         let end = self.now.monotonic + time;
-        let current = self.core.revision().map_or(0, |revision| usize::try_from(revision & 0xffff_ffff).unwrap());
+        let current =
+            self.core.revision().map_or(0, |revision| usize::try_from(revision & 0xffff_ffff).unwrap());
         while self.now.monotonic < end {
             self.pass(Duration::from_secs(2).min(end - self.now.monotonic));
             self.grpc(self.head_at(current));
+        }
+    }
+
+    /// Lets time pass with a server that sends a head every 2 s, and answers where another
+    /// stream is asked for.
+    pub fn be_served(&mut self, time: Duration) {
+        let end = self.now.monotonic + time;
+        while self.now.monotonic < end {
+            let asked = self.streams;
+            self.pass(Duration::from_secs(2).min(end - self.now.monotonic));
+            let last = self.history.len() - 1;
+            self.grpc(self.head_at(last));
+            if self.streams > asked {
+                self.grpc(self.answer_at(last, self.now.wall));
+            }
         }
     }
 
@@ -316,6 +344,7 @@ impl Rig {
             Output::Discard(refusal) | Output::DiscardKeys(refusal) => self.discarded = Some(refusal),
             Output::NeedSnapshot => self.snapshots += 1,
             Output::AskEveryServer => self.rounds += 1,
+            Output::OpenAnotherStream => self.streams += 1,
             Output::SwitchTo(source) => self.switches.push(source),
             Output::Ready => {
                 self.log.push("ready".into());

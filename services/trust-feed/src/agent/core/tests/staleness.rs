@@ -70,6 +70,89 @@ fn a_wall_clock_that_steps_back_extends_nothing() {
     assert_eq!(rig.core.freshness(), Freshness::HardStale);
 }
 
+const YEAR: i64 = 365 * 86_400;
+
+/// A whole site was a year ahead, and its clocks are set right.
+fn set_right() -> (Rig, Message, Message) {
+    let mut rig = Rig::live(2);
+    let before = rig.head_at(2);
+    rig.step_wall(YEAR);
+    rig.pass(SECOND);
+    rig.grpc(rig.head_at(2));
+    rig.pass_quietly(40 * SECOND);
+    assert_eq!(rig.core.freshness(), Freshness::Fresh);
+    let ahead = rig.head_at(2);
+    rig.step_wall(-YEAR);
+    (rig, before, ahead)
+}
+
+/// Ground rule 23: an agent whose clock was set back recovers within 30 s by fresh heads, never by old
+/// ones.
+#[test]
+fn a_clock_that_is_set_right_costs_seconds_and_makes_no_old_head_count() {
+    let (mut rig, before, ahead) = set_right();
+    for _ in 0..5 {
+        rig.pass(2 * SECOND);
+        rig.nats(rig.head_at(2));
+        rig.nats(before.clone());
+        rig.nats(ahead.clone());
+    }
+    assert_eq!(rig.core.freshness(), Freshness::SoftStale, "no head without an answer");
+    assert!(rig.refused_kinds().contains(&"head_expired"), "{:?}", rig.refused_kinds());
+    rig.be_served(8 * SECOND);
+    assert_eq!(rig.core.freshness(), Freshness::Fresh);
+    // And from then on as ever: by heads alone, over either source.
+    let streams = rig.streams;
+    for _ in 0..5 {
+        rig.pass(2 * SECOND);
+        rig.nats(rig.head_at(2));
+        assert_eq!(rig.core.freshness(), Freshness::Fresh);
+    }
+    assert_eq!(rig.streams, streams);
+    assert_eq!(rig.core.active_source(), SourceKind::Nats, "it leans on NATS again");
+}
+
+/// Ground rule 23: the same for an agent that finds a saved head in its future.
+#[test]
+fn a_saved_head_of_the_future_does_not_outlive_the_first_answer() {
+    let (mut rig, before, ahead) = set_right();
+    rig.restart();
+    assert_eq!(rig.core.freshness(), Freshness::HardStale, "its age is not known");
+    for head in [before, ahead] {
+        rig.grpc(head);
+        assert_eq!(rig.core.freshness(), Freshness::HardStale);
+    }
+    rig.be_served(8 * SECOND);
+    assert_eq!(rig.core.freshness(), Freshness::Fresh);
+    rig.be_served(40 * SECOND);
+    rig.restart();
+    assert_eq!(rig.core.freshness(), Freshness::SoftStale, "a head of the right time is saved again");
+}
+
+/// Whoever turns the clock of an agent back and has recorded heads of then has nothing.
+#[test]
+fn recorded_heads_do_not_count_again_when_the_clock_is_turned_back_to_them() {
+    let mut rig = Rig::live(2);
+    let recorded: Vec<Message> = (0..60)
+        .map(|_| {
+            rig.pass(2 * SECOND);
+            let head = rig.head_at(2);
+            rig.grpc(head.clone());
+            head
+        })
+        .collect();
+    rig.step_wall(-120);
+    for head in recorded {
+        rig.pass(2 * SECOND);
+        rig.grpc(head.clone());
+        // Nor as an answer that agrees with the clocks of the servers and not with its own.
+        let true_time = rig.now.wall.plus_seconds(120);
+        rig.grpc(rig.answer_at(2, true_time));
+    }
+    assert_eq!(rig.core.freshness(), Freshness::SoftStale);
+    assert!(rig.streams > 0, "it asks");
+}
+
 #[test]
 fn a_saved_state_is_relied_on_while_it_is_younger_than_the_hard_budget() {
     let rig = Rig::live(2);

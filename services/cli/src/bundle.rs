@@ -18,7 +18,7 @@ pub(crate) struct BundleArguments {
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
     /// The bundle at this revision.
-    #[arg(long, value_name = "N", conflicts_with = "as_of")]
+    #[arg(long, value_name = "N", conflicts_with = "as_of", value_parser = spelling::parse_revision)]
     revision: Option<u64>,
     /// The bundle that was current at this time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = spelling::parse_time)]
@@ -61,7 +61,7 @@ fn trusted_pem(bundle: &proto::TrustBundle) -> String {
 fn bundle_text(bundle: &proto::TrustBundle) -> String {
     let head = fields(&[
         ("instance", bundle.mqtt_instance_id.clone()),
-        ("revision", bundle.revision.to_string()),
+        ("revision", spelling::revision_cell(bundle.revision)),
         ("position", bundle.position.to_string()),
         ("bundle digest", bundle.bundle_digest.clone()),
         ("issued at", spelling::time(bundle.issued_at.as_ref())),

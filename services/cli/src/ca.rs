@@ -187,7 +187,8 @@ async fn register(arguments: RegisterCaArguments, api: &ApiClient, output: &Prin
     let reply = api.call(message, async |request| client.register_ca_certificate(request).await).await?;
     output.reply(&reply, |reply| {
         let mut text = reply.ca_certificate.as_ref().map(certificate_fields).unwrap_or_default();
-        text.push_str(&format!("\nregistered at position {}, revision {}", reply.position, reply.revision));
+        let revision = spelling::revision(reply.revision);
+        text.push_str(&format!("\nregistered at position {}, {revision}", reply.position));
         text
     })
 }
@@ -269,7 +270,7 @@ pub(crate) fn certificate_fields(certificate: &proto::CaCertificate) -> String {
         ("changed at", spelling::time(certificate.state_changed_at.as_ref())),
         ("actor", certificate.actor.clone()),
         ("reason", certificate.state_reason.clone()),
-        ("revision", certificate.revision.to_string()),
+        ("revision", spelling::revision_cell(certificate.revision)),
         ("same key as", certificate.same_key_sns.join(", ")),
         ("subject", certificate.subject.clone()),
         ("issuer", certificate.issuer.clone()),
@@ -289,7 +290,7 @@ fn certificate_table(certificates: &[proto::CaCertificate]) -> String {
             certificate.sn.clone(),
             certificate.ca_name.clone(),
             spelling::state(certificate.state()).to_owned(),
-            certificate.revision.to_string(),
+            spelling::revision_cell(certificate.revision),
             spelling::time(certificate.state_changed_at.as_ref()),
             certificate.actor.clone(),
             spelling::time(certificate.not_after.as_ref()),
@@ -304,7 +305,7 @@ fn event_table(events: &[proto::CaCertificateEvent]) -> String {
     let row = |event: &proto::CaCertificateEvent| {
         vec![
             event.position.to_string(),
-            event.revision.to_string(),
+            spelling::revision_cell(event.revision),
             spelling::time(event.occurred_at.as_ref()),
             event.event_type.clone(),
             event.sn.clone(),

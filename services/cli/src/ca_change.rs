@@ -160,16 +160,17 @@ pub(crate) async fn delete(
     let send = async |request| client.delete_ca_certificate(request).await;
     let reply = api.call_and_wait(extra, message, send).await?;
     output.reply(&reply, |reply| {
-        let what =
-            format!("{} deleted at position {}, revision {}", reply.sn, reply.position, reply.revision);
+        let revision = spelling::revision(reply.revision);
+        let what = format!("{} deleted at position {}, {revision}", reply.sn, reply.position);
         changed(None, &what, reply.propagation.as_ref())
     })
 }
 
 fn outcome(changed: bool, position: u64, revision: u64) -> String {
+    let revision = spelling::revision(revision);
     match changed {
-        true => format!("changed at position {position}, revision {revision}"),
-        false => format!("nothing to change; so since position {position}, revision {revision}"),
+        true => format!("changed at position {position}, {revision}"),
+        false => format!("nothing to change; so since position {position}, {revision}"),
     }
 }
 

@@ -30,7 +30,13 @@ pub(crate) struct PropagationArguments {
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
     /// Revision; the current one otherwise.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "0",
+        hide_default_value = true,
+        value_parser = spelling::parse_revision
+    )]
     revision: u64,
     /// Show every change, a line each, until no broker in contact is pending.
     #[arg(long)]
@@ -70,7 +76,7 @@ fn broker_table(brokers: &[proto::Broker]) -> String {
     let row = |broker: &proto::Broker| {
         vec![
             broker.broker_id.clone(),
-            broker.applied_revision.to_string(),
+            spelling::revision_cell(broker.applied_revision),
             if broker.digest_agrees { "agrees" } else { "DIFFERS" }.to_owned(),
             broker.enforcement().as_str_name().trim_start_matches("ENFORCEMENT_").to_owned(),
             broker.sessions_open.to_string(),
@@ -99,7 +105,7 @@ fn last_refusal(broker: &proto::Broker) -> String {
         return String::new();
     }
     let time = spelling::time(broker.refused_at.as_ref());
-    format!("{time} revision {}: {}", broker.refused_revision, broker.refusal)
+    format!("{time} {}: {}", spelling::revision(broker.refused_revision), broker.refusal)
 }
 
 /// Counts, and the names of those that are not done.
@@ -109,7 +115,7 @@ pub(crate) fn propagation_fields(propagation: &proto::Propagation) -> String {
         names => format!("{count} ({})", names.join(", ")),
     };
     fields(&[
-        ("revision", propagation.revision.to_string()),
+        ("revision", spelling::revision_cell(propagation.revision)),
         ("applied", propagation.applied.to_string()),
         ("pending", named(propagation.pending, &propagation.pending_broker_ids)),
         ("refused", named(propagation.refused, &propagation.refused_broker_ids)),

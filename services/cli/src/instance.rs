@@ -167,7 +167,7 @@ fn instance_fields(instance: &proto::Instance) -> String {
         ("region", instance.region_id.clone()),
         ("owner account", instance.owner_account_id.clone()),
         ("edition", spelling::edition(instance.edition()).to_owned()),
-        ("revision", instance.revision.to_string()),
+        ("revision", spelling::revision_cell(instance.revision)),
         ("bundle digest", instance.bundle_digest.clone()),
         ("CA certificates", instance.ca_certificate_count.to_string()),
         ("registered at", spelling::time(instance.registered_at.as_ref())),
@@ -182,7 +182,7 @@ fn instance_table(instances: &[proto::Instance]) -> String {
             instance.region_id.clone(),
             instance.owner_account_id.clone(),
             spelling::edition(instance.edition()).to_owned(),
-            instance.revision.to_string(),
+            spelling::revision_cell(instance.revision),
             instance.ca_certificate_count.to_string(),
             spelling::time(instance.registered_at.as_ref()),
         ]

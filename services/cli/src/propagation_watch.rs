@@ -63,7 +63,7 @@ fn line(propagation: &proto::Propagation) -> String {
         names => format!("{what} {count} ({})", names.join(", ")),
     };
     let parts = [
-        format!("revision {}", propagation.revision),
+        crate::spelling::revision(propagation.revision),
         format!("applied {}", propagation.applied),
         named("pending", propagation.pending, &propagation.pending_broker_ids),
         named("refused", propagation.refused, &propagation.refused_broker_ids),

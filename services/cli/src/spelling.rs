@@ -5,6 +5,11 @@ use std::time::Duration;
 use catrust_proto::Timestamp;
 use catrust_proto::v1::{CaCertificateState, Edition, InactivationScope};
 
+/// Bits of a revision that count within its log epoch.
+const COUNT_BITS: u32 = 32;
+/// Highest count.
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
+
 /// The last word of an enum's proto name: `ACTIVE`.
 pub(crate) fn state(value: CaCertificateState) -> &'static str {
     value.as_str_name().trim_start_matches("CA_CERTIFICATE_STATE_")
@@ -20,6 +25,39 @@ pub(crate) fn scope(value: InactivationScope) -> &'static str {
     match value {
         InactivationScope::Unspecified => "",
         stated => stated.as_str_name().trim_start_matches("INACTIVATION_SCOPE_"),
+    }
+}
+
+/// A revision in a sentence: `revision 7`, and `epoch 1, revision 7` in a later log epoch.
+pub(crate) fn revision(value: u64) -> String {
+    match value >> COUNT_BITS {
+        0 => format!("revision {value}"),
+        epoch => format!("epoch {epoch}, revision {}", value & COUNT),
+    }
+}
+
+/// A revision in a table, and as it is given on the command line: `7`, and `1:7` in a later
+/// log epoch.
+pub(crate) fn revision_cell(value: u64) -> String {
+    match value >> COUNT_BITS {
+        0 => value.to_string(),
+        epoch => format!("{epoch}:{}", value & COUNT),
+    }
+}
+
+/// Reads what [`revision_cell`] spells, or the number as machines have it.
+///
+/// # Errors
+/// A message that says what is expected, for clap.
+pub(crate) fn parse_revision(text: &str) -> Result<u64, String> {
+    let wrong = || "write a revision, for example 7, or 1:7 in log epoch 1".to_owned();
+    let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
+    match text.split_once(':') {
+        None => number(text),
+        Some((epoch, count)) => {
+            let (epoch, count) = (number(epoch)?, number(count)?);
+            if epoch > COUNT || count > COUNT { Err(wrong()) } else { Ok((epoch << COUNT_BITS) | count) }
+        }
     }
 }
 
@@ -80,6 +118,21 @@ mod tests {
         assert_eq!(edition(Edition::Platinum), "PLATINUM");
         assert_eq!(scope(InactivationScope::Key), "KEY");
         assert_eq!(scope(InactivationScope::Unspecified), "");
+    }
+
+    /// Ground rule 1: people see "epoch 1, revision 7".
+    #[test]
+    fn revisions_are_told_with_their_epoch_and_can_be_given_so() {
+        let later = (1 << 32) | 7;
+        assert_eq!([revision(7), revision_cell(7)], ["revision 7", "7"]);
+        assert_eq!([revision(later), revision_cell(later)], ["epoch 1, revision 7", "1:7"]);
+        for value in [0, 7, later, u64::MAX] {
+            assert_eq!(parse_revision(&revision_cell(value)), Ok(value));
+            assert_eq!(parse_revision(&value.to_string()), Ok(value));
+        }
+        for wrong in ["", "x", "1:", ":7", "1:7:7", "4294967296:1", "1:4294967296", "-1"] {
+            assert!(parse_revision(wrong).unwrap_err().contains("1:7"), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub(crate) struct WatchArguments {
     #[arg(env = "CATRUST_INSTANCE")]
     instance: String,
     /// Changes after this revision; the whole bundle first otherwise.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = spelling::parse_revision)]
     after_revision: Option<u64>,
     /// End when this revision is there.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = spelling::parse_revision)]
     until_revision: Option<u64>,
     /// Name of a broker to watch as.
     #[arg(long, value_name = "ID", default_value = "")]
@@ -55,6 +55,7 @@ impl TrustWatch {
             mqtt_instance_id: self.command.instance.clone(),
             broker_id: self.command.broker_id.clone(),
             after_revision: self.seen,
+            ..Default::default()
         };
         let mut feed = api.trust().watch_trust(request).await?.into_inner();
         while let Some(message) = feed.message().await? {
@@ -98,7 +99,7 @@ fn text(message: &proto::TrustMessage) -> Option<String> {
             (&head.issued_at, head.revision, format!("head, current until {until}"))
         }
     };
-    let line = format!("{}  revision {revision}  {what}", spelling::time(time.as_ref()));
+    let line = format!("{}  {}  {what}", spelling::time(time.as_ref()), spelling::revision(revision));
     Some(spelling::printable(&line, false))
 }
 

@@ -44,7 +44,7 @@ use crate::evidence::checkpoint_file::CheckpointFile;
 use crate::evidence::checkpointer::Checkpointer;
 use crate::fleet::census::Census;
 use crate::fleet::wire::ReceiptListener;
-use crate::fleet::witness::{StoreRows, TellingAccuser};
+use crate::fleet::witness::StoreRows;
 use crate::fleet::{FleetView, ReceiptIntake, Witness};
 use crate::follower::Follower;
 use crate::keys::ServerKeys;
@@ -338,7 +338,7 @@ async fn assemble_api(
     let witness = Arc::new(Witness::new(
         Arc::new(StoreRows(parts.store.clone())),
         Arc::clone(&parts.keys),
-        Arc::new(TellingAccuser),
+        Arc::new(ReadGround(parts.store.clone())),
         Arc::clone(&parts.clock),
     ));
     let most_waiting = config.grpc.max_concurrent_requests / 4;

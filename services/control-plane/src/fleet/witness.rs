@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use catrust_domain::log_epoch::revision_count;
-use catrust_domain::{InstanceId, LogEpoch, LogEvidence, LogMark, RecordedEvent, Sha256, error_chain};
-use catrust_event_store::{Clock, EventStore, StoreError};
+use catrust_domain::{
+    InstanceId, LogEpoch, LogEvidence, LogMark, RecordedEvent, Sha256, Verdict, error_chain,
+};
+use catrust_event_store::{Clock, EventStore, Ground, StoreError};
 use catrust_proto::v1;
 use catrust_trust_feed::{Signed as _, TrustError, parse};
 use tokio::time::Instant;
@@ -21,9 +23,12 @@ use uuid::Uuid;
 
 use crate::keys::ServerKeys;
 
-/// Shortest time between two heads of one instance that are looked at: each costs a
-/// signature and a read, and a whole fleet shows the same one.
+/// Shortest time between two heads of one instance that are looked at, by name of the broker:
+/// each costs a signature and a read, and a whole fleet shows the same one.
 const PACE: Duration = Duration::from_secs(1);
+/// Brokers of an instance that are looked at in turns of their own, by a hash of their
+/// names: one that shows rubbish all the time hides few of the others.
+const TURNS: usize = 16;
 
 /// The trust of an instance as a signed message has it.
 struct ShownTrust {
@@ -33,13 +38,6 @@ struct ShownTrust {
     revision: u64,
     /// Digest of the bundle at the revision.
     digest: Sha256,
-}
-
-/// Acts on evidence that the log was set back. It MUST confirm it: the read that found it
-/// may have been of another server.
-#[async_trait]
-pub(crate) trait Accuser: Send + Sync + 'static {
-    async fn accuse(&self, evidence: LogEvidence);
 }
 
 /// The rows of the log, one at a time.
@@ -71,14 +69,14 @@ impl LogRows for StoreRows {
 pub(crate) struct Witness {
     log: Arc<dyn LogRows>,
     keys: Arc<ServerKeys>,
-    accuser: Arc<dyn Accuser>,
+    ground: Arc<dyn Ground>,
     clock: Clock,
     heard: Mutex<HashMap<InstanceId, HeardInstance>>,
 }
 
 #[derive(Default)]
 struct HeardInstance {
-    looked_at: Option<Instant>,
+    looked_at: [Option<Instant>; TURNS],
     /// Highest revision that was shown and is not in the log.
     shown: Option<u64>,
     /// The newest bundle that the log does not have.
@@ -89,23 +87,22 @@ impl Witness {
     pub(crate) fn new(
         log: Arc<dyn LogRows>,
         keys: Arc<ServerKeys>,
-        accuser: Arc<dyn Accuser>,
+        ground: Arc<dyn Ground>,
         clock: Clock,
     ) -> Self {
-        Self { log, keys, accuser, clock, heard: Mutex::default() }
+        Self { log, keys, ground, clock, heard: Mutex::default() }
     }
 
     /// Looks at what came with a call or receipt for `id`, an instance of this server. Gives
     /// whether the bundle behind it is wanted. Never fails: it is no part of the call.
     pub(crate) async fn hear(&self, id: &InstanceId, broker: &str, message: Shown<'_>) -> bool {
-        if !self.is_due(id, &message) {
+        if !self.is_due(id, broker, &message) {
             return false;
         }
         match self.look(id, &message).await {
             Ok(Some(shown)) => {
                 let revision = shown.revision;
-                self.accuser.accuse(self.evidence(shown, broker)).await;
-                self.note(id, revision, message)
+                self.accuse(&self.evidence(shown, broker)).await && self.note(id, revision, message)
             }
             Ok(None) => false,
             Err(problem) => {
@@ -116,7 +113,7 @@ impl Witness {
     }
 
     /// A head is looked at once in a while; a bundle where one was asked for.
-    fn is_due(&self, id: &InstanceId, message: &Shown<'_>) -> bool {
+    fn is_due(&self, id: &InstanceId, broker: &str, message: &Shown<'_>) -> bool {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         // Bounded: the caller was admitted to the instance, so that there is one.
         let known = heard.entry(id.clone()).or_default();
@@ -124,9 +121,10 @@ impl Witness {
             Shown::Bundle(_) => known.shown.is_some() && known.bundle.is_none(),
             Shown::Head(_) => {
                 let now = Instant::now();
-                let due = known.looked_at.is_none_or(|at| now.duration_since(at) >= PACE);
+                let Some(turn) = known.looked_at.get_mut(turn_of(broker)) else { return false };
+                let due = turn.is_none_or(|at| now.duration_since(at) >= PACE);
                 if due {
-                    known.looked_at = Some(now);
+                    *turn = Some(now);
                 }
                 due
             }
@@ -191,6 +189,37 @@ impl Witness {
         Ok(ShownTrust { instance_id: id.clone(), position, revision, digest })
     }
 
+    /// Holds evidence against the log; gives whether it contradicts it.
+    async fn accuse(&self, evidence: &LogEvidence) -> bool {
+        let (mark, witness) = (&evidence.mark, &evidence.witness);
+        match self.ground.accuse(evidence).await {
+            Ok(verdict) if verdict.halts() => {
+                tracing::error!(
+                    ?verdict,
+                    ?mark,
+                    witness,
+                    "a broker shows signed trust that the log does not have: the database was set back"
+                );
+                true
+            }
+            // The read that found it was of a server that was behind, or of an ended epoch.
+            Ok(verdict) => {
+                tracing::info!(?verdict, ?mark, witness, "what a broker shows contradicts nothing");
+                verdict == Verdict::Ended
+            }
+            // The broker shows it again.
+            Err(error) => {
+                tracing::warn!(
+                    error = error_chain(&error),
+                    ?mark,
+                    witness,
+                    "evidence cannot be confirmed now"
+                );
+                false
+            }
+        }
+    }
+
     fn evidence(&self, shown: ShownTrust, broker: &str) -> LogEvidence {
         let ShownTrust { instance_id, position, revision, digest } = shown;
         LogEvidence {
@@ -212,25 +241,16 @@ impl Witness {
     }
 }
 
+fn turn_of(broker: &str) -> usize {
+    let Sha256(digest) = Sha256::of(broker.as_bytes());
+    usize::from(digest[0]) % TURNS
+}
+
 /// A signed message that a broker shows.
 #[derive(Clone, Copy)]
 pub(crate) enum Shown<'a> {
     Head(&'a v1::Head),
     Bundle(&'a v1::TrustBundle),
-}
-
-/// Tells of evidence, for as long as nothing acts on it.
-pub(crate) struct TellingAccuser;
-
-#[async_trait]
-impl Accuser for TellingAccuser {
-    async fn accuse(&self, evidence: LogEvidence) {
-        tracing::error!(
-            mark = ?evidence.mark,
-            witness = evidence.witness,
-            "a broker shows signed trust that the log does not have: the database was set back, or replaced"
-        );
-    }
 }
 
 #[cfg(test)]

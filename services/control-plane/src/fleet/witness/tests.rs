@@ -1,4 +1,6 @@
+use catrust_domain::log_evidence::Contradiction;
 use catrust_domain::{Timestamp, TrustBundle};
+use catrust_event_store::GroundReport;
 use catrust_trust_feed::contract::{SampleLog, key};
 use catrust_trust_feed::{Signed, SigningKey, TrustPoint, message};
 
@@ -26,9 +28,14 @@ impl LogRows for Rows {
 struct Notes(Mutex<Vec<LogEvidence>>);
 
 #[async_trait]
-impl Accuser for Notes {
-    async fn accuse(&self, evidence: LogEvidence) {
-        self.0.lock().unwrap().push(evidence);
+impl Ground for Notes {
+    async fn accuse(&self, evidence: &LogEvidence) -> Result<Verdict, StoreError> {
+        self.0.lock().unwrap().push(evidence.clone());
+        Ok(Verdict::SetBack(Contradiction::Shorter { end: 3 }))
+    }
+
+    async fn ground(&self) -> Result<GroundReport, StoreError> {
+        unreachable!("nobody asks")
     }
 }
 
@@ -56,7 +63,7 @@ impl Court {
         let rows = Rows { log_id: log.log_id(), rows: kept };
         let keys = Arc::new(ServerKeys::from(Arc::clone(&key)));
         let clock: Clock = Arc::new(|| Timestamp::from_micros(7));
-        let witness = Witness::new(Arc::new(rows), keys, Arc::clone(&notes) as Arc<dyn Accuser>, clock);
+        let witness = Witness::new(Arc::new(rows), keys, Arc::clone(&notes) as Arc<dyn Ground>, clock);
         let lost = log.bundle(&instance);
         Self { log, instance, key, witness, notes, lost }
     }
@@ -168,4 +175,16 @@ async fn a_fleet_that_shows_the_same_head_costs_one_look_a_second() {
         tokio::time::advance(Duration::from_millis(3)).await;
     }
     assert_eq!(court.accused().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_shows_rubbish_without_end_hides_nobody_else() {
+    let court = Court::set_back();
+    let (rubbish, head) = (v1::Head::default(), court.head(&court.lost));
+    assert_ne!(turn_of("evil"), turn_of("honest"));
+    for _ in 0..100 {
+        court.witness.hear(&court.instance, "evil", Shown::Head(&rubbish)).await;
+    }
+    assert!(court.witness.hear(&court.instance, "honest", Shown::Head(&head)).await);
+    assert_eq!(court.accused().len(), 1);
 }

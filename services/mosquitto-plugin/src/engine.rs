@@ -254,7 +254,7 @@ impl Engine {
         if bundle.entries.is_empty() && !bundle.explicit_empty {
             return Err(RejectedRequest::Empty);
         }
-        if let Some((_, revision, digest)) = &self.point {
+        if let Some((_, revision, digest)) = self.point.as_ref().filter(|_| !bundle.takes_back) {
             if bundle.revision < *revision {
                 return Err(RejectedRequest::Older(bundle.revision, *revision));
             }

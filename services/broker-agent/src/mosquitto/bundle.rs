@@ -28,6 +28,7 @@ pub fn bundle(trust: &AgentTrust, lease: Duration) -> Result<Bundle, NotApplied>
         entries,
         admit_for_ms: admit_for_ms(trust, lease),
         with_will: trust.with_will,
+        takes_back: trust.takes_back,
     })
 }
 

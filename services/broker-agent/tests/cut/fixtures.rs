@@ -181,6 +181,7 @@ fn bundle(revision: u64, mut entries: Vec<TrustEntry>) -> AgentTrust {
     AgentTrust {
         bundle: Arc::new(bundle),
         freshness: Freshness::Fresh,
+        takes_back: false,
         with_will: false,
         reason: String::new(),
     }

@@ -51,6 +51,7 @@ fn control_messages() {
         explicit_empty: false,
         admit_for_ms: 10_000,
         with_will: false,
+        takes_back: false,
     };
     let renewal = Renewal { revision: 3, digest: ca.sha256(), admit_for_ms: 10_000 };
     let bodies = [RequestBody::Bundle(bundle), RequestBody::Renewal(renewal)];

@@ -36,7 +36,7 @@ pub struct Bundle {
     /// Instance that it belongs to. The first one binds the plugin, unless its option
     /// `instance` did.
     pub instance_id: InstanceId,
-    /// Revision of the instance. MUST NOT go down.
+    /// Revision of the instance. MUST NOT go down, unless `takes_back` says so.
     pub revision: u64,
     /// Digest over `entries`; the plugin computes it again, and refuses another one.
     pub digest: Sha256,
@@ -50,6 +50,11 @@ pub struct Bundle {
     pub admit_for_ms: u64,
     /// Whether the last wills of sessions that are cut now shall be published.
     pub with_will: bool,
+    /// The bundle in force was signed with a key that is revoked: this one counts, whatever
+    /// revision that one has. Left out where it is false, so that a plugin from before takes
+    /// everything else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_back: bool,
 }
 
 /// The trust that the plugin has is still the current one.
@@ -176,6 +181,7 @@ mod tests {
             explicit_empty: false,
             admit_for_ms: 60_000,
             with_will: true,
+            takes_back: false,
         };
         let request = Request { id: 9, body: RequestBody::Bundle(bundle) };
         let digest = "ab".repeat(32);

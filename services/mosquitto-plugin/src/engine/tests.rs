@@ -27,6 +27,7 @@ fn request(revision: u64, states: &[(&Authority, CaState)], admit_for_ms: u64) -
         entries,
         admit_for_ms,
         with_will: true,
+        takes_back: false,
     };
     serde_json::to_vec(&Request { id: 7, body: RequestBody::Bundle(bundle) }).unwrap()
 }
@@ -219,4 +220,23 @@ fn a_new_log_epoch_kicks_those_whose_trust_it_takes_and_nobody_else() {
     assert_eq!(late.response.outcome, RequestOutcome::Refused);
     let change = request(EPOCH | 4, &[(&a, inactive), (&b, CaState::Active)], 1000);
     assert_eq!(apply(&mut engine, &change, now()).kick, [(KEY, "a".to_owned())]);
+}
+
+/// Ground rule 16: the floor falls with a revoked key, at the plugin too: what a thief signed, under
+/// whatever log epoch, is not to stay in force until somebody restarts the broker.
+#[test]
+fn a_bundle_that_takes_back_what_a_revoked_key_signed_counts_whatever_its_revision() {
+    const EPOCH: u64 = 200_000_000 << 32;
+    let (a, thief) = (Authority::new("A"), Authority::new("T"));
+    let mut engine = Engine::default();
+    apply(&mut engine, &request(EPOCH | 9, &[(&thief, CaState::Active)], 1000), now());
+    engine.connect(KEY, client(&thief.device("t"), "t"), now());
+    let good = request(3, &[(&a, CaState::Active)], 1000);
+    assert_eq!(engine.control(&good, now()).response.outcome, RequestOutcome::Refused);
+    let mut back: Request = serde_json::from_slice(&good).unwrap();
+    let RequestBody::Bundle(bundle) = &mut back.body else { panic!("a bundle") };
+    bundle.takes_back = true;
+    let effect = apply(&mut engine, &serde_json::to_vec(&back).unwrap(), now());
+    assert_eq!((effect.kick, effect.response.revision), (vec![(KEY, "t".to_owned())], 3));
+    assert_eq!(engine.control(&request(2, &[(&a, CaState::Active)], 1000), now()).response.revision, 3);
 }

@@ -56,6 +56,7 @@ fn trust(revision: u64, states: &[(&Authority, CaState)]) -> AgentTrust {
     AgentTrust {
         bundle: Arc::new(bundle),
         freshness: Freshness::Fresh,
+        takes_back: false,
         with_will: false,
         reason: String::new(),
     }

@@ -34,6 +34,7 @@ pub fn bundle_of(revision: u64, states: &[(&[u8], CaState)]) -> Bundle {
         entries,
         admit_for_ms: 3_600_000,
         with_will: false,
+        takes_back: false,
     }
 }
 

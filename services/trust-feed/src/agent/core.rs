@@ -38,7 +38,7 @@ use super::enforcer::{AgentTrust, Applied, Freshness, NotApplied};
 use crate::bundle::{self, HeadVerdict, TrustError, TrustState};
 use crate::canonical::{Signed as _, Verified};
 use crate::parse;
-use gathering::Gathering;
+use gathering::FirstBundles;
 use head_clock::HeadClock;
 use held::{CurrentTrust, SavedHead};
 use refusal::Throttle;
@@ -90,7 +90,7 @@ pub struct Core {
     choice: SourceChoice,
     snapshot: Snapshot,
     /// While several servers are asked for the first state.
-    gathering: Option<Gathering>,
+    gathering: Option<FirstBundles>,
     /// Revision of the state when a bundle was asked for that has not come yet.
     asked_at: Option<u64>,
     throttle: Throttle,
@@ -305,7 +305,9 @@ impl Core {
             Some(held) if !disowned => held.state.replace(&bundle),
             // A state that may never have been the log's is no floor, and nor are its heads.
             _ => TrustState::new(&self.settings.instance_id, &bundle).map(|state| {
-                self.held = Some(CurrentTrust::new(state, Timestamp::default()));
+                let mut held = CurrentTrust::new(state, Timestamp::default());
+                held.takes_back = disowned;
+                self.held = Some(held);
                 self.clock.forget();
                 true
             }),
@@ -579,6 +581,7 @@ impl Core {
         let trust = AgentTrust {
             bundle: Arc::clone(&held.bundle),
             freshness: self.freshness,
+            takes_back: held.takes_back,
             with_will: held.with_will,
             reason: held.reason.clone(),
         };
@@ -591,6 +594,7 @@ impl Core {
         match result {
             Ok(applied) => {
                 held.enforced = Some((revision, applied));
+                held.takes_back = false;
                 if !self.ready && self.freshness.admits() {
                     self.ready = true;
                     self.outputs.push_back(Output::Ready);

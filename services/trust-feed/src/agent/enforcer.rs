@@ -56,6 +56,9 @@ pub struct AgentTrust {
     /// whatever the bundle says, and MUST keep the sessions that the bundle
     /// vouches for.
     pub freshness: Freshness,
+    /// Whether the state before may never have been the log's, since its key was revoked: then
+    /// a lower revision than the enforcer has is right, and the only way down.
+    pub takes_back: bool,
     /// Whether the last wills of sessions that are cut now shall be published.
     /// `false` where several changes come as one bundle.
     pub with_will: bool,
@@ -79,6 +82,7 @@ impl AgentTrust {
         Self {
             bundle: Arc::new(bundle),
             freshness: Freshness::HardStale,
+            takes_back: false,
             with_will: false,
             reason: String::new(),
         }

@@ -18,13 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Gathering {
+pub struct FirstBundles {
     /// When it ends at the latest, by the monotonic clock.
     until: Duration,
     highest: Option<(TrustState, Verified<proto::TrustBundle>)>,
 }
 
-impl Gathering {
+impl FirstBundles {
     /// Looks at one more bundle.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Core {
     /// Begins to ask everybody, where there is more than one to ask.
     pub(super) fn begin_gathering(&mut self, now: Moment) {
         if self.settings.servers > 1 {
-            self.gathering = Some(Gathering { until: now.monotonic + PATIENCE, highest: None });
+            self.gathering = Some(FirstBundles { until: now.monotonic + PATIENCE, highest: None });
             self.outputs.push_back(Output::AskEveryServer);
         }
     }

@@ -26,6 +26,8 @@ pub struct CurrentTrust {
     pub existed_at: Timestamp,
     /// When the state came to its revision, by the monotonic clock.
     pub moved_at: Duration,
+    /// As in [`AgentTrust`](crate::agent::AgentTrust); until the enforcer has it.
+    pub takes_back: bool,
     /// As in [`AgentTrust`](crate::agent::AgentTrust).
     pub with_will: bool,
     /// As in [`AgentTrust`](crate::agent::AgentTrust).
@@ -56,6 +58,7 @@ impl CurrentTrust {
             state,
             existed_at,
             moved_at: Duration::ZERO,
+            takes_back: false,
             with_will: false,
             reason: String::new(),
             traceparent: String::new(),

@@ -434,8 +434,14 @@ fn an_epoch_that_a_stolen_key_made_up_falls_with_the_key() {
     assert_eq!(site.rig.refused_kinds(), ["rollback"]);
     let set = site.set(3, LONG, &[revoked(&site.old), good(&site.new)]);
     site.rig.grpc(set);
+    site.rig.enforcer_fails = true;
     site.rig.grpc(site.rig.bundle_at(2));
+    assert!(site.rig.last_applied().takes_back);
+    site.rig.enforcer_fails = false;
+    site.rig.pass(2 * SECOND);
+    assert!(site.rig.last_applied().takes_back, "until the enforcer has it");
     site.rig.grpc(site.rig.head_at(2));
+    assert!(!site.rig.last_applied().takes_back);
     assert_eq!((site.rig.core.revision(), site.rig.core.freshness()), (Some(2), Freshness::Fresh));
     assert_eq!(site.rig.restarted().core.revision(), Some(2), "on disk too");
 }

@@ -104,9 +104,7 @@ impl PublisherInstruments {
                 .build(),
             live_only: meter
                 .u64_gauge("catrust.feed.live_only")
-                .with_description(
-                    "1 while there may be no further NATS stream, and new changes go past the stream",
-                )
+                .with_description("1 while no NATS stream can be filled, and new changes go past it")
                 .build(),
         }
     }

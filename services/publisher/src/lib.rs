@@ -490,7 +490,10 @@ impl Work<'_> {
             status.live_only = None;
             status.set_back = error.set_back().map(str::to_owned);
             status.feed_available &= !unusable;
-            if let PublishError::Feed(FeedError::NoFurtherStream(reason)) = error {
+            // Somebody may have done it to the stream; who listens hears of changes all the same.
+            if let PublishError::Feed(FeedError::NoFurtherStream(reason) | FeedError::Unsuitable(reason)) =
+                error
+            {
                 status.live_only = Some(reason.clone());
             }
             status.last_error = Some(text);

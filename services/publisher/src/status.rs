@@ -22,8 +22,8 @@ pub struct PublisherStatus {
     pub streams: u64,
     /// Whether the feed is being filled, by more than one read of the log.
     pub filling: bool,
-    /// Why the feed is not filled, where there may be no further stream: heads and new changes
-    /// go out all the same, past the stream.
+    /// Why the feed is not filled, where there may be no further stream, or the one that there is
+    /// cannot be used: heads and new changes go out all the same, past the stream.
     pub live_only: Option<String>,
     /// Why the log is known to be set back, as the feed or another part of this server shows:
     /// nothing is published then, heads and new changes neither.

@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use catrust_test_harness::eventually::eventually;
 use catrust_test_harness::nats::NatsServer;
 use catrust_trust_feed::contract::{SampleLog, key};
-use catrust_trust_feed::{FeedError, NatsFeed, NatsSettings, TrustFeed, feed_contract};
+use catrust_trust_feed::{FeedError, NatsFeed, NatsSettings, StreamUse, TrustFeed, feed_contract};
 
 async fn feed_on(server: &NatsServer) -> NatsFeed {
     let feed = NatsFeed::connect(&NatsSettings::new(server.url())).await.expect("usable settings");
@@ -114,6 +114,61 @@ async fn settings_that_somebody_changed_are_mended() {
     assert_eq!((config.max_messages, config.max_messages_per_subject), (-1, 1));
     assert_eq!(config.max_age, Duration::ZERO);
     assert!(config.deny_delete && config.deny_purge && config.allow_direct);
+}
+
+/// A subject belongs to one stream: one that another of ours has got is taken back, and that one kept.
+#[tokio::test]
+async fn a_live_subject_that_another_stream_got_is_taken_back() {
+    let server = NatsServer::start().await.unwrap();
+    let context = bare(&server).await;
+    for (name, subject) in [("CATRUST", "catrust.v1.trust.>"), ("CATRUST_3", "catrust.v1.log.>")] {
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subject.to_owned()],
+            ..jetstream::stream::Config::default()
+        };
+        context.create_stream(config).await.unwrap();
+    }
+    context.publish("catrust.v1.log.x.y", "{}".into()).await.unwrap().await.unwrap();
+    let feed = feed_on(&server).await;
+    let mut log = SampleLog::new();
+    log.grow(20);
+    feed.publish(&log.messages(&key())).await.unwrap();
+    let streams = feed.outlines().await.unwrap();
+    let roles: Vec<_> = streams.iter().map(|stream| (stream.number, stream.role.clone())).collect();
+    assert_eq!(roles, [(1, StreamUse::InUse), (3, StreamUse::SetAside)]);
+    assert_eq!((streams[0].last_sequence, streams[1].messages), (20, 1));
+}
+
+/// Ground rule 14: what was set aside stays readable, message by message, and is the one thing that can be
+/// removed.
+#[tokio::test]
+async fn what_was_set_aside_is_kept_until_it_is_removed() {
+    let server = NatsServer::start().await.unwrap();
+    let feed = feed_on(&server).await;
+    let mut log = SampleLog::new();
+    log.grow(30);
+    let messages = log.messages(&key());
+    feed.publish(&messages).await.unwrap();
+    let kept = async |number| {
+        let (mut bodies, mut after) = (Vec::new(), 0);
+        while let Some(message) = feed.kept_in(number, after).await.unwrap() {
+            after = message.sequence;
+            bodies.push(message.body);
+        }
+        bodies
+    };
+    let before = kept(1).await;
+    feed.set_aside(feed.tail().await.unwrap().created_at).await.unwrap();
+    assert_eq!(kept(1).await, before);
+    assert_eq!(before.last(), Some(&messages[29].json));
+    assert_eq!(feed.kept_after(0).await.unwrap(), None, "the one in use is empty");
+    let refused = feed.remove_stream(2).await.unwrap_err().to_string();
+    assert!(refused.contains("CATRUST_2 is in use"), "{refused}");
+    let refused = feed.remove_stream(4).await.unwrap_err().to_string();
+    assert!(refused.contains("CATRUST_4 does not exist"), "{refused}");
+    assert_eq!(feed.remove_stream(1).await.unwrap().last_sequence, 30);
+    assert_eq!(feed.outlines().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

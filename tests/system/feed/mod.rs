@@ -4,3 +4,4 @@ pub mod nats;
 mod outages;
 mod reader;
 pub mod watch;
+mod witness;

@@ -14,7 +14,8 @@ pub enum StoreError {
     Ambiguous(#[source] BoxError),
     /// The database does not have the schema of this version.
     #[error(
-        "the database schema is at version {found}, this program needs {needed}; run `catrust-server migrate`"
+        "the database schema is at version {found}, this program needs {needed}; run `catrust-server migrate`, \
+         of a newer program where the database is newer"
     )]
     SchemaMismatch {
         /// Version found; 0 for an empty database.

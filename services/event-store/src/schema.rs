@@ -9,7 +9,9 @@ use crate::StoreError;
 /// has a macro for that, which compiles all of sqlx a second time, for the compiler to run.
 pub(crate) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
     let migration = |&(version, description, text): &(i64, &'static str, &'static str)| {
-        Migration::new(version, description.into(), MigrationType::Simple, text.into_sql_str(), false)
+        // As sqlx reads it in a file.
+        let no_tx = text.starts_with("-- no-transaction");
+        Migration::new(version, description.into(), MigrationType::Simple, text.into_sql_str(), no_tx)
     };
     Migrator::with_migrations(migrations.iter().map(migration).collect())
 }
@@ -17,6 +19,15 @@ pub(crate) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migr
 /// The version that the migrations lead to.
 pub(crate) fn version(migrator: &Migrator) -> i64 {
     migrator.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Refuses a schema of version `found`, which names `oldest` as the oldest version whose programs
+/// may use it, to a program of version `needed`.
+pub(crate) fn check(found: i64, needed: i64, oldest: i64) -> Result<(), StoreError> {
+    if found == needed || (found > needed && oldest <= needed) {
+        return Ok(());
+    }
+    Err(StoreError::SchemaMismatch { found, needed })
 }
 
 /// The last of the applied versions, each given with the checksum of its text,
@@ -52,6 +63,18 @@ pub(crate) fn migrate_error(
 
 fn other_text(version: i64) -> StoreError {
     StoreError::Unsuitable(format!("migration {version} was applied with another text than this program's"))
+}
+
+/// Ground rule 24: a schema names the oldest program that may use it.
+#[test]
+fn a_newer_schema_is_used_as_long_as_it_says_so() {
+    assert!(check(10, 10, 10).is_ok());
+    assert!(check(11, 10, 10).is_ok(), "it only adds");
+    assert!(check(12, 10, 9).is_ok());
+    for (found, oldest) in [(9, 9), (0, 0), (12, 11), (11, 11)] {
+        let refused = check(found, 10, oldest);
+        assert!(matches!(refused, Err(StoreError::SchemaMismatch { needed: 10, .. })), "{found}, {oldest}");
+    }
 }
 
 /// Checks a migrator against what sqlx reads in a folder of `migrations/`.

@@ -20,7 +20,7 @@ use sqlx::{
 use tempfile::TempDir;
 
 /// Schema version of this program.
-const NEWEST: i64 = 9;
+const NEWEST: i64 = 10;
 
 struct SqliteFixture {
     clock: TestClock,
@@ -112,8 +112,10 @@ async fn a_file_of_the_previous_schema_version_is_migrated_with_its_data() {
     let attach = format!("ATTACH DATABASE '{}' AS full", full.path().display());
     sqlx::raw_sql(AssertSqlSafe(attach)).execute(&mut connection).await.unwrap();
     sqlx::raw_sql("DELETE FROM log_identity").execute(&mut connection).await.unwrap();
-    for table in ["log_identity", "events", "instances", "ca_certificates", "spent_register_codes", "replies"]
-    {
+    let identity =
+        "INSERT INTO main.log_identity (log_id, only_row) SELECT log_id, only_row FROM full.log_identity";
+    sqlx::raw_sql(identity).execute(&mut connection).await.unwrap();
+    for table in ["events", "instances", "ca_certificates", "spent_register_codes", "replies"] {
         let copy = format!("INSERT INTO main.{table} SELECT * FROM full.{table}");
         sqlx::raw_sql(AssertSqlSafe(copy)).execute(&mut connection).await.unwrap();
     }
@@ -149,6 +151,8 @@ async fn every_file_is_a_log_of_its_own() {
 async fn a_newer_file_and_a_missing_one_are_refused() {
     let fixture = SqliteFixture::create().await;
     fixture.execute("INSERT INTO _sqlx_migrations SELECT 99, 'newer', installed_on, true, x'00', 0 FROM _sqlx_migrations LIMIT 1").await.unwrap();
+    SqliteEventStore::open(&fixture.path(), fixture.clock.reader()).await.unwrap();
+    fixture.execute("UPDATE log_identity SET oldest_schema_version = 99").await.unwrap();
     let refused = SqliteEventStore::open(&fixture.path(), fixture.clock.reader()).await;
     assert!(matches!(refused, Err(StoreError::SchemaMismatch { found: 99, needed: NEWEST })), "{refused:?}");
     let refused = migrate(&fixture.path()).await;

@@ -29,6 +29,11 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
         (7, "refusals", include_str!("../../../../migrations/postgres/0007_refusals.sql")),
         (8, "batch rows", include_str!("../../../../migrations/postgres/0008_batch_rows.sql")),
         (9, "log epochs", include_str!("../../../../migrations/postgres/0009_log_epochs.sql")),
+        (
+            10,
+            "schema compatibility",
+            include_str!("../../../../migrations/postgres/0010_schema_compatibility.sql"),
+        ),
     ])
 });
 
@@ -44,7 +49,10 @@ const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"catrustM");
 /// [`StoreError::SchemaMismatch`] when the database is newer than this program;
 /// [`StoreError::Unsuitable`] when a migration was applied with another text, or for an
 /// address that [`PgAddress`] refuses.
-/// Each migration is one transaction: the ones before a failed one stay.
+/// [`StoreError::Unavailable`] where a table is in use for longer than appends may be held up by
+/// a migration that waits for it: try again.
+/// Each migration is one transaction (one that begins with `-- no-transaction`, to build an index
+/// concurrently, is none): the ones before a failed one stay.
 pub async fn migrate(address: impl Into<PgAddress>) -> Result<MigrationReport, StoreError> {
     let servers = Servers::new(address.into().options()?);
     let mut connection = session::open(&servers).await?;
@@ -53,6 +61,10 @@ pub async fn migrate(address: impl Into<PgAddress>) -> Result<MigrationReport, S
     let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
     lock.execute(&mut connection).await.map_err(store_error)?;
     let from = found(&mut connection).await?;
+    // A change of a table queues behind whoever reads it, and everybody else behind the change:
+    // it gives up soon, and the operator tries again.
+    let limit = sqlx::raw_sql("SET lock_timeout = '3s'").execute(&mut connection).await;
+    limit.map_err(store_error)?;
     // `run` would make this future unusable in a spawned task (its `Acquire` bound).
     let migrated = MIGRATOR.run_direct(None, &mut connection, false).await;
     migrated.map_err(|error| schema::migrate_error(error, store_error, from, needed()))?;
@@ -60,10 +72,19 @@ pub async fn migrate(address: impl Into<PgAddress>) -> Result<MigrationReport, S
     Ok(MigrationReport { from, to: needed() })
 }
 
-/// Refuses a database of another schema version.
+/// Refuses a database of an older schema version, and one of a newer version that programs of
+/// this one may not use.
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), StoreError> {
     let found = found(connection).await?;
-    if found == needed() { Ok(()) } else { Err(StoreError::SchemaMismatch { found, needed: needed() }) }
+    let oldest = if found > needed() { oldest(connection).await? } else { found };
+    schema::check(found, needed(), oldest)
+}
+
+/// The oldest version whose programs may use the database.
+async fn oldest(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    let question = sqlx::query("SELECT oldest_schema_version FROM log_identity");
+    let row = question.fetch_one(connection).await.map_err(store_error)?;
+    row.try_get(0).map_err(store_error)
 }
 
 fn needed() -> i64 {

@@ -23,6 +23,11 @@ static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
         (6, "evidence", include_str!("../../../../migrations/sqlite/0006_evidence.sql")),
         (7, "refusals", include_str!("../../../../migrations/sqlite/0007_refusals.sql")),
         (9, "log epochs", include_str!("../../../../migrations/sqlite/0009_log_epochs.sql")),
+        (
+            10,
+            "schema compatibility",
+            include_str!("../../../../migrations/sqlite/0010_schema_compatibility.sql"),
+        ),
     ])
 });
 
@@ -46,10 +51,19 @@ pub async fn migrate(path: &Path) -> Result<MigrationReport, StoreError> {
     Ok(MigrationReport { from, to: needed() })
 }
 
-/// Refuses a file of another schema version.
+/// Refuses a file of an older schema version, and one of a newer version that programs of this
+/// one may not use.
 pub(super) async fn check(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     let found = found(connection).await?;
-    if found == needed() { Ok(()) } else { Err(StoreError::SchemaMismatch { found, needed: needed() }) }
+    let oldest = if found > needed() { oldest(connection).await? } else { found };
+    schema::check(found, needed(), oldest)
+}
+
+/// The oldest version whose programs may use the file.
+async fn oldest(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    let question = sqlx::query("SELECT oldest_schema_version FROM log_identity");
+    let row = question.fetch_one(connection).await.map_err(store_error)?;
+    row.try_get(0).map_err(store_error)
 }
 
 pub(super) fn needed() -> i64 {

@@ -6,6 +6,7 @@
 mod cluster;
 mod faults;
 mod memory;
+mod newer_schema;
 mod proxy;
 mod receipts;
 mod roles;

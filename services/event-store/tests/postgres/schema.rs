@@ -19,7 +19,7 @@ use sqlx::{AssertSqlSafe, Executor as _, PgPool, SqlSafeStr as _};
 use crate::PgFixture;
 
 /// Schema version of this program.
-const NEWEST: i64 = 9;
+const NEWEST: i64 = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_of_the_previous_schema_version_is_migrated_with_its_data() {
@@ -92,7 +92,7 @@ async fn newer_unmigrated_and_altered_schemas_are_refused() {
     let migrated = connect().await.unwrap();
     assert_ne!(migrated.log_id(), PgFixture::create().await.open().await.log_id());
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-                 VALUES (99, 'newer', true, '', 0)";
+                 VALUES (99, 'newer', true, '', 0); UPDATE log_identity SET oldest_schema_version = 99";
     fixture.execute(newer).await.unwrap();
     for refused in [connect().await.map(drop), migrate(&fixture.url()).await.map(drop)] {
         assert!(
@@ -118,4 +118,20 @@ async fn of_several_migrations_at_once_one_does_it() {
     let mut from: Vec<i64> = reports.into_iter().map(|report| report.unwrap().from).collect();
     from.sort_unstable();
     assert_eq!(from, [0, NEWEST, NEWEST, NEWEST]);
+}
+
+/// Ground rule 24: `migrate` with `lock_timeout`: behind a long read it gives up instead of
+/// holding up everybody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_behind_a_long_read_gives_up_and_goes_through_later() {
+    let fixture = PgFixture::empty().await;
+    let pool = PgPool::connect(&fixture.url()).await.unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations/postgres");
+    Migrator::new(folder).await.unwrap().run_to(NEWEST - 1, &pool).await.unwrap();
+    let mut reading = pool.begin().await.unwrap();
+    sqlx::raw_sql("SELECT * FROM log_identity").execute(&mut *reading).await.unwrap();
+    let behind = migrate(&fixture.url()).await;
+    assert!(matches!(behind, Err(StoreError::Unavailable(_))), "{behind:?}");
+    reading.rollback().await.unwrap();
+    assert_eq!(migrate(&fixture.url()).await.unwrap(), MigrationReport { from: NEWEST - 1, to: NEWEST });
 }

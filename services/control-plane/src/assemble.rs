@@ -182,7 +182,7 @@ pub(crate) async fn assemble(
     let days = config.limits.reply_retention_days;
     let pruner = background::prune_replies(
         parts.store.clone(),
-        Arc::clone(&parts.clock),
+        background::PruningClocks { database: Arc::clone(&api.fleet_clock), own: Arc::clone(&parts.clock) },
         days,
         stages.stopping.clone(),
     );

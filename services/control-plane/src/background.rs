@@ -12,6 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin::Unreadiness;
+use crate::fleet::census::agree;
 use crate::lifecycle::Stages;
 
 /// How often the store is asked whether it is there, and how long it may take.
@@ -62,17 +63,28 @@ pub(crate) async fn watch_readiness(
     stages.stopping.cancelled().await;
 }
 
+/// What is forgotten by age goes by the clock of the database, where the replica's agrees.
+pub(crate) struct PruningClocks {
+    pub(crate) database: Clock,
+    pub(crate) own: Clock,
+}
+
 /// Forgets stored replies older than `days`.
 pub(crate) async fn prune_replies(
     store: Arc<dyn CommandStore>,
-    clock: Clock,
+    clocks: PruningClocks,
     days: u32,
     stop: CancellationToken,
 ) {
     let mut ticks = interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let before = clock().plus_seconds(-i64::from(days) * 86_400);
+        let (now, own) = ((clocks.database)(), (clocks.own)());
+        if !agree(now, own) {
+            tracing::warn!(database = %now, replica = %own, "the clocks differ: no reply is forgotten");
+            continue;
+        }
+        let before = now.plus_seconds(-i64::from(days) * 86_400);
         match store.prune_replies(before).await {
             Ok(0) => {}
             Ok(replies) => tracing::info!(replies, "forgot old replies"),

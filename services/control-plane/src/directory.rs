@@ -162,14 +162,8 @@ impl Directory {
     pub(crate) fn database_clock(self: &Arc<Self>, own: Clock) -> Clock {
         let directory = Arc::clone(self);
         Arc::new(move || {
-            let lease = directory.leases.borrow().clone();
-            lease.map_or_else(
-                || own(),
-                |lease| {
-                    let since = i64::try_from(lease.taken_at.elapsed().as_micros()).unwrap_or(i64::MAX);
-                    Timestamp::from_micros(lease.issued_at.micros().saturating_add(since))
-                },
-            )
+            let leases = directory.leases.borrow();
+            leases.as_ref().map_or_else(|| own(), FreshnessLease::database_time)
         })
     }
 

@@ -61,6 +61,14 @@ impl FreshnessLease {
     pub fn is_valid(&self) -> bool {
         self.taken_at.elapsed() <= LONGEST_AGE
     }
+
+    /// The present time by the clock of the database, as far as this lease tells: its time, and
+    /// what has passed since.
+    #[must_use]
+    pub fn database_time(&self) -> Timestamp {
+        let passed = i64::try_from(self.taken_at.elapsed().as_micros()).unwrap_or(i64::MAX);
+        Timestamp::from_micros(self.issued_at.micros().saturating_add(passed))
+    }
 }
 
 /// Renews leases until it is dropped.

@@ -75,7 +75,8 @@ queries! { LIST:
 pub struct PgEventStore {
     servers: Arc<Servers>,
     known: KnownLog,
-    clock: Clock,
+    /// `None`: that of the database.
+    clock: Option<Clock>,
     /// `None` before the first batch and after a failure: the connection belongs to the
     /// runtime that it was opened on, and batches may run on another than this one.
     appender: Mutex<Option<Appender>>,
@@ -127,6 +128,7 @@ impl PgEventStore {
         let hint = Hint::listen(&servers, head.position);
         let leases = LeaseKeeper::start(PgLeaseSource::new(&servers));
         let appender = Mutex::new(None);
+        let clock = Some(clock);
         Ok(Self { servers, known, clock, appender, readers, own, hint, leases, faults: Faults::default() })
     }
 
@@ -135,6 +137,14 @@ impl PgEventStore {
     #[must_use]
     pub fn with_notary(mut self, notary: Arc<dyn Notary>) -> Self {
         self.known.set_notary(notary);
+        self
+    }
+
+    /// Dates events by the clock of the database from now on, read under the append lock, and no
+    /// longer by the clock that was given: one clock for all replicas.
+    #[must_use]
+    pub fn dated_by_the_database(mut self) -> Self {
+        self.clock = None;
         self
     }
 

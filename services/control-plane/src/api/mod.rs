@@ -85,8 +85,9 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// The time by the clock of the database: what replicas and brokers are told goes by it.
     fn now(&self) -> Timestamp {
-        (self.clock)()
+        (self.fleet_clock)()
     }
 
     /// Checks, in this order: the instance exists, policy allows `action` and what

@@ -40,7 +40,7 @@ pub(super) async fn open_to_serve(
     if config.durability == CommitDurability::Synchronous {
         store.check_standbys(config.failover_fences).await.map_err(explain)?;
     }
-    Ok(Arc::new(store))
+    Ok(Arc::new(store.dated_by_the_database()))
 }
 
 enum Target {

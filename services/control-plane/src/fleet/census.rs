@@ -128,7 +128,7 @@ impl Census {
 }
 
 /// Whether two clocks show the same time, more or less.
-fn agree(one: Timestamp, other: Timestamp) -> bool {
+pub(crate) fn agree(one: Timestamp, other: Timestamp) -> bool {
     one.micros().abs_diff(other.micros()) <= CLOCKS_AGREE.unsigned_abs() * 1_000_000
 }
 

@@ -152,10 +152,10 @@ impl PgEventStore {
     ) -> Result<FinishedBatch, Failure> {
         let Appender { mut connection, turn, mut memory } = appender;
         loop {
-            let end = lock_and_look(&mut connection).await?;
+            let (end, database_time) = lock_and_look(&mut connection).await?;
             self.faults.reach(CommitStep::Locked)?;
             // Read under the lock: along the log, time follows the order of the commits.
-            let now = (self.clock)();
+            let now = self.clock.as_ref().map_or(database_time, |clock| clock());
             let epoch = self.known.epoch(&mut connection, end.newest_begin).await?.epoch;
             let known = memory.take().filter(|memory| memory.holds(&end));
             let decided = self.decide(&mut connection, known, commands, epoch, now).await?;
@@ -272,7 +272,7 @@ fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Re
 
 /// Begins a transaction that holds the append lock, and looks where the log ends: in
 /// one round trip, each statement with a snapshot of its own.
-async fn lock_and_look(connection: &mut PgConnection) -> Result<LogEnd, Failure> {
+async fn lock_and_look(connection: &mut PgConnection) -> Result<(LogEnd, Timestamp), Failure> {
     let statements = concat!(begin_and_lock!(), "; EXECUTE log_end");
     let rows = within_lock_timeout(sqlx::raw_sql(statements).fetch_all(connection)).await?;
     let row = rows.last().ok_or_else(|| StoreError::Internal("the look at the log gave no row".into()))?;

@@ -7,7 +7,7 @@
 //! write the read model.
 
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{LogHead, Sha256};
+use catrust_domain::{LogHead, Sha256, Timestamp};
 use sqlx::postgres::PgRow;
 
 use crate::StoreError;
@@ -17,11 +17,12 @@ use crate::row::{Row as _, corrupt};
 const MAX_ROWS: usize = 4_096;
 
 /// Makes `EXECUTE log_end` look where the log ends: `position, hash, generation, hash of the
-/// newest row that begins an epoch`, as text.
+/// newest row that begins an epoch, microseconds since 1970 by the database's clock`, as text.
 /// Prepared by name, since only so it can be in one message with other statements.
 pub(super) const PREPARE_LOG_END: &str = "PREPARE log_end AS \
      SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text, \
-     encode((SELECT hash FROM events WHERE event_type = 'LogEpochBegan' ORDER BY position DESC LIMIT 1), 'hex') \
+     encode((SELECT hash FROM events WHERE event_type = 'LogEpochBegan' ORDER BY position DESC LIMIT 1), 'hex'), \
+     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text \
      FROM log_identity AS g \
      LEFT JOIN (SELECT position, hash FROM events ORDER BY position DESC LIMIT 1) AS e ON true";
 
@@ -36,15 +37,17 @@ pub(super) struct LogEnd {
 }
 
 impl LogEnd {
-    /// Reads the row of `log_end`.
-    pub(super) fn of(row: &PgRow) -> Result<Self, StoreError> {
+    /// Reads the row of `log_end`, and when it was read by the clock of the database.
+    pub(super) fn of(row: &PgRow) -> Result<(Self, Timestamp), StoreError> {
         let number = |index| row.text(index)?.parse::<u64>().map_err(|error| error.to_string());
         let hash_at = |index| row.text(index)?.parse().map_err(|_| "a hash has 32 bytes".to_owned());
         let read = || {
             let (position, hash) =
                 if row.is_null(0)? { (0, Sha256::ZERO) } else { (number(0)?, hash_at(1)?) };
             let newest_begin = if row.is_null(3)? { None } else { Some(hash_at(3)?) };
-            Ok(Self { position, hash, generation: number(2)?, newest_begin })
+            let micros = number(4)?.try_into().map_err(|_| "a time far away".to_owned())?;
+            let end = Self { position, hash, generation: number(2)?, newest_begin };
+            Ok((end, Timestamp::from_micros(micros)))
         };
         read().map_err(|reason| corrupt("log_identity", &[], reason))
     }

@@ -1,16 +1,18 @@
 //! A primary with a standby: which of them is used, what is acknowledged, what is called
 //! current, and what a server costs that is gone without a word.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use catrust_domain::{CommandEnvelope, InstanceId};
+use catrust_domain::{CommandEnvelope, InstanceId, Timestamp};
 use catrust_event_store::contract::commands::{
     activate, append_all, inactivate, instance, populate, unique_id, with_request_id,
 };
 use catrust_event_store::contract::{PATIENCE, TestClock};
 use catrust_event_store::postgres::{PgEventStore, migrate};
 use catrust_event_store::{
-    CommandStore as _, EventLog as _, FreshnessLease, Maintenance as _, ReadModelStore as _, StoreError,
+    Clock, CommandStore as _, EventLog as _, FreshnessLease, Maintenance as _, ReadModelStore as _,
+    StoreError,
 };
 use catrust_test_harness::eventually::eventually;
 use catrust_test_harness::postgres::{Durability, Postgres};
@@ -288,4 +290,22 @@ async fn what_standbys_do_not_acknowledge_is_not_called_synchronous() {
     eventually(PATIENCE, "the standby answers again", async || store.check_standbys(false).await)
         .await
         .unwrap();
+}
+
+/// Ground rule 23: `occurred_at` is the database's clock, read under the append lock: a replica a
+/// year ahead dates its events as the others do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_a_year_ahead_dates_events_as_the_others_do() {
+    let primary = Postgres::start(Durability::Relaxed).await.unwrap();
+    migrate(&primary.url()).await.unwrap();
+    let year = 365 * 86_400 * 1_000_000;
+    let micros = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let before: i64 = primary.ask(micros).await.unwrap().parse().unwrap();
+    let ahead: Clock = Arc::new(move || Timestamp::from_micros(before + year));
+    let store = PgEventStore::connect(&primary.url(), ahead).await.unwrap().dated_by_the_database();
+    let (_, off, _) = populated(&store).await;
+    append_all(&store, &[off]).await;
+    let after: i64 = primary.ask(micros).await.unwrap().parse().unwrap();
+    let end = store.head().await.unwrap().occurred_at.micros();
+    assert!((before..=after).contains(&end), "{before} <= {end} <= {after}");
 }

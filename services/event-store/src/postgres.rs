@@ -45,7 +45,7 @@ use self::repair::Repairer;
 #[cfg(feature = "contract")]
 pub(crate) use self::repair::statements as table_statements;
 pub use self::schema::migrate;
-use self::servers::Servers;
+use self::servers::DatabaseServers;
 use crate::engine::Engine;
 use crate::faults::Faults;
 use crate::freshness::LeaseKeeper;
@@ -73,7 +73,7 @@ queries! { LIST:
 
 /// The event log in a Postgres database.
 pub struct PgEventStore {
-    servers: Arc<Servers>,
+    servers: Arc<DatabaseServers>,
     known: KnownLog,
     /// `None`: that of the database.
     clock: Option<Clock>,
@@ -112,7 +112,7 @@ impl PgEventStore {
         clock: Clock,
         read_connections: u32,
     ) -> Result<Self, StoreError> {
-        let servers = Arc::new(Servers::new(address.into().options()?));
+        let servers = Arc::new(DatabaseServers::new(address.into().options()?));
         let mut checking = session::open(&servers).await?;
         session::refuse_pooler(&mut checking, &servers).await?;
         session::check_server(&mut checking).await?;

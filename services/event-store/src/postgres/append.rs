@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use super::error::{is_lock_timeout, store_error};
 use super::load::load;
 use super::memory::{LogEnd, Memory};
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::settle::{self, CommitOutcome, Evidence};
 use super::write::{WRITE_TIMEOUT, WriteOutcome, write};
 use super::{PgEventStore, session};
@@ -94,7 +94,7 @@ struct Decision {
 }
 
 impl Appender {
-    async fn open(servers: &Servers) -> Result<Self, StoreError> {
+    async fn open(servers: &DatabaseServers) -> Result<Self, StoreError> {
         let (connection, turn) = session::open_appender(servers).await?;
         Ok(Self { connection, turn, memory: None })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use catrust_domain::{LogHead, Timestamp};
 use sqlx::PgConnection;
 
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::session;
 use crate::freshness::LeaseSource;
 use crate::{StoreError, reads};
@@ -17,13 +17,13 @@ use crate::{StoreError, reads};
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 
 pub(super) struct PgLeaseSource {
-    servers: Arc<Servers>,
+    servers: Arc<DatabaseServers>,
     connection: Option<(PgConnection, u64)>,
     looked: Instant,
 }
 
 impl PgLeaseSource {
-    pub(super) fn new(servers: &Arc<Servers>) -> Self {
+    pub(super) fn new(servers: &Arc<DatabaseServers>) -> Self {
         Self { servers: Arc::clone(servers), connection: None, looked: Instant::now() }
     }
 }

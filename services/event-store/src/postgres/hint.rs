@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::receipts::RECEIPTS_CHANNEL;
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::write::CHANNEL;
 use crate::owned_task::OwnedTask;
 use crate::receipts::FleetChanges;
@@ -43,7 +43,7 @@ pub(super) struct Hint {
 
 impl Hint {
     /// Starts at `position` and listens on a connection of its own.
-    pub(super) fn listen(servers: &Arc<Servers>, position: u64) -> Self {
+    pub(super) fn listen(servers: &Arc<DatabaseServers>, position: u64) -> Self {
         let sender = watch::Sender::new(position);
         let fleet = FleetChanges::new();
         let committing = Arc::new(AtomicU64::new(0));
@@ -110,7 +110,7 @@ impl NotificationHandler {
     }
 }
 
-async fn listen(servers: Arc<Servers>, handler: NotificationHandler) {
+async fn listen(servers: Arc<DatabaseServers>, handler: NotificationHandler) {
     loop {
         if let Err(error) = follow(&servers, &handler).await {
             tracing::debug!(%error, "not listening to the log; trying again");
@@ -120,7 +120,7 @@ async fn listen(servers: Arc<Servers>, handler: NotificationHandler) {
 }
 
 /// Follows the notifications until listening fails, or another server is in use.
-async fn follow(servers: &Servers, handler: &NotificationHandler) -> Result<(), sqlx::Error> {
+async fn follow(servers: &DatabaseServers, handler: &NotificationHandler) -> Result<(), sqlx::Error> {
     let turn = servers.turn();
     let options = servers.address_in_use().clone();
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);

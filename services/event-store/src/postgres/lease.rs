@@ -9,7 +9,7 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 use tokio::time::timeout;
 
 use super::error::store_error;
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use crate::{PublisherLease, StoreError};
 
 const PUBLISHER_LOCK: i64 = i64::from_be_bytes(*b"catrustP");
@@ -20,12 +20,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 struct PgLease {
     /// `None` once the lease is lost.
     connection: Option<PgConnection>,
-    servers: Arc<Servers>,
+    servers: Arc<DatabaseServers>,
     turn: u64,
 }
 
 /// Takes the lease where nobody holds it.
-pub(super) async fn try_lease(servers: &Arc<Servers>) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
+pub(super) async fn try_lease(
+    servers: &Arc<DatabaseServers>,
+) -> Result<Option<Box<dyn PublisherLease>>, StoreError> {
     let (mut connection, turn) = servers.open().await?;
     let question = sqlx::query("SELECT pg_try_advisory_lock($1)").bind(PUBLISHER_LOCK);
     let answer = timeout(PING_TIMEOUT, question.fetch_one(&mut connection)).await;

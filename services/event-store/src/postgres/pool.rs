@@ -12,7 +12,7 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::session;
 use crate::StoreError;
 
@@ -32,7 +32,7 @@ struct IdleConnection {
 }
 
 struct Shared {
-    servers: Arc<Servers>,
+    servers: Arc<DatabaseServers>,
     idle: Mutex<Vec<IdleConnection>>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct ConnectionPool {
 
 impl ConnectionPool {
     /// At most `size` connections; none is opened yet.
-    pub(super) fn new(servers: &Arc<Servers>, size: u32) -> Self {
+    pub(super) fn new(servers: &Arc<DatabaseServers>, size: u32) -> Self {
         let shared = Shared { servers: Arc::clone(servers), idle: Mutex::default() };
         let places = usize::try_from(size).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
         Self { shared: Arc::new(shared), places: Arc::new(Semaphore::new(places)) }

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
 use super::error::store_error;
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::statement::StatementBuilder;
 use super::{append, session};
 use crate::StoreError;
@@ -18,7 +18,7 @@ use crate::value::Value;
 pub(crate) struct Repairer(PgConnection);
 
 impl Repairer {
-    pub(super) async fn open(servers: &Servers) -> Result<Self, StoreError> {
+    pub(super) async fn open(servers: &DatabaseServers) -> Result<Self, StoreError> {
         session::open_repairer(servers).await.map(Self)
     }
 }
@@ -50,7 +50,7 @@ impl Repair for Repairer {
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {
-        // Servers that remember rows notice by it that those are no longer true.
+        // DatabaseServers that remember rows notice by it that those are no longer true.
         let statements = "UPDATE log_identity SET read_model_generation = read_model_generation + 1; COMMIT";
         sqlx::raw_sql(statements).execute(&mut self.0).await.map_err(store_error).map(drop)
     }

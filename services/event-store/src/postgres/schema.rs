@@ -6,7 +6,7 @@ use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, PgConnection, Row as _};
 
 use super::error::store_error;
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::{PgAddress, session};
 use crate::{MigrationReport, StoreError, schema};
 
@@ -54,7 +54,7 @@ const MIGRATION_LOCK: i64 = i64::from_be_bytes(*b"catrustM");
 /// Each migration is one transaction (one that begins with `-- no-transaction`, to build an index
 /// concurrently, is none): the ones before a failed one stay.
 pub async fn migrate(address: impl Into<PgAddress>) -> Result<MigrationReport, StoreError> {
-    let servers = Servers::new(address.into().options()?);
+    let servers = DatabaseServers::new(address.into().options()?);
     let mut connection = session::open(&servers).await?;
     session::refuse_pooler(&mut connection, &servers).await?;
     session::check_server(&mut connection).await?;

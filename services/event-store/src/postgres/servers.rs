@@ -56,7 +56,7 @@ struct Known {
 }
 
 /// The servers of one database.
-pub(super) struct Servers {
+pub(super) struct DatabaseServers {
     /// One per host, in the order of the address; never empty.
     addresses: Vec<PgConnectOptions>,
     known: Mutex<Known>,
@@ -64,7 +64,7 @@ pub(super) struct Servers {
     primary: watch::Sender<PrimaryInUse>,
 }
 
-impl Servers {
+impl DatabaseServers {
     pub(super) fn new(addresses: Vec<PgConnectOptions>) -> Self {
         Self {
             addresses,
@@ -186,9 +186,9 @@ impl Servers {
     }
 }
 
-impl fmt::Debug for Servers {
+impl fmt::Debug for DatabaseServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Servers").field("known", &*self.known()).finish_non_exhaustive()
+        f.debug_struct("DatabaseServers").field("known", &*self.known()).finish_non_exhaustive()
     }
 }
 

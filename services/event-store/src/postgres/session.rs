@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::append::PREPARE_APPEND_LOCK;
 use super::error::store_error;
 use super::memory::PREPARE_LOG_END;
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use crate::StoreError;
 
 /// How long the settings of a connection may take.
@@ -22,7 +22,7 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 const OLDEST_SERVER: u32 = 150_000;
 
 /// Settings of every session: a peer that is gone without a word is noticed within
-/// some 10 s, so that its transaction and its locks go too. Servers that lack one
+/// some 10 s, so that its transaction and its locks go too. DatabaseServers that lack one
 /// of them go without.
 pub(super) const EVERY_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
      ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \
@@ -63,32 +63,35 @@ const REPAIR_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_
      AS v(name, value) ON v.name = s.name";
 
 /// Opens a connection for reading.
-pub(super) async fn open(servers: &Servers) -> Result<PgConnection, StoreError> {
+pub(super) async fn open(servers: &DatabaseServers) -> Result<PgConnection, StoreError> {
     servers.open().await.map(|(connection, _)| connection)
 }
 
 /// Opens a connection of a pool, and tells the number of its server.
-pub(super) async fn open_pooled(servers: &Servers) -> Result<(PgConnection, u64), StoreError> {
+pub(super) async fn open_pooled(servers: &DatabaseServers) -> Result<(PgConnection, u64), StoreError> {
     open_with(servers, &[POOL_SESSION]).await
 }
 
 /// Opens a connection whose commits are of full durability, and tells the number of its server.
-pub(super) async fn open_durable(servers: &Servers) -> Result<(PgConnection, u64), StoreError> {
+pub(super) async fn open_durable(servers: &DatabaseServers) -> Result<(PgConnection, u64), StoreError> {
     open_with(servers, &[APPEND_SESSION]).await
 }
 
 /// Opens a connection for appending. The database MUST have the schema of this program.
-pub(super) async fn open_appender(servers: &Servers) -> Result<(PgConnection, u64), StoreError> {
+pub(super) async fn open_appender(servers: &DatabaseServers) -> Result<(PgConnection, u64), StoreError> {
     open_with(servers, &[APPEND_SESSION, PREPARE_APPEND_LOCK, PREPARE_LOG_END]).await
 }
 
 /// Opens a connection for a rebuild.
-pub(super) async fn open_repairer(servers: &Servers) -> Result<PgConnection, StoreError> {
+pub(super) async fn open_repairer(servers: &DatabaseServers) -> Result<PgConnection, StoreError> {
     let (connection, _) = open_with(servers, &[APPEND_SESSION, PREPARE_APPEND_LOCK, REPAIR_SESSION]).await?;
     Ok(connection)
 }
 
-async fn open_with(servers: &Servers, settings: &[&'static str]) -> Result<(PgConnection, u64), StoreError> {
+async fn open_with(
+    servers: &DatabaseServers,
+    settings: &[&'static str],
+) -> Result<(PgConnection, u64), StoreError> {
     let (mut connection, turn) = servers.open().await?;
     within_set_up_timeout(async {
         for setting in settings {
@@ -146,7 +149,7 @@ pub(super) async fn check_server(connection: &mut PgConnection) -> Result<(), St
 /// already behind a pooler, and fail with a less helpful error.
 pub(super) async fn refuse_pooler(
     connection: &mut PgConnection,
-    servers: &Servers,
+    servers: &DatabaseServers,
 ) -> Result<(), StoreError> {
     let pooled = || {
         StoreError::Unsuitable(

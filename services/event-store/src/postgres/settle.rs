@@ -7,7 +7,7 @@ use sqlx::{Error, PgConnection, Row as _};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::store_error;
-use super::servers::Servers;
+use super::servers::DatabaseServers;
 use super::session;
 use crate::{StoreError, reads};
 
@@ -52,7 +52,7 @@ pub(super) fn is_ambiguous(error: &Error) -> bool {
 /// # Errors
 /// [`StoreError::Ambiguous`] when nothing certain was heard in time.
 pub(super) async fn settle(
-    servers: &Servers,
+    servers: &DatabaseServers,
     evidence: &Evidence,
 ) -> Result<(CommitOutcome, PgConnection, u64), StoreError> {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
@@ -72,7 +72,7 @@ pub(super) async fn settle(
 
 /// Asks once; `None` while the server has not made up its mind.
 async fn ask(
-    servers: &Servers,
+    servers: &DatabaseServers,
     evidence: &Evidence,
 ) -> Result<Option<(CommitOutcome, PgConnection, u64)>, StoreError> {
     let (mut connection, turn) = session::open_appender(servers).await?;

@@ -50,7 +50,7 @@ impl Repair for Repairer {
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {
-        // DatabaseServers that remember rows notice by it that those are no longer true.
+        // Servers that remember rows notice by it that those are no longer true.
         let statements = "UPDATE log_identity SET read_model_generation = read_model_generation + 1; COMMIT";
         sqlx::raw_sql(statements).execute(&mut self.0).await.map_err(store_error).map(drop)
     }

@@ -22,7 +22,7 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(3);
 const OLDEST_SERVER: u32 = 150_000;
 
 /// Settings of every session: a peer that is gone without a word is noticed within
-/// some 10 s, so that its transaction and its locks go too. DatabaseServers that lack one
+/// some 10 s, so that its transaction and its locks go too. Servers that lack one
 /// of them go without.
 pub(super) const EVERY_SESSION: &str = "SELECT set_config(s.name, v.value, false) FROM pg_settings AS s JOIN (VALUES \
      ('tcp_keepalives_idle', '5'), ('tcp_keepalives_interval', '2'), ('tcp_keepalives_count', '3'), \

@@ -46,8 +46,11 @@ impl KnownKeys {
     /// What a message says of its row, where one of the keys signed it; `None` for anything else.
     #[must_use]
     pub fn signed_row(&self, json: &[u8]) -> Option<SignedRow> {
-        if let Ok(change) = serde_json::from_slice::<TrustChange>(json) {
-            self.believed(&change, change.signature.as_ref().map(|signature| &*signature.key_id))?;
+        // Fields of a newer version are passed over, so that either kind can be read as the other: the
+        // signature tells which it is.
+        if let Ok(change) = serde_json::from_slice::<TrustChange>(json)
+            && self.believed(&change, change.signature.as_ref().map(|signature| &*signature.key_id)).is_some()
+        {
             let epoch = u32::try_from(change.revision >> 32).ok()?;
             return row(&change.log_id, change.position, &change.event_hash, epoch);
         }

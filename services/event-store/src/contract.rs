@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use catrust_domain::Timestamp;
+use catrust_domain::{Notary, Timestamp};
 
 pub use crate::faults::CommitStep;
 use crate::{Clock, EventStore};
@@ -40,6 +40,9 @@ pub trait Fixture: Sized + Send + Sync + 'static {
 
     /// Opens the database once more, as another process would.
     async fn open(&self) -> Self::Store;
+
+    /// Opens it as a server with keys does.
+    async fn open_with(&self, notary: Arc<dyn Notary>) -> Self::Store;
 
     /// Lets the next commit of `store` die at `step`.
     fn crash_at(store: &Self::Store, step: CommitStep);
@@ -146,6 +149,14 @@ macro_rules! contract_suite {
             refusals::refusals_are_listed_newest_first,
             refusals::refusals_are_bounded,
             ground::a_read_from_a_row_proves_that_the_row_is_there,
+            ground::nothing_is_appended_to_a_log_that_this_process_knows_further,
+            ground::nothing_is_appended_to_another_log_of_the_same_length,
+            ground::what_was_read_by_another_process_is_remembered,
+            ground::stored_evidence_halts_every_process_for_as_long_as_it_contradicts,
+            ground::evidence_that_nobody_signed_halts_nothing,
+            ground::evidence_that_the_log_bears_out_is_not_stored,
+            ground::evidence_of_a_later_epoch_halts,
+            ground::batches_in_memory_are_forgotten_with_the_log,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

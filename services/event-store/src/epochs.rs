@@ -75,6 +75,17 @@ impl Epochs {
         Ok(self.replace(rows.iter().map(Begin::of).collect()))
     }
 
+    /// Whose signatures are believed; `None` where no key is known.
+    pub(crate) fn notary(&self) -> Option<&dyn Notary> {
+        self.notary.as_deref()
+    }
+
+    /// Positions of the rows that claim to begin an epoch and are not believed.
+    pub(crate) fn unbelieved(&self) -> Vec<u64> {
+        let begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
+        begins.iter().filter(|begin| begin.began.is_err()).map(|begin| begin.position).collect()
+    }
+
     /// Gives each row the epoch that it belongs to. The list MUST have been brought up to
     /// what the rows were read with.
     pub(crate) fn assign(&self, rows: &mut [RecordedEvent]) {

@@ -7,15 +7,18 @@ use uuid::Uuid;
 
 use crate::StoreError;
 use crate::epochs::Epochs;
+use crate::ground::{LogMemory, StoredEvidence};
 use crate::recent::Recent;
 use crate::rows::Rows;
 
-/// Identity, epochs and last batches of a log.
+/// Identity, epochs, last batches and evidence of a log.
 #[derive(Debug)]
 pub(crate) struct KnownLog {
     pub(crate) log_id: Uuid,
     pub(crate) epochs: Epochs,
     pub(crate) recent: Recent,
+    pub(crate) memory: LogMemory,
+    pub(crate) stored: StoredEvidence,
 }
 
 impl KnownLog {
@@ -23,11 +26,18 @@ impl KnownLog {
     pub(crate) async fn load(log_id: Uuid, db: &mut impl Rows) -> Result<Self, StoreError> {
         let epochs = Epochs::new(log_id);
         epochs.load(db).await?;
-        Ok(Self { log_id, epochs, recent: Recent::default() })
+        Ok(Self {
+            log_id,
+            epochs,
+            recent: Recent::default(),
+            memory: LogMemory::default(),
+            stored: StoredEvidence::default(),
+        })
     }
 
     pub(crate) fn set_notary(&mut self, notary: Arc<dyn Notary>) {
         self.epochs.set_notary(notary);
+        self.stored.forget();
     }
 
     /// The epoch in force at the end of the log, whose newest row that begins an epoch has

@@ -14,6 +14,7 @@ pub mod faults;
 #[cfg(not(feature = "contract"))]
 mod faults;
 pub mod freshness;
+mod ground;
 mod known;
 mod owned_task;
 pub mod postgres;

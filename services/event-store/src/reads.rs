@@ -47,7 +47,9 @@ pub(crate) async fn log_after(
     after: u64,
     limit: u32,
 ) -> Result<Vec<RecordedEvent>, StoreError> {
-    log(db, known, &queries::LOG_AFTER, &[after.into(), limit.into()]).await
+    let rows = log(db, known, &queries::LOG_AFTER, &[after.into(), limit.into()]).await?;
+    known.memory.read(&rows);
+    Ok(rows)
 }
 
 /// Runs a statement that gives rows of the log, each with the newest begin of an epoch.

@@ -31,6 +31,8 @@ const CHUNK: usize = 256;
 
 /// A connection that can hold the append lock and write the read model.
 pub(crate) trait Repair: Rows {
+    /// Shows that the server still commits, with full durability.
+    fn confirm(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Begins a transaction and takes the append lock.
     fn begin(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Inserts rows.
@@ -43,7 +45,10 @@ pub(crate) trait Repair: Rows {
         &mut self,
         keys: &[Vec<Value<'_>>],
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Commits a rebuild, so that servers forget the rows which they remember.
     fn commit(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Commits anything else.
+    fn end(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 /// Rebuilds: `snapshot` sees one snapshot of the database, `repair` its present.

@@ -12,6 +12,7 @@ mod file_lock;
 mod load;
 mod receipts;
 mod repair;
+mod replaced;
 mod row;
 mod schema;
 mod session;
@@ -20,6 +21,7 @@ mod write;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use catrust_domain::{CommandEnvelope, LogHead, Notary, Receipt, Timestamp};
 use sqlx::pool::PoolConnection;
@@ -29,6 +31,7 @@ use tokio::sync::{Mutex, watch};
 
 use self::error::store_error;
 use self::repair::Repairer;
+use self::replaced::DatabaseFile;
 pub use self::schema::migrate;
 #[cfg(feature = "contract")]
 pub(crate) use self::{
@@ -61,7 +64,8 @@ pub struct SqliteEventStore {
     known: KnownLog,
     clock: Clock,
     /// `None` after a failure, until the next batch.
-    writer: Mutex<Option<SqliteConnection>>,
+    writer: Mutex<Option<(SqliteConnection, Instant)>>,
+    file: Arc<DatabaseFile>,
     readers: SqlitePool,
     /// Knows this process's commits; those of others are found by reading.
     hint: watch::Sender<u64>,
@@ -98,6 +102,8 @@ impl SqliteEventStore {
             return Err(StoreError::SchemaMismatch { found: 0, needed: schema::needed() });
         }
         let options = session::options(path);
+        let file = Arc::new(DatabaseFile::at(path.to_owned()));
+        let opened = Instant::now();
         let mut writer = session::open(&options).await?;
         schema::check(&mut writer).await?;
         let log_id = reads::log_id(&mut writer).await?;
@@ -105,6 +111,13 @@ impl SqliteEventStore {
         let head = reads::head(&mut writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READ_CONNECTIONS)
+            .before_acquire({
+                let file = Arc::clone(&file);
+                move |_, metadata| {
+                    let is_current = file.is_that_of(metadata.age);
+                    Box::pin(async move { Ok(is_current) })
+                }
+            })
             .connect_lazy_with(options.clone().pragma("query_only", "on"));
         let source = FileLeaseSource { readers: readers.clone(), clock: Arc::clone(&clock) };
         Ok(Self {
@@ -112,7 +125,8 @@ impl SqliteEventStore {
             options,
             known,
             clock,
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(Some((writer, opened))),
+            file,
             readers,
             hint: watch::Sender::new(head.position),
             fleet: FleetChanges::new(),
@@ -134,6 +148,21 @@ impl SqliteEventStore {
     #[cfg(feature = "contract")]
     pub fn crash_at(&self, step: crate::faults::CommitStep) {
         self.faults.plant(step);
+    }
+
+    /// The connection that writes, with the time when it was opened: the one in `slot` where
+    /// the file that it leads to is still there, otherwise another.
+    async fn take_writer(
+        &self,
+        slot: &mut Option<(SqliteConnection, Instant)>,
+    ) -> Result<(SqliteConnection, Instant), StoreError> {
+        if let Some((connection, opened)) = slot.take()
+            && self.file.is_that_of(opened.elapsed())
+        {
+            return Ok((connection, opened));
+        }
+        let opened = Instant::now();
+        Ok((session::open(&self.options).await?, opened))
     }
 
     /// Raises the highest position known.

@@ -5,7 +5,7 @@ use catrust_domain::{BrokerState, CaCertificate, Instance, RecordedEvent};
 
 use crate::queries::{self, Query};
 use crate::tables::{ReplyRow, SpentRegisterCode};
-use crate::{postgres, refusals, search, sqlite};
+use crate::{ground, postgres, refusals, search, sqlite};
 
 /// Calls a function for each stored row that is written.
 macro_rules! of_each_table {
@@ -23,7 +23,7 @@ macro_rules! of_each_table {
 }
 
 fn shared() -> impl Iterator<Item = &'static &'static Query> {
-    queries::LIST.iter().chain(search::LIST).chain(refusals::LIST_OF_REFUSALS)
+    queries::LIST.iter().chain(ground::LIST_OF_EVIDENCE).chain(search::LIST).chain(refusals::LIST_OF_REFUSALS)
 }
 
 /// Those that run on Postgres.

@@ -310,11 +310,11 @@ pub trait Maintenance: Send + Sync + 'static {
 
 /// All that a store does.
 pub trait EventStore:
-    CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance
+    CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance + Ground
 {
 }
 
-impl<S: CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance> EventStore
-    for S
+impl<S: CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance + Ground>
+    EventStore for S
 {
 }

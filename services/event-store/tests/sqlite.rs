@@ -3,14 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use catrust_domain::Notary;
 use catrust_event_store::contract::commands::{append_all, inactivate, instance, populate};
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};
 use catrust_event_store::sqlite::{SqliteEventStore, migrate};
 use catrust_event_store::{
-    EventLog as _, Maintenance as _, MigrationReport, ReadModelStore as _, SearchScope, StoreError,
-    TrustChangeSearch, contract_suite, statements,
+    CommandStore as _, EventLog as _, Maintenance as _, MigrationReport, ReadModelStore as _, SearchScope,
+    StoreError, TrustChangeSearch, contract_suite, statements,
 };
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -60,6 +62,10 @@ impl Fixture for SqliteFixture {
 
     async fn open(&self) -> SqliteEventStore {
         SqliteEventStore::open(&self.path(), self.clock.reader()).await.unwrap()
+    }
+
+    async fn open_with(&self, notary: Arc<dyn Notary>) -> SqliteEventStore {
+        self.open().await.with_notary(notary)
     }
 
     fn crash_at(store: &SqliteEventStore, step: CommitStep) {
@@ -145,6 +151,28 @@ async fn every_statement_fits_the_schema() {
 async fn every_file_is_a_log_of_its_own() {
     let (one, other) = (SqliteFixture::create().await, SqliteFixture::create().await);
     assert_ne!(one.open().await.log_id(), other.open().await.log_id());
+}
+
+/// Under a running process, whose connections still lead to the file that nobody finds any
+/// more: the log was set back, and nothing is acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_copied_back_is_a_set_back() {
+    let fixture = SqliteFixture::create().await;
+    let store = fixture.open().await;
+    let id = instance("copied");
+    let sns = populate(&store, &id, &["a", "b"]).await;
+    let copy = fixture.directory.path().join("copy.db");
+    fixture.execute(&format!("VACUUM INTO '{}'", copy.display())).await.unwrap();
+    append_all(&store, &[inactivate(&id, &sns[0])]).await;
+    for log in ["catrust.db-wal", "catrust.db-shm"] {
+        drop(std::fs::remove_file(fixture.directory.path().join(log)));
+    }
+    std::fs::rename(&copy, fixture.path()).unwrap();
+    for _ in 0..2 {
+        let refused = store.append(&[inactivate(&id, &sns[1])]).await;
+        assert!(matches!(refused, Err(StoreError::SetBack { .. })), "{refused:?}");
+        assert_eq!(store.head().await.unwrap().position, 5, "readers see the file that is there");
+    }
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use catrust_domain::batch::{Needs, WorkingSet, Writes};
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CommandEnvelope, LogEntry, LogEpoch, LogHead, Timestamp};
-use sqlx::{Connection as _, PgConnection};
+use catrust_domain::{CommandEnvelope, LogEntry, LogEpoch, LogEvidence, LogHead, Timestamp};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
@@ -28,6 +28,7 @@ use super::settle::{self, CommitOutcome, Evidence};
 use super::write::{WRITE_TIMEOUT, WriteOutcome, write};
 use super::{PgEventStore, session};
 use crate::faults::{CommitStep, Crash};
+use crate::ground::{self, Look};
 use crate::row::corrupt;
 use crate::{CommandResults, MAX_BATCH, StoreError};
 
@@ -138,6 +139,9 @@ impl PgEventStore {
                 }
                 Err(Failure::Final(error)) => {
                     self.servers.doubt();
+                    if matches!(error, StoreError::SetBack { .. }) {
+                        ground::accuse_from_memory(self).await;
+                    }
                     return Err(error);
                 }
             }
@@ -152,17 +156,25 @@ impl PgEventStore {
     ) -> Result<FinishedBatch, Failure> {
         let Appender { mut connection, turn, mut memory } = appender;
         loop {
-            let (end, database_time) = lock_and_look(&mut connection).await?;
+            let (end, look, database_time) =
+                lock_and_look(&mut connection, self.known.memory.recall()).await?;
             self.faults.reach(CommitStep::Locked)?;
             // Read under the lock: along the log, time follows the order of the commits.
             let now = self.clock.as_ref().map_or(database_time, |clock| clock());
-            let epoch = self.known.epoch(&mut connection, end.newest_begin).await?.epoch;
+            let epoch = match self.known.admit(&mut connection, look).await {
+                Ok(epoch) => epoch.epoch,
+                Err(error) => {
+                    roll_back(&mut connection).await?;
+                    return Err(error.into());
+                }
+            };
             let known = memory.take().filter(|memory| memory.holds(&end));
             let decided = self.decide(&mut connection, known, commands, epoch, now).await?;
             self.faults.reach(CommitStep::Decided)?;
             let Decision { results, before, after, writes, model, unseen_replies } = decided;
             if writes.is_empty() {
                 roll_back(&mut connection).await?;
+                self.known.memory.acknowledge(&after, epoch);
                 let memory = Memory::of(end, after, model);
                 let appender = Appender { connection, turn, memory };
                 return Ok(FinishedBatch { appender, results, head: after, events: writes.events });
@@ -189,6 +201,7 @@ impl PgEventStore {
             self.faults
                 .reach(CommitStep::Committed)
                 .map_err(|crash| Failure::Final(StoreError::Ambiguous(crash.into())))?;
+            self.known.memory.acknowledge(&after, epoch);
             let appender = Appender { connection, turn, memory: Memory::of(end, after, model) };
             return Ok(FinishedBatch { appender, results, head: after, events: writes.events });
         }
@@ -272,11 +285,17 @@ fn run(before: LogHead, mut set: WorkingSet, commands: &[CommandEnvelope]) -> Re
 
 /// Begins a transaction that holds the append lock, and looks where the log ends: in
 /// one round trip, each statement with a snapshot of its own.
-async fn lock_and_look(connection: &mut PgConnection) -> Result<(LogEnd, Timestamp), Failure> {
-    let statements = concat!(begin_and_lock!(), "; EXECUTE log_end");
-    let rows = within_lock_timeout(sqlx::raw_sql(statements).fetch_all(connection)).await?;
+async fn lock_and_look(
+    connection: &mut PgConnection,
+    memory: Option<LogEvidence>,
+) -> Result<(LogEnd, Look, Timestamp), Failure> {
+    let position = memory.as_ref().map_or(0, |memory| memory.mark.position());
+    let statements = format!(concat!(begin_and_lock!(), "; EXECUTE log_end({})"), position);
+    // Safe: constant text and a number.
+    let rows = sqlx::raw_sql(AssertSqlSafe(statements));
+    let rows = within_lock_timeout(rows.fetch_all(connection)).await?;
     let row = rows.last().ok_or_else(|| StoreError::Internal("the look at the log gave no row".into()))?;
-    Ok(LogEnd::of(row)?)
+    Ok(LogEnd::of(row, memory)?)
 }
 
 async fn roll_back(connection: &mut PgConnection) -> Result<(), Failure> {

@@ -36,6 +36,14 @@ impl Rows for Repairer {
 }
 
 impl Repair for Repairer {
+    async fn confirm(&mut self) -> Result<(), StoreError> {
+        session::commit_durably(&mut self.0).await.map(drop)
+    }
+
+    async fn end(&mut self) -> Result<(), StoreError> {
+        sqlx::raw_sql("COMMIT").execute(&mut self.0).await.map_err(store_error).map(drop)
+    }
+
     async fn begin(&mut self) -> Result<(), StoreError> {
         append::lock(&mut self.0).await.map_err(append::Failure::into_error)
     }

@@ -10,6 +10,7 @@ use super::load::load;
 use super::write::write;
 use super::{SqliteEventStore, session};
 use crate::faults::{CommitStep, Crash};
+use crate::ground::{self, Look};
 use crate::row::corrupt;
 use crate::{CommandResults, MAX_BATCH, StoreError, reads};
 
@@ -31,12 +32,15 @@ impl SqliteEventStore {
         let mut slot = self.writer.lock().await;
         // The connection is taken out, and comes back only from a finished batch: one
         // that fails, or whose caller goes away, is closed, and SQLite rolls back.
-        let connection = match slot.take() {
-            Some(connection) => connection,
-            None => session::open(&self.options).await?,
+        let (connection, opened) = self.take_writer(&mut slot).await?;
+        let (connection, results, head, events) = match self.attempt(connection, commands).await {
+            Err(error @ StoreError::SetBack { .. }) => {
+                ground::accuse_from_memory(self).await;
+                return Err(error);
+            }
+            attempted => attempted?,
         };
-        let (connection, results, head, events) = self.attempt(connection, commands).await?;
-        *slot = Some(connection);
+        *slot = Some((connection, opened));
         self.known.recent.push(events);
         self.raise(head.position);
         Ok(results)
@@ -51,8 +55,16 @@ impl SqliteEventStore {
         self.faults.reach(CommitStep::Locked)?;
         // Read under the lock: along the log, time follows the order of the commits.
         let now = (self.clock)();
-        let newest_begin = reads::newest_begin_of_log(&mut connection).await?;
-        let epoch = self.known.epoch(&mut connection, newest_begin).await?.epoch;
+        let memory = self.known.memory.recall();
+        let position = memory.as_ref().map_or(0, |memory| memory.mark.position());
+        let look = Look {
+            end: reads::head(&mut connection).await?,
+            newest_begin: reads::newest_begin_of_log(&mut connection).await?,
+            remembered: ground::hash_at(&mut connection, position).await?,
+            evidence_state: ground::evidence_state_of(&mut connection).await?,
+            memory,
+        };
+        let epoch = self.known.admit(&mut connection, look).await?.epoch;
         let (_, mut set) = load(&mut connection, &Needs::of(commands), epoch, now).await?;
         self.faults.reach(CommitStep::Loaded)?;
         let mut results = Vec::with_capacity(commands.len());
@@ -65,6 +77,7 @@ impl SqliteEventStore {
         let (head, writes) = set.finish();
         if writes.is_empty() {
             sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.map_err(store_error)?;
+            self.known.memory.acknowledge(&head, epoch);
             return Ok((connection, results, head, writes.events));
         }
         write(&mut connection, &writes, now).await?;
@@ -74,6 +87,7 @@ impl SqliteEventStore {
         let connection = self.commit(connection, event, reply).await?;
         let survived = self.faults.reach(CommitStep::Committed);
         survived.map_err(|crash| StoreError::Ambiguous(crash.into()))?;
+        self.known.memory.acknowledge(&head, epoch);
         Ok((connection, results, head, writes.events))
     }
 

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use catrust_domain::{BrokerId, BrokerState, InstanceId, Receipt};
 use sqlx::SqliteConnection;
 
+use super::SqliteEventStore;
 use super::append::begin;
 use super::error::store_error;
 use super::write::put;
-use super::{SqliteEventStore, session};
 use crate::queries::queries;
 use crate::row::{StoredRow as _, names_of};
 use crate::rows::Rows as _;
@@ -43,10 +43,7 @@ impl SqliteEventStore {
         }
         let mut slot = self.writer.lock().await;
         // As in `append_batch`: a connection that fails, or is abandoned, is closed.
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => session::open(&self.options).await?,
-        };
+        let (mut connection, opened) = self.take_writer(&mut slot).await?;
         begin(&mut connection).await?;
         let mut fold = ReceiptFold::default();
         for receipt in rounds.into_iter().flatten() {
@@ -55,7 +52,7 @@ impl SqliteEventStore {
         let brokers: Vec<BrokerState> = fold.brokers.into_values().flatten().collect();
         put(&mut connection, brokers.iter()).await?;
         sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(store_error)?;
-        *slot = Some(connection);
+        *slot = Some((connection, opened));
         fold.changed.into_iter().for_each(|id| self.fleet.tell(id));
         Ok(fold.taken)
     }

@@ -13,7 +13,10 @@ mod roles;
 mod schema;
 mod servers;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use catrust_domain::Notary;
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};
 use catrust_event_store::contract_suite;
 use catrust_event_store::postgres::PgEventStore;
@@ -68,6 +71,10 @@ impl Fixture for PgFixture {
 
     async fn open(&self) -> PgEventStore {
         self.open_at(&self.url()).await
+    }
+
+    async fn open_with(&self, notary: Arc<dyn Notary>) -> PgEventStore {
+        self.open().await.with_notary(notary)
     }
 
     fn crash_at(store: &PgEventStore, step: CommitStep) {

@@ -1,7 +1,10 @@
 //! Ground rule 24: N and N+1 run on one database, and N starts again while N+1 is there. This
 //! program, as the older one, keeps the whole contract on a schema that was expanded.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use catrust_domain::Notary;
 use catrust_event_store::contract::{CommitStep, Fixture, TestClock};
 use catrust_event_store::contract_suite;
 use catrust_event_store::postgres::PgEventStore;
@@ -45,6 +48,10 @@ impl Fixture for NewerSchema {
 
     async fn open(&self) -> PgEventStore {
         self.0.open().await
+    }
+
+    async fn open_with(&self, notary: Arc<dyn Notary>) -> PgEventStore {
+        self.0.open_with(notary).await
     }
 
     fn crash_at(store: &PgEventStore, step: CommitStep) {

@@ -19,4 +19,4 @@ pub mod policies;
 pub mod server;
 pub mod tls;
 
-pub use catrust_test_harness::{eventually, mosquitto, postgres, process, program, proxy};
+pub use catrust_test_harness::{eventually, mosquitto, postgres, process, program, proxy, set_back};

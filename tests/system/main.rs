@@ -13,6 +13,7 @@ mod faults;
 mod feed;
 mod fleet;
 mod foreign;
+mod ground;
 mod harness;
 mod identity;
 mod keys;

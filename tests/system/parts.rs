@@ -36,6 +36,7 @@ const PARTS: &[&str] = &[
     "store",
     "watcher of expiry",
     "watcher of files",
+    "watcher of the ground",
 ];
 /// What runs on behalf of one of them, on a thread of its own.
 const INNER: &[&str] = &["thread of the appender"];

@@ -6,6 +6,8 @@
 //! | `/readyz` | 200 when calls will be served, 503 with the reason otherwise |
 //! | `/metrics` | Prometheus text |
 
+use std::borrow::Cow;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -15,7 +17,7 @@ use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
 /// Why the server is not ready; `None` when it is.
-pub(crate) type Unreadiness = Option<&'static str>;
+pub(crate) type Unreadiness = Option<Cow<'static, str>>;
 
 #[derive(Clone)]
 struct Admin {
@@ -32,7 +34,7 @@ pub(crate) fn routes(registry: prometheus::Registry, readiness: watch::Receiver<
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    match *admin.readiness.borrow() {
+    match &*admin.readiness.borrow() {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }

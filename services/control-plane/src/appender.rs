@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::instruments::AppenderInstruments;
 use crate::error::ApiError;
+use crate::ground::LogGround;
 use crate::lifecycle::may_fail_on_demand;
 
 /// What a command came to: the outer error is the store's.
@@ -124,6 +125,8 @@ pub(crate) struct Appender {
     queue: Arc<Mutex<CommandQueue>>,
     filled: Arc<Notify>,
     capacity: usize,
+    /// Hears from the store that the log was set back.
+    ground: LogGround,
     instruments: Arc<AppenderInstruments>,
 }
 
@@ -136,6 +139,7 @@ impl Appender {
     pub(crate) fn new(
         store: Arc<dyn CommandStore>,
         capacity: usize,
+        ground: LogGround,
         meter: &Meter,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = anyhow::Result<()>> + Send + use<>) {
@@ -143,6 +147,7 @@ impl Appender {
             queue: Arc::default(),
             filled: Arc::default(),
             capacity: capacity.max(1),
+            ground,
             instruments: Arc::new(AppenderInstruments::new(meter)),
         };
         let task = may_fail_on_demand("thread of the appender", appender.clone().run(store, stop), || ());
@@ -220,6 +225,9 @@ impl Appender {
                     parts.extend([second, part]);
                 }
                 Err(error) => {
+                    if let StoreError::SetBack { reason } = &error {
+                        self.ground.lose(reason);
+                    }
                     let commands = part.envelopes.len();
                     tracing::error!(error = error_chain(&error), commands, "a batch was not committed");
                     let shared = Arc::new(error);
@@ -268,6 +276,7 @@ fn same_failure(error: &Arc<StoreError>) -> StoreError {
     match **error {
         StoreError::Unavailable(_) => StoreError::Unavailable(source),
         StoreError::Ambiguous(_) => StoreError::Ambiguous(source),
+        StoreError::SetBack { ref reason } => StoreError::SetBack { reason: reason.clone() },
         _ => StoreError::Internal(source),
     }
 }

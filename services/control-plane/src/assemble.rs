@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use catrust_domain::Timestamp;
-use catrust_event_store::{Clock, EventStore};
+use catrust_domain::{LogEvidence, LogMark, Timestamp};
+use catrust_event_store::{Clock, EventStore, Ground};
+use catrust_evidence::{Checkpoint, SignedCheckpoint};
 use catrust_proto::FILE_DESCRIPTOR_SET;
 use catrust_proto::v1::audit_service_server::AuditServiceServer;
 use catrust_proto::v1::ca_certificate_service_server::CaCertificateServiceServer;
 use catrust_proto::v1::fleet_service_server::FleetServiceServer;
 use catrust_proto::v1::instance_service_server::InstanceServiceServer;
 use catrust_proto::v1::trust_service_server::TrustServiceServer;
-use catrust_publisher::{HeadSource, Publisher, PublisherParts, ReadGround};
+use catrust_publisher::{HeadSource, Publisher, PublisherParts};
 use catrust_trust_feed::{
-    MessageCache, ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed, TrustKeys,
+    MessageCache, ReceiptStream, SigningKey, SpendingSender, SpendingStream, TrustFeed,
 };
 use opentelemetry::metrics::Meter;
 use tokio::net::TcpListener;
@@ -47,6 +48,7 @@ use crate::fleet::wire::ReceiptListener;
 use crate::fleet::witness::StoreRows;
 use crate::fleet::{FleetView, ReceiptIntake, Witness};
 use crate::follower::Follower;
+use crate::ground::{AttentiveLog, GroundJudge, GroundWatcher, LogGround};
 use crate::keys::ServerKeys;
 use crate::keys::expiry::KeyExpiry;
 use crate::lifecycle::{Stages, Tasks};
@@ -56,6 +58,7 @@ use crate::middleware::deadline::DeadlineLayer;
 use crate::middleware::identity::IdentityLayer;
 use crate::middleware::in_flight::InFlightLayer;
 use crate::middleware::load_shed::LoadShedLayer;
+use crate::middleware::log_state::LogStateLayer;
 use crate::middleware::rate_limit::RateLimitLayer;
 use crate::middleware::refusals::RefusalLayer;
 use crate::middleware::request_body;
@@ -155,8 +158,20 @@ pub(crate) async fn assemble(
     let (grpc_address, admin_address) = (grpc.local_addr()?, admin.local_addr()?);
 
     let receipts = parts.receipts.take();
-    let evidence = assemble_evidence(config, &parts, meter, stages, &mut tasks)?;
-    let api = assemble_api(config, &parts, evidence, meter, stages, &mut tasks).await?;
+    let ground = LogGround::default();
+    let (evidence, witnesses) = assemble_evidence(config, &parts, &ground, meter, stages, &mut tasks)?;
+    let judge = Arc::new(GroundJudge::new(parts.store.clone(), ground.clone()));
+    let standing = GroundStanding { judge: Arc::clone(&judge), ground: ground.clone() };
+    let api = assemble_api(config, &parts, standing, evidence, meter, stages, &mut tasks).await?;
+    let watcher = GroundWatcher::new(parts.store.clone(), judge, ground.clone(), meter);
+    watcher.start(&witnesses).await.context("what was signed before cannot be held against the log")?;
+    if witnesses.is_empty() && parts.feed.is_none() {
+        tracing::warn!(
+            "no witness says how far the log went before this start: one that was set back meanwhile cannot be \
+             told from this one; set audit.checkpoint_file"
+        );
+    }
+    tasks.spawn("watcher of the ground", ok(watcher.run(stages.stopping.clone())));
     assemble_fleet(config, &api, receipts, meter, stages, &mut tasks);
     let expiry = KeyExpiry::new(
         Arc::clone(&parts.keys),
@@ -188,12 +203,13 @@ pub(crate) async fn assemble(
     );
     tasks.spawn("pruner of replies", ok(pruner));
 
-    let (readiness, ready) = watch::channel(Some("starting"));
+    let (readiness, ready) = watch::channel(Some("starting".into()));
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let readiness_task = background::watch_readiness(
         parts.store.clone(),
         health_reporter,
         SERVICES,
+        ground.clone(),
         readiness,
         stages.clone(),
     );
@@ -216,6 +232,7 @@ pub(crate) async fn assemble(
     let (refusals, recording) = RefusalLog::new(parts.store.clone(), kept, meter, stages.stopping.clone());
     tasks.spawn("recorder of refusals", ok(recording));
     let per_service = ServiceBuilder::new()
+        .layer(Around(LogStateLayer(ground)))
         .layer(Around(RefusalLayer { log: refusals, clock: Arc::clone(&parts.clock) }))
         .layer(Around(IdentityLayer::new(Arc::clone(&parts.authenticator), Arc::clone(&parts.clock), meter)))
         .layer(Around(LoadShedLayer::new(config.grpc.max_concurrent_requests)))
@@ -276,46 +293,67 @@ pub(crate) async fn assemble(
     Ok(RunningServer { tasks, api, grpc_address, admin_address })
 }
 
-/// Makes what signs checkpoints, and starts to do so.
+/// Makes what signs checkpoints, and starts to do so; gives what was signed before, too.
 fn assemble_evidence(
     config: &Config,
     parts: &ServerParts,
+    ground: &LogGround,
     meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
-) -> anyhow::Result<Arc<Evidence>> {
+) -> anyhow::Result<(Arc<Evidence>, Vec<LogEvidence>)> {
     let (store, key) = (parts.store.clone(), Arc::clone(parts.keys.active()));
     let evidence = Arc::new(Evidence::new(store, key, config.audit.origin.as_deref()));
     let path = config.audit.checkpoint_file.as_deref();
-    let file =
-        path.map(|path| CheckpointFile::open(path, &TrustKeys::from(&**parts.keys.active()))).transpose()?;
+    let file = path.map(|path| CheckpointFile::open(path, &parts.keys.on_record())).transpose()?;
+    let mut witnesses = Vec::new();
     let file = file.map(|(file, last)| {
         if let Some(last) = last {
+            witnesses.extend(as_witness(&evidence, &last, (parts.clock)()));
             evidence.remember(last);
         }
         file
     });
     let (feed, interval) = (parts.feed.clone(), config.audit.interval());
-    let checkpointer = Checkpointer::new(Arc::clone(&evidence), file, feed, interval, meter);
+    let checkpointer = Checkpointer::new(Arc::clone(&evidence), ground.clone(), file, feed, interval, meter);
     tasks.spawn("signer of checkpoints", ok(checkpointer.run(stages.stopping.clone())));
-    Ok(evidence)
+    Ok((evidence, witnesses))
+}
+
+/// What a checkpoint shows that was signed before this start.
+fn as_witness(evidence: &Evidence, signed: &SignedCheckpoint, seen_at: Timestamp) -> Option<LogEvidence> {
+    let Checkpoint { size, root, .. } = signed.checkpoint;
+    Some(LogEvidence {
+        epoch: evidence.epoch_of(&signed.checkpoint)?,
+        mark: LogMark::Checkpoint { size, root },
+        witness: "the checkpoint file".to_owned(),
+        seen_at,
+    })
+}
+
+/// What the log stands on, and who says so.
+struct GroundStanding {
+    judge: Arc<GroundJudge>,
+    ground: LogGround,
 }
 
 async fn assemble_api(
     config: &Config,
     parts: &ServerParts,
+    GroundStanding { judge, ground }: GroundStanding,
     evidence: Arc<Evidence>,
     meter: &Meter,
     stages: &Stages,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Arc<Api>> {
-    let directory = Arc::new(Directory::new(parts.store.freshness()));
+    let directory = Arc::new(Directory::new(parts.store.freshness(), ground.clone()));
     let messages = Arc::new(MessageCache::new(parts.store.log_id(), Arc::clone(parts.keys.active())));
     let follower = Follower::start(
         parts.store.clone(),
-        &*parts.store,
         Arc::clone(&directory),
         Arc::clone(&messages),
+        (Arc::clone(&judge), ground.clone()),
+        Arc::clone(&parts.clock),
         meter,
     )
     .await?;
@@ -323,8 +361,9 @@ async fn assemble_api(
     let stopping = stages.stopping.clone();
     tasks.spawn("log follower", async move { Ok(follower.run(stopping).await?) });
 
+    let capacity = config.limits.appender_queue;
     let (appender, appending) =
-        Appender::new(parts.store.clone(), config.limits.appender_queue, meter, stages.stopping.clone());
+        Appender::new(parts.store.clone(), capacity, ground.clone(), meter, stages.stopping.clone());
     tasks.spawn("appender", appending);
 
     let (receipts, recording) = ReceiptIntake::new(
@@ -338,7 +377,7 @@ async fn assemble_api(
     let witness = Arc::new(Witness::new(
         Arc::new(StoreRows(parts.store.clone())),
         Arc::clone(&parts.keys),
-        Arc::new(ReadGround(parts.store.clone())),
+        Arc::clone(&judge) as Arc<dyn Ground>,
         Arc::clone(&parts.clock),
     ));
     let most_waiting = config.grpc.max_concurrent_requests / 4;
@@ -348,7 +387,7 @@ async fn assemble_api(
 
     if let Some(feed) = &parts.feed {
         let (publisher, status) = Publisher::new(PublisherParts {
-            log: parts.store.clone(),
+            log: Arc::new(AttentiveLog { log: parts.store.clone(), ground: ground.clone() }),
             feed: Arc::clone(feed),
             messages,
             key: Arc::clone(parts.keys.active()),
@@ -356,7 +395,7 @@ async fn assemble_api(
             heads: Arc::clone(&directory) as Arc<dyn HeadSource>,
             hooks: Arc::new(TracingHooks),
             take_over: parts.take_over_stream,
-            ground: Arc::new(ReadGround(parts.store.clone())),
+            ground: Arc::clone(&judge) as Arc<dyn Ground>,
             clock: Arc::clone(&parts.clock),
         });
         publishing::spawn(publisher, status, meter, stages, tasks);
@@ -364,6 +403,7 @@ async fn assemble_api(
     Ok(Arc::new(Api {
         store: Arc::clone(&parts.store),
         appender,
+        ground,
         directory,
         authorizer: Arc::clone(&parts.authorizer),
         feed,

@@ -13,6 +13,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::admin::Unreadiness;
 use crate::fleet::census::agree;
+use crate::ground::LogGround;
 use crate::lifecycle::Stages;
 
 /// How often the store is asked whether it is there, and how long it may take.
@@ -21,30 +22,41 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often old replies are forgotten.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Keeps health and readiness true: serving while the store answers, until `unready`.
+/// Keeps health and readiness true: serving while the store answers and the ground is sound,
+/// until `unready`.
 /// `services` are the names that health knows, besides the empty one. Ends the
 /// streams of `Watch` when the server drains: it would wait for them for ever.
 pub(crate) async fn watch_readiness(
     store: Arc<dyn Maintenance>,
     mut health: HealthReporter,
     services: &'static [&'static str],
+    ground: LogGround,
     readiness: watch::Sender<Unreadiness>,
     stages: Stages,
 ) {
     let mut ticks = interval(PING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ground_states = ground.follow();
     loop {
-        let unready = tokio::select! {
-            () = stages.unready.cancelled() => Some("draining"),
-            _ = ticks.tick() => match timeout(PING_TIMEOUT, store.ping()).await {
+        tokio::select! {
+            () = stages.unready.cancelled() => {}
+            _ = ground_states.changed() => {}
+            _ = ticks.tick() => {}
+        }
+        let unready: Unreadiness = if stages.unready.is_cancelled() {
+            Some("draining".into())
+        } else if let Some(reason) = ground.reason() {
+            Some(format!("the log was set back: {reason}").into())
+        } else {
+            match timeout(PING_TIMEOUT, store.ping()).await {
                 Ok(Ok(())) => None,
-                Ok(Err(_)) | Err(_) => Some("the database does not answer"),
-            },
+                Ok(Err(_)) | Err(_) => Some("the database does not answer".into()),
+            }
         };
         let status = if unready.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
         let changed = readiness.send_if_modified(|known| {
             let changed = *known != unready;
-            *known = unready;
+            known.clone_from(&unready);
             changed
         });
         if changed {

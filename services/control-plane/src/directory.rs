@@ -15,6 +15,8 @@ use catrust_domain::{
 use catrust_event_store::{Clock, FreshnessLease};
 use tokio::sync::watch;
 
+use crate::ground::LogGround;
+
 /// Ends of the log that are remembered: those of some ten seconds under full load, and a lease
 /// is three seconds old at most.
 const MOST_ENDS: usize = 16_384;
@@ -62,12 +64,13 @@ pub(crate) struct Directory {
     leases: watch::Receiver<Option<FreshnessLease>>,
     /// Ends of the log that it came through, the last ones.
     ends: RwLock<VecDeque<(u64, Sha256)>>,
+    ground: LogGround,
 }
 
 impl Directory {
     /// An empty one, whose state is current by `leases`.
-    pub(crate) fn new(leases: watch::Receiver<Option<FreshnessLease>>) -> Self {
-        Self { instances: RwLock::default(), leases, ends: RwLock::default() }
+    pub(crate) fn new(leases: watch::Receiver<Option<FreshnessLease>>, ground: LogGround) -> Self {
+        Self { instances: RwLock::default(), leases, ends: RwLock::default(), ground }
     }
 
     /// Takes in an instance as the read model has it, unless more is known already.
@@ -91,6 +94,15 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// Forgets what is known for `instances`, read anew after the log ended at `head`: at the
+    /// beginning of a log epoch, what is known may be what the log has lost.
+    pub(crate) fn replace(&self, head: &LogHead, instances: &[Instance]) {
+        let anew = instances.iter().map(InstanceSummary::from).map(|i| (i.instance_id.clone(), i)).collect();
+        *self.instances.write().unwrap_or_else(PoisonError::into_inner) = anew;
+        self.ends.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.start_at(head);
     }
 
     /// Takes in an event of the log. Older ones than what is known change nothing.
@@ -151,6 +163,10 @@ impl Directory {
     /// that may not be.
     #[must_use]
     pub(crate) fn current_at(&self) -> Option<Timestamp> {
+        // A log that was set back may end where the directory came through once.
+        if !self.ground.is_sound() {
+            return None;
+        }
         let lease = self.leases.borrow().clone().filter(FreshnessLease::is_valid)?;
         let ends = self.ends.read().unwrap_or_else(PoisonError::into_inner);
         ends.contains(&(lease.end.position, lease.end.hash)).then_some(lease.issued_at)
@@ -195,7 +211,7 @@ mod tests {
     #[test]
     fn only_what_came_through_the_end_of_a_valid_lease_is_current() {
         let leases = watch::Sender::new(None);
-        let directory = Directory::new(leases.subscribe());
+        let directory = Directory::new(leases.subscribe(), LogGround::default());
         directory.start_at(&end(7, 1));
         assert_eq!(directory.current_at(), None, "no lease");
         let issued_at = Timestamp::from_micros(5);
@@ -217,7 +233,7 @@ mod tests {
     #[test]
     fn ages_go_by_the_clock_of_the_database_whatever_the_replica_s_own_says() {
         let leases = watch::Sender::new(None);
-        let directory = Arc::new(Directory::new(leases.subscribe()));
+        let directory = Arc::new(Directory::new(leases.subscribe(), LogGround::default()));
         let a_year_ahead = Timestamp::from_micros(31_536_000_000_000);
         let clock = directory.database_clock(Arc::new(move || a_year_ahead));
         assert_eq!(clock(), a_year_ahead, "before the first lease there is no other");
@@ -226,5 +242,57 @@ mod tests {
         leases.send_replace(Some(lease));
         let shown = clock();
         assert!(shown >= issued_at && shown < issued_at.plus_seconds(60), "{shown}");
+    }
+
+    fn instance(name: &str, revision: u64) -> Instance {
+        Instance {
+            instance_id: name.parse().unwrap(),
+            region_id: "r".parse().unwrap(),
+            owner_account_id: "a".parse().unwrap(),
+            edition: Edition::Platinum,
+            revision,
+            trust_position: revision,
+            bundle_digest: Sha256::of(&revision.to_be_bytes()),
+            set_hash: catrust_domain::set_hash::SetHash::empty(),
+            certificate_count: 0,
+            unspent_register_codes: Vec::new(),
+            registered_at: Timestamp::FIRST,
+            registered_position: 1,
+            updated_at: Timestamp::FIRST,
+            updated_position: 1,
+            stream_version: 1,
+        }
+    }
+
+    // Ground rule 13: replicas build their memory anew when the epoch appears.
+    #[test]
+    fn what_is_read_anew_takes_the_place_of_what_was_known() {
+        let directory = Directory::new(watch::channel(None).1, LogGround::default());
+        directory.insert(&instance("kept", 10));
+        directory.insert(&instance("lost", 3));
+        directory.insert(&instance("kept", 4));
+        assert_eq!(
+            directory.find(&"kept".parse().unwrap()).unwrap().revision,
+            10,
+            "it never falls by itself"
+        );
+        directory.replace(&end(4, 4), &[instance("kept", 4)]);
+        assert_eq!(directory.find(&"kept".parse().unwrap()).unwrap().revision, 4);
+        assert_eq!(directory.find(&"lost".parse().unwrap()), None);
+    }
+
+    // Ground rule 8: set back, no heads are signed.
+    #[test]
+    fn a_doubted_directory_is_not_current() {
+        let end = end(7, 1);
+        let lease = FreshnessLease { end, issued_at: Timestamp::FIRST, taken_at: BootTime::now() };
+        let ground = LogGround::default();
+        let directory = Directory::new(watch::channel(Some(lease)).1, ground.clone());
+        directory.start_at(&end);
+        assert!(directory.current_at().is_some());
+        ground.doubt();
+        assert_eq!(directory.current_at(), None, "also at an end that it came through");
+        ground.regain();
+        assert!(directory.current_at().is_some());
     }
 }

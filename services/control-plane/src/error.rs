@@ -185,8 +185,12 @@ impl ApiError {
         }
     }
 
+    /// A set-back log is told once, when it is found, and not with every call that meets it.
     fn is_fault_of_server(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::Internal(_))
+        match self {
+            Self::Store(error) => !matches!(error, StoreError::SetBack { .. }),
+            error => matches!(error, Self::Internal(_)),
+        }
     }
 }
 

@@ -5,18 +5,22 @@
 //! Woken by the store's hint, and by a clock in any case. An event that cannot be
 //! read stops the follower for good, and with it the server: what it would skip
 //! may be a CA that somebody still trusts.
+//!
+//! Each read proves that the log still has the row that was read last. Where it has not, the
+//! database was set back, or a log epoch has begun: then everything known is read anew.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catrust_domain::event::UndecodableEvent;
-use catrust_domain::{LogEntry, error_chain};
-use catrust_event_store::{EventLog, ReadModelStore, StoreError};
+use catrust_domain::{EpochInForce, Instance, LogEntry, LogEvidence, LogHead, LogMark, Verdict, error_chain};
+use catrust_event_store::{Clock, EventStore, Ground as _, StoreError};
 use catrust_trust_feed::{FeedError, InProcessFeed, MessageCache, MessageError, TrustFeed as _};
 use opentelemetry::metrics::{Gauge, Meter};
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Directory;
+use crate::ground::{GroundJudge, LogGround};
 
 /// How often the log is read without a hint: a hint can be lost with its connection.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,9 +32,9 @@ const FILL_PAGE: u32 = 500;
 /// Why the follower stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FollowerError {
-    /// The store refused the first fill.
-    #[error("the directory of instances cannot be filled")]
-    Fill(#[source] StoreError),
+    /// The store does not answer.
+    #[error("the log cannot be read")]
+    Store(#[source] StoreError),
     /// An event of a newer version, or damaged.
     #[error("the log cannot be followed beyond position {position}")]
     Undecodable {
@@ -50,44 +54,42 @@ pub(crate) enum FollowerError {
 
 /// The follower of one replica.
 pub(crate) struct Follower {
-    log: Arc<dyn EventLog>,
+    store: Arc<dyn EventStore>,
     directory: Arc<Directory>,
     feed: InProcessFeed,
     messages: Arc<MessageCache>,
+    judge: Arc<GroundJudge>,
+    ground: LogGround,
+    clock: Clock,
     log_head: Gauge<u64>,
-    position: u64,
+    /// The last row that was read: the log has it, or was set back.
+    seen: LogHead,
+    /// Epoch of that row.
+    epoch: EpochInForce,
 }
 
 impl Follower {
     /// Fills the directory, and starts at the end of the log as it was before.
     ///
     /// # Errors
-    /// [`FollowerError::Fill`].
+    /// [`FollowerError::Store`].
     pub(crate) async fn start(
-        log: Arc<dyn EventLog>,
-        read_model: &dyn ReadModelStore,
+        store: Arc<dyn EventStore>,
         directory: Arc<Directory>,
         messages: Arc<MessageCache>,
+        (judge, ground): (Arc<GroundJudge>, LogGround),
+        clock: Clock,
         meter: &Meter,
     ) -> Result<Self, FollowerError> {
-        // The head first: what the list already shows beyond it is applied again,
-        // which changes nothing.
-        let head = log.head().await.map_err(FollowerError::Fill)?;
-        let mut after = 0;
-        loop {
-            let page = read_model.list_instances(after, FILL_PAGE).await.map_err(FollowerError::Fill)?;
-            let Some(last) = page.items.last() else { break };
-            after = last.registered_position;
-            page.items.iter().for_each(|instance| directory.insert(instance));
-        }
-        directory.start_at(&head);
-        let feed = InProcessFeed::starting_after(log.log_id(), &head);
+        let (seen, epoch, instances) = all_instances(&*store).await.map_err(FollowerError::Store)?;
+        directory.replace(&seen, &instances);
+        let feed = InProcessFeed::starting_after(store.log_id(), &seen);
         let log_head = meter
             .u64_gauge("catrust.log.head.position")
             .with_description("Last position of the log that this replica has seen")
             .build();
-        log_head.record(head.position, &[]);
-        Ok(Self { log, directory, feed, messages, log_head, position: head.position })
+        log_head.record(seen.position, &[]);
+        Ok(Self { store, directory, feed, messages, judge, ground, clock, log_head, seen, epoch })
     }
 
     /// The feed that the follower fills.
@@ -99,32 +101,25 @@ impl Follower {
     /// Follows until `stop`. A store that is away is waited for.
     ///
     /// # Errors
-    /// All of [`FollowerError`] but `Fill`: the server MUST stop.
+    /// All of [`FollowerError`] but `Store`: the server MUST stop.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), FollowerError> {
-        let mut appended = self.log.appended();
+        let mut appended = self.store.appended();
         let mut store_is_away = false;
         let mut polled: Option<Instant> = None;
         loop {
             self.take_recent().await?;
-            let hinted = *appended.borrow_and_update() > self.position;
+            let hinted = *appended.borrow_and_update() > self.seen.position;
             let due = polled.is_none_or(|polled| polled.elapsed() >= POLL_INTERVAL);
             if due || (hinted && !store_is_away) {
                 polled = Some(Instant::now());
-                match self.log.read(self.position, CHUNK).await {
-                    Ok(rows) => {
+                match self.look().await {
+                    Ok(backlog) => {
                         store_is_away = false;
-                        let whole_chunk = rows.len() == CHUNK as usize;
-                        for row in rows {
-                            let position = row.position;
-                            let undecodable = |source| FollowerError::Undecodable { position, source };
-                            self.take(&LogEntry::try_from(row).map_err(undecodable)?).await?;
-                        }
-                        self.log_head.record(self.position, &[]);
-                        if whole_chunk {
+                        if backlog {
                             continue;
                         }
                     }
-                    Err(error) => {
+                    Err(FollowerError::Store(error)) => {
                         if !store_is_away {
                             tracing::warn!(
                                 error = error_chain(&error),
@@ -133,6 +128,7 @@ impl Follower {
                         }
                         store_is_away = true;
                     }
+                    Err(fatal) => return Err(fatal),
                 }
             }
             let until_poll =
@@ -148,13 +144,84 @@ impl Follower {
         }
     }
 
+    /// Reads on from the last row seen, which the log must still have; whether there is more.
+    async fn look(&mut self) -> Result<bool, FollowerError> {
+        let rows = match self.store.read_from(&self.seen, CHUNK).await {
+            Ok(rows) => rows,
+            Err(StoreError::SetBack { .. }) => {
+                self.found_set_back().await.map_err(FollowerError::Store)?;
+                return Ok(false);
+            }
+            Err(error) => return Err(FollowerError::Store(error)),
+        };
+        // Rows of another epoch are not applied onto what is known of this one.
+        if *self.store.epoch().borrow() != self.epoch {
+            self.begin_anew().await.map_err(FollowerError::Store)?;
+            return Ok(true);
+        }
+        let whole_chunk = rows.len() == CHUNK as usize;
+        for row in rows {
+            let position = row.position;
+            let undecodable = |source| FollowerError::Undecodable { position, source };
+            self.take(&LogEntry::try_from(row).map_err(undecodable)?).await?;
+        }
+        self.log_head.record(self.seen.position, &[]);
+        Ok(whole_chunk)
+    }
+
+    /// The log has lost a row that was read here: what that comes to is for the store to
+    /// confirm, on a connection of its own.
+    async fn found_set_back(&mut self) -> Result<(), StoreError> {
+        if *self.store.epoch().borrow() != self.epoch {
+            return self.begin_anew().await;
+        }
+        if self.ground.reason().is_some() {
+            return Ok(());
+        }
+        self.ground.doubt();
+        let evidence = LogEvidence {
+            epoch: self.epoch.epoch,
+            mark: LogMark::Row { position: self.seen.position, hash: self.seen.hash },
+            witness: "this server".to_owned(),
+            seen_at: (self.clock)(),
+        };
+        match self.judge.accuse(&evidence).await? {
+            // The row is there, where commits are acknowledged.
+            Verdict::Agrees => self.ground.regain(),
+            Verdict::Ended => self.begin_anew().await?,
+            // The judge says so to whom it concerns.
+            Verdict::SetBack(_) | Verdict::Superseded => {}
+        }
+        Ok(())
+    }
+
+    /// Builds what is known anew: an epoch has begun that may lack what was read before.
+    async fn begin_anew(&mut self) -> Result<(), StoreError> {
+        let (seen, epoch, instances) = all_instances(&*self.store).await?;
+        tracing::warn!(
+            epoch = epoch.epoch.0,
+            position = seen.position,
+            "a log epoch has begun: what this replica knew is read anew"
+        );
+        self.messages.forget();
+        self.directory.replace(&seen, &instances);
+        self.feed.go_on_after(self.store.log_id(), &seen);
+        (self.seen, self.epoch) = (seen, epoch);
+        self.ground.regain();
+        Ok(())
+    }
+
     /// Takes what this process committed itself: it need not be read back.
     async fn take_recent(&mut self) -> Result<(), FollowerError> {
-        while let Some(batch) = self.log.recent(self.position) {
+        while self.ground.reason().is_none()
+            && *self.store.epoch().borrow() == self.epoch
+            && let Some(batch) = self.store.recent(self.seen.position)
+            && batch.first().is_some_and(|entry| entry.row.compute_hash(&self.seen.hash) == entry.row.hash)
+        {
             for entry in &*batch {
                 self.take(entry).await?;
             }
-            self.log_head.record(self.position, &[]);
+            self.log_head.record(self.seen.position, &[]);
         }
         Ok(())
     }
@@ -167,10 +234,32 @@ impl Follower {
             let message = self.messages.message(entry).map_err(FollowerError::Message)?;
             self.feed.publish(std::slice::from_ref(&message)).await.map_err(FollowerError::Feed)?;
         } else {
-            self.feed.advance(self.log.log_id(), row);
+            self.feed.advance(self.store.log_id(), row);
         }
         self.directory.apply(row, event);
-        self.position = row.position;
+        self.seen = LogHead { position: row.position, hash: row.hash, ..LogHead::EMPTY };
         Ok(())
+    }
+}
+
+/// The end of the log, its epoch, and all instances as they are at that end or later.
+async fn all_instances(store: &dyn EventStore) -> Result<(LogHead, EpochInForce, Vec<Instance>), StoreError> {
+    loop {
+        // The head before the list: what the list shows beyond it is applied again, which
+        // changes nothing.
+        let seen = store.head().await?;
+        let epoch = *store.epoch().borrow();
+        let mut instances = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = store.list_instances(after, FILL_PAGE).await?;
+            let Some(last) = page.items.last() else { break };
+            after = last.registered_position;
+            instances.extend(page.items);
+        }
+        // An epoch that began meanwhile counts revisions anew: the list would be of both.
+        if *store.epoch().borrow() == epoch {
+            return Ok((seen, epoch, instances));
+        }
     }
 }

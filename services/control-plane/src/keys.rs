@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use async_trait::async_trait;
-use catrust_domain::{Timestamp, error_chain};
+use catrust_domain::{Notary, Seal, Timestamp, error_chain};
 use catrust_event_store::Clock;
 use catrust_proto::v1 as proto;
 use catrust_signing::{
-    Adoption, KeyRefusal, KeyRing, KeySet, KeySetError, Present, SigningKey, TrustKeys, VerifyError,
+    Adoption, KeyRefusal, KeyRing, KeySet, KeySetError, Keys as _, Present, SigningKey, TrustKeys,
+    VerifyError,
 };
 use opentelemetry::metrics::Meter;
 use tokio::sync::watch;
@@ -101,6 +102,16 @@ impl ServerKeys {
         ring
     }
 
+    /// The keys whose signatures of any time count: those that are not revoked. An expired key
+    /// does not take back what it signed.
+    #[must_use]
+    pub(crate) fn on_record(&self) -> TrustKeys {
+        let Some(set) = self.set.borrow().clone() else { return TrustKeys::from(&*self.active) };
+        let mut keys = TrustKeys::default();
+        set.keys().filter(|(_, key)| !key.revoked).for_each(|(_, key)| keys.extend(key.public_key.clone()));
+        keys
+    }
+
     /// Follows the set in force.
     #[must_use]
     pub(crate) fn follow(&self) -> watch::Receiver<Option<Arc<KeySet>>> {
@@ -129,6 +140,20 @@ impl ServerKeys {
         tracing::info!(version, keys, expires_at = %set.expires_at(), "a newer key set is in force");
         self.set.send_replace(Some(set));
         Ok(Adoption::New)
+    }
+}
+
+impl Notary for ServerKeys {
+    /// By the key that signs the messages, unless it is revoked meanwhile.
+    fn seal(&self, statement: &[u8]) -> Option<Seal> {
+        let key_id = self.key_id();
+        let value = self.on_record().contains(key_id).then(|| self.active.seal(statement))?;
+        Some(Seal { key_id: key_id.to_owned(), value })
+    }
+
+    fn check(&self, statement: &[u8], seal: &Seal) -> Result<(), String> {
+        let checked = self.on_record().check(&seal.key_id, statement, &seal.value);
+        checked.map_err(|error| error_chain(&error))
     }
 }
 

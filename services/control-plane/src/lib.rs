@@ -21,6 +21,7 @@ pub mod error;
 mod evidence;
 pub mod fleet;
 mod follower;
+mod ground;
 mod keys;
 mod lifecycle;
 mod listener;

@@ -122,6 +122,13 @@ impl SigningKey {
         *Sha256::of(&signature).as_bytes()
     }
 
+    /// Signs a statement of the servers to each other that is no message: evidence, the beginning of
+    /// a log epoch. It MUST begin with a context of its own, which no message begins with.
+    #[must_use]
+    pub fn seal(&self, statement: &[u8]) -> Vec<u8> {
+        self.sign(statement)
+    }
+
     /// Whether the holder of the public key `raw` made `signature` over `bytes`.
     pub(crate) fn check_raw(raw: &[u8; 32], bytes: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, raw).verify(bytes, signature).is_ok()

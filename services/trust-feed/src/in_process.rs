@@ -88,6 +88,19 @@ impl InProcessFeed {
         state.last = Some(TailMessage { log_id, event_hash: event.hash });
     }
 
+    /// Goes on after `head`, wherever the feed was: the log was set back, or an epoch has begun.
+    /// What is kept is forgotten, and whoever follows an instance gets a gap.
+    pub fn go_on_after(&self, log_id: Uuid, head: &LogHead) {
+        let mut state = self.lock();
+        state.sequence = head.position;
+        state.last = (head.position > 0).then_some(TailMessage { log_id, event_hash: head.hash });
+        state.subjects.clear();
+        for instance in state.instances.values_mut() {
+            instance.changes.clear();
+            instance.send(FeedItem::Gap(GapReason::Interrupted));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole, so that a panic in one
         // does not spoil it.
@@ -241,6 +254,27 @@ mod tests {
     use super::*;
 
     crate::feed_contract!(async { (Arc::new(InProcessFeed::new()) as Arc<dyn TrustFeed>, ()) });
+
+    // Ground rule 13: a new epoch appears, and whoever follows an instance takes a bundle again.
+    #[tokio::test]
+    async fn a_feed_that_goes_on_elsewhere_gives_its_readers_a_gap_and_nothing_of_before() {
+        let feed = InProcessFeed::new();
+        let mut log = crate::contract::SampleLog::new();
+        let key = crate::contract::key();
+        let instance = log.register_instance("set-back");
+        log.register_certificate(&instance);
+        let mut reader = feed.subscribe(&instance).await.unwrap();
+        feed.publish(&log.messages(&key)).await.unwrap();
+        assert!(matches!(reader.next().await, Some(FeedItem::Change(_))));
+        let head = LogHead { position: 1, hash: log.events()[0].hash, ..LogHead::EMPTY };
+        feed.go_on_after(log.log_id(), &head);
+        assert_eq!(reader.next().await, Some(FeedItem::Gap(GapReason::Interrupted)));
+        assert_eq!(feed.tail().await.unwrap().sequence, 1);
+        let mut late = feed.subscribe(&instance).await.unwrap();
+        feed.publish(&log.messages(&key)[1..]).await.unwrap();
+        assert!(matches!(late.next().await, Some(FeedItem::Change(_))), "the row after the head, once");
+        assert!(matches!(reader.next().await, Some(FeedItem::Change(_))));
+    }
 
     #[tokio::test]
     async fn a_reader_that_lags_gets_a_gap_and_the_last_states_again() {

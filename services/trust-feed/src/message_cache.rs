@@ -48,6 +48,12 @@ impl MessageCache {
         Ok(message)
     }
 
+    /// Forgets all messages: after a set-back of the log, or at the beginning of an epoch, they
+    /// may be of events that it has lost.
+    pub fn forget(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn slot(&self, key: (u64, Sha256)) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = Arc::clone(slots.entry(key).or_default());
@@ -81,6 +87,8 @@ mod tests {
             assert_eq!(one.json.as_ptr(), two.json.as_ptr(), "the same bytes, not equal ones");
         }
         assert_eq!(cache.slots.lock().unwrap().len(), MAX_MESSAGES);
+        cache.forget();
+        assert_eq!(cache.slots.lock().unwrap().len(), 0);
     }
 
     #[test]

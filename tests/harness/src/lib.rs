@@ -13,3 +13,4 @@ pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod replication;
+pub mod set_back;

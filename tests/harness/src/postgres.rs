@@ -105,6 +105,11 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Where its files are.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
     /// Whether its commits reach the disk.
     pub(crate) const fn durability(&self) -> Durability {
         self.durability
@@ -346,7 +351,7 @@ impl Tls<'_> {
 
 /// Root hands the files to `nobody`: `cp -a` keeps the owner and is faster than
 /// anything portable.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let output = Command::new("cp").arg("-a").arg("--reflink=auto").arg(from).arg(to).output()?;
     anyhow::ensure!(output.status.success(), "cp: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

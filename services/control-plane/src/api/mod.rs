@@ -35,6 +35,7 @@ use crate::directory::{Directory, InstanceSummary};
 use crate::error::ApiError;
 use crate::evidence::Evidence;
 use crate::fleet::{FleetView, ReceiptIntake, Witness};
+use crate::ground::LogGround;
 use crate::keys::ServerKeys;
 use crate::per_user::{PerUser, UserShare};
 use catrust_access::{Action, Authorizer, Circumstances, InstanceResource};
@@ -57,6 +58,8 @@ pub(crate) struct Api {
     /// The log and its read model.
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) appender: Appender,
+    /// Whether anything may be changed or signed.
+    pub(crate) ground: LogGround,
     /// Whose the instances are.
     pub(crate) directory: Arc<Directory>,
     pub(crate) authorizer: Arc<dyn Authorizer>,
@@ -171,22 +174,30 @@ impl Api {
         command: Command,
         policy_version: &str,
     ) -> Result<Reply, ApiError> {
+        self.ground.check()?;
         let context = call.command_context(Uuid::new_v4(), policy_version);
         self.appender.submit(CommandEnvelope { instance_id, command, context }).await
     }
 
     /// Waits for the brokers to apply a revision that is committed, where the caller
     /// asked for it.
+    ///
+    /// # Errors
+    /// The log was set back meanwhile: what was committed may be lost.
     async fn wait(
         &self,
         call: &Call,
         id: &InstanceId,
         revision: u64,
         wait: Option<WaitFor>,
-    ) -> Option<v1::Propagation> {
-        let WaitFor { target, timeout } = wait?;
+    ) -> Result<Option<v1::Propagation>, ApiError> {
+        let Some(WaitFor { target, timeout }) = wait else { return Ok(None) };
         let until = call.wait_until(timeout);
-        let found = self.fleet.wait(id, revision, target, until, &self.draining).await?;
-        Some(convert::propagation(id, &found))
+        tokio::select! {
+            error = self.ground.lost() => Err(error),
+            found = self.fleet.wait(id, revision, target, until, &self.draining) => {
+                Ok(found.map(|found| convert::propagation(id, &found)))
+            }
+        }
     }
 }

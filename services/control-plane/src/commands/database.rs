@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use catrust_domain::Notary;
+use catrust_domain::seal::NoKeys;
 use catrust_event_store::postgres::{self, PgAddress, PgEventStore};
 use catrust_event_store::sqlite::{self, SqliteEventStore};
 use catrust_event_store::{Clock, EventStore, StoreError};
@@ -16,13 +18,20 @@ use crate::config::{CommitDurability, Config, DatabaseConfig, DatabaseUrl};
 /// File of the log inside the data directory of `dev`.
 pub(super) const DEV_DATABASE: &str = "catrust.db";
 
-/// Opens the store that `database.url` names.
-pub(super) async fn open(config: &DatabaseConfig, clock: Clock) -> anyhow::Result<Arc<dyn EventStore>> {
+/// Opens the store that `database.url` names, which believes the keys of `notary`.
+pub(super) async fn open(
+    config: &DatabaseConfig,
+    clock: Clock,
+    notary: Arc<dyn Notary>,
+) -> anyhow::Result<Arc<dyn EventStore>> {
     Ok(match target(config)? {
-        Target::Sqlite(path) => Arc::new(SqliteEventStore::open(&path, clock).await.map_err(explain)?),
-        Target::Postgres(address) => Arc::new(
-            PgEventStore::connect_with(address, clock, config.read_connections).await.map_err(explain)?,
-        ),
+        Target::Sqlite(path) => {
+            Arc::new(SqliteEventStore::open(&path, clock).await.map_err(explain)?.with_notary(notary))
+        }
+        Target::Postgres(address) => {
+            let store = PgEventStore::connect_with(address, clock, config.read_connections).await;
+            Arc::new(store.map_err(explain)?.with_notary(notary))
+        }
     })
 }
 
@@ -31,16 +40,17 @@ pub(super) async fn open(config: &DatabaseConfig, clock: Clock) -> anyhow::Resul
 pub(super) async fn open_to_serve(
     config: &DatabaseConfig,
     clock: Clock,
+    notary: Arc<dyn Notary>,
 ) -> anyhow::Result<Arc<dyn EventStore>> {
     if let Some(notice) = config.durability_notice() {
         tracing::warn!("{notice}");
     }
-    let Target::Postgres(address) = target(config)? else { return open(config, clock).await };
+    let Target::Postgres(address) = target(config)? else { return open(config, clock, notary).await };
     let store = PgEventStore::connect_with(address, clock, config.read_connections).await.map_err(explain)?;
     if config.durability == CommitDurability::Synchronous {
         store.check_standbys(config.failover_fences).await.map_err(explain)?;
     }
-    Ok(Arc::new(store.dated_by_the_database()))
+    Ok(Arc::new(store.with_notary(notary).dated_by_the_database()))
 }
 
 enum Target {
@@ -87,7 +97,7 @@ pub(super) async fn migrate(arguments: DatabaseArguments) -> anyhow::Result<Exit
 }
 
 pub(super) async fn rebuild(arguments: DatabaseArguments) -> anyhow::Result<ExitCode> {
-    let store = open_existing(&settings(&arguments)?).await?;
+    let store = open_existing(&settings(&arguments)?, Arc::new(NoKeys)).await?;
     let started = Instant::now();
     let report = store.rebuild().await.map_err(explain)?;
     let seconds = started.elapsed().as_secs_f64();
@@ -105,9 +115,12 @@ pub(super) async fn rebuild(arguments: DatabaseArguments) -> anyhow::Result<Exit
 }
 
 /// Opens the store of `config`, which MUST be there.
-pub(super) async fn open_existing(config: &Config) -> anyhow::Result<Arc<dyn EventStore>> {
+pub(super) async fn open_existing(
+    config: &Config,
+    notary: Arc<dyn Notary>,
+) -> anyhow::Result<Arc<dyn EventStore>> {
     if let Target::Sqlite(path) = target(&config.database)? {
         anyhow::ensure!(Path::new(&path).exists(), "there is no database at {}", path.display());
     }
-    open(&config.database, system_clock()).await
+    open(&config.database, system_clock(), notary).await
 }

@@ -49,7 +49,9 @@ pub(super) async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let account: AccountId = DEVELOPMENT_ACCOUNT.parse()?;
     let access = Arc::new(Development::new(account));
     let parts = ServerParts {
-        store: Arc::new(SqliteEventStore::open(&database, Arc::clone(&clock)).await?),
+        store: Arc::new(
+            SqliteEventStore::open(&database, Arc::clone(&clock)).await?.with_notary(Arc::clone(&keys) as _),
+        ),
         keys,
         feed: None,
         take_over_stream: false,

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use catrust_domain::Notary;
+use catrust_domain::seal::NoKeys;
 use catrust_event_store::{EventLog, EvidenceStore};
 use catrust_evidence::{EvidenceRow, ExportFooter, ExportHeader, SignedCheckpoint, SigningKey, TrustKeys};
 use clap::Args;
@@ -14,9 +16,11 @@ use serde::Serialize;
 
 use super::dev::SIGNING_KEY;
 use super::{DatabaseArguments, database};
+use crate::assemble::system_clock;
 use crate::config::Config;
 use crate::evidence::Evidence;
 use crate::evidence::checkpoint_file::CheckpointFile;
+use crate::keys::ServerKeys;
 
 /// Rows read at once: about 2 MB.
 const CHUNK: u32 = 1_000;
@@ -46,6 +50,18 @@ pub(super) fn signing_key(config: &Config, arguments: &DatabaseArguments) -> any
     let of_dev = arguments.data_dir.as_ref().map(|directory| directory.join(SIGNING_KEY));
     let path = of_dev.or_else(|| config.signing.key_file.clone()).context("signing.key_file is not set")?;
     SigningKey::load(&path).with_context(|| format!("the key {} cannot be used", path.display()))
+}
+
+/// The server's key and key set; `None` where they cannot be read.
+pub(super) fn server_keys(config: &Config, arguments: &DatabaseArguments) -> Option<Arc<ServerKeys>> {
+    let keys = ServerKeys::load(&config.signing, (system_clock())()).ok();
+    let of_dev = || signing_key(config, arguments).ok().map(|key| ServerKeys::from(Arc::new(key)));
+    keys.or_else(of_dev).map(Arc::new)
+}
+
+/// Who is believed about the beginnings of log epochs: the server's keys, else nobody.
+pub(super) fn notary(config: &Config, arguments: &DatabaseArguments) -> Arc<dyn Notary> {
+    server_keys(config, arguments).map_or_else(|| Arc::new(NoKeys) as _, |keys| keys as _)
 }
 
 /// Signs a checkpoint of the log, prints it, and appends it to the file.
@@ -92,8 +108,10 @@ async fn signer(
     key: SigningKey,
     last: Option<SignedCheckpoint>,
 ) -> anyhow::Result<(Arc<dyn EvidenceStore>, Evidence)> {
-    let store: Arc<dyn EvidenceStore> = database::open_existing(config).await?;
-    let evidence = Evidence::new(Arc::clone(&store), Arc::new(key), config.audit.origin.as_deref());
+    let key = Arc::new(key);
+    let notary = Arc::new(ServerKeys::from(Arc::clone(&key)));
+    let store: Arc<dyn EvidenceStore> = database::open_existing(config, notary).await?;
+    let evidence = Evidence::new(Arc::clone(&store), key, config.audit.origin.as_deref());
     if let Some(last) = last {
         evidence.remember(last);
     }

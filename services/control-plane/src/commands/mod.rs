@@ -2,6 +2,7 @@
 
 mod database;
 mod dev;
+mod epoch;
 mod evidence;
 mod serve;
 mod settings;
@@ -35,6 +36,9 @@ enum ServerCommand {
     /// Check the whole log, compare its fold with the read model, and the log with what left the database.
     /// Names the place where something is wrong, and exits with 1 then.
     Verify(verify::VerifyArguments),
+    /// Where the log ends, and whether it was set back.
+    #[command(subcommand)]
+    Epoch(epoch::EpochCommand),
     /// Sign a checkpoint of the log now, print it, and append it to the checkpoint file.
     Checkpoint(evidence::CheckpointArguments),
     /// Write the whole log with a signed checkpoint, to be checked by `catrust audit verify-export`.
@@ -100,6 +104,7 @@ pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
         ServerCommand::Serve(arguments) => serve::run(arguments).await,
         ServerCommand::Migrate(arguments) => database::migrate(arguments).await,
         ServerCommand::Verify(arguments) => verify::run(arguments).await,
+        ServerCommand::Epoch(epoch::EpochCommand::Status(arguments)) => epoch::status(arguments).await,
         ServerCommand::Checkpoint(arguments) => evidence::checkpoint(arguments).await,
         ServerCommand::Export(arguments) => evidence::export(arguments).await,
         ServerCommand::Rebuild(arguments) => database::rebuild(arguments).await,

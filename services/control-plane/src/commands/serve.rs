@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use catrust_domain::Notary;
 use catrust_event_store::{Clock, EventStore};
 use catrust_trust_feed::{NatsFeed, NatsSettings, TrustFeed};
 use opentelemetry::metrics::Meter;
@@ -69,9 +70,10 @@ pub(super) async fn run_server(
 
 async fn parts(config: &Config, meter: &Meter) -> anyhow::Result<ServerParts> {
     let clock = system_clock();
-    let store: Arc<dyn EventStore> =
-        super::database::open_to_serve(&config.database, Arc::clone(&clock)).await?;
     let keys = Arc::new(ServerKeys::load(&config.signing, clock())?);
+    let notary = Arc::clone(&keys) as Arc<dyn Notary>;
+    let store: Arc<dyn EventStore> =
+        super::database::open_to_serve(&config.database, Arc::clone(&clock), notary).await?;
     let key_set_version = keys.key_set().map(|set| set.version);
     tracing::info!(key_id = keys.key_id(), key_set_version, log_id = %store.log_id(), "signing key loaded");
     let mut reloaders = Vec::new();

@@ -15,9 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpoint_file::CheckpointFile;
 use super::{Contradiction, Evidence};
+use crate::ground::LogGround;
 
 pub(crate) struct Checkpointer {
     evidence: Arc<Evidence>,
+    /// Nothing is signed while the log is set back.
+    ground: LogGround,
     /// Where notes are appended.
     file: Option<CheckpointFile>,
     /// Where they are published.
@@ -32,6 +35,7 @@ impl Checkpointer {
     #[must_use]
     pub(crate) fn new(
         evidence: Arc<Evidence>,
+        ground: LogGround,
         file: Option<CheckpointFile>,
         feed: Option<Arc<dyn TrustFeed>>,
         interval: Duration,
@@ -45,7 +49,7 @@ impl Checkpointer {
             .u64_counter("catrust.checkpoint.failures")
             .with_description("Checkpoints that were not made or not let out, by reason")
             .build();
-        Self { evidence, file, feed, interval, size, failures }
+        Self { evidence, ground, file, feed, interval, size, failures }
     }
 
     fn failed(&self, reason: &'static str) {
@@ -60,6 +64,10 @@ impl Checkpointer {
         let mut written = self.evidence.last().map_or(0, |last| last.checkpoint.size);
         let mut published = 0;
         while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+            if self.ground.reason().is_some() {
+                self.failed("set_back");
+                continue;
+            }
             let signed = match self.evidence.checkpoint().await {
                 Ok(signed) => signed,
                 Err(error) => {

@@ -9,6 +9,7 @@ mod stored_tree;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
+use catrust_domain::LogEpoch;
 use catrust_event_store::EvidenceStore;
 use catrust_evidence::{Checkpoint, EventProof, RecordedEvent, Sha256, SignedCheckpoint, SigningKey};
 
@@ -38,6 +39,23 @@ pub(crate) struct Contradiction {
 }
 
 impl Evidence {
+    /// Name of the log and of its epoch in force, as checkpoints have it. In the first epoch it is
+    /// the log's alone; each later one is a log of its own to a witness.
+    fn origin(&self) -> String {
+        origin_of(&self.origin, self.store.epoch().borrow().epoch)
+    }
+
+    /// The epoch that a checkpoint of this log belongs to; `None` for one of another log.
+    #[must_use]
+    pub(crate) fn epoch_of(&self, checkpoint: &Checkpoint) -> Option<LogEpoch> {
+        let rest = checkpoint.origin.strip_prefix(&self.origin)?;
+        if rest.is_empty() {
+            return Some(LogEpoch::FIRST);
+        }
+        let epoch = LogEpoch(rest.strip_prefix('/')?.parse().ok()?);
+        (checkpoint.origin == origin_of(&self.origin, epoch)).then_some(epoch)
+    }
+
     /// Evidence of the log of `store`, under `origin`, or the name of the log where `None`.
     #[must_use]
     pub(crate) fn new(store: Arc<dyn EvidenceStore>, key: Arc<SigningKey>, origin: Option<&str>) -> Self {
@@ -48,7 +66,11 @@ impl Evidence {
     /// Takes in a checkpoint that was signed before this process began.
     pub(crate) fn remember(&self, signed: SignedCheckpoint) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|known| known.checkpoint.size <= signed.checkpoint.size) {
+        let is_later = |known: &SignedCheckpoint| {
+            let key = |signed: &SignedCheckpoint| (self.epoch_of(&signed.checkpoint), signed.checkpoint.size);
+            key(known) <= key(&signed)
+        };
+        if last.as_ref().is_none_or(is_later) {
             *last = Some(signed);
         }
     }
@@ -76,7 +98,9 @@ impl Evidence {
     pub(crate) async fn sign_head(&self) -> anyhow::Result<SignedCheckpoint> {
         let tree = StoredTree::new(&*self.store);
         let size = self.store.head().await?.position;
-        if let Some(last) = self.last() {
+        let origin = self.origin();
+        // The size of an earlier epoch binds this one up to the fork alone.
+        if let Some(last) = self.last().filter(|last| last.checkpoint.origin == origin) {
             let before = last.checkpoint.size;
             if size < before || tree.root(before).await? != last.checkpoint.root {
                 return Err(Contradiction { before, now: size }.into());
@@ -86,7 +110,7 @@ impl Evidence {
             }
         }
         let root = tree.root(size).await?;
-        let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
+        let checkpoint = Checkpoint { origin, size, root };
         let signed = checkpoint.sign(&self.key)?;
         self.remember(signed.clone());
         Ok(signed)
@@ -97,7 +121,10 @@ impl Evidence {
     /// # Errors
     /// As [`Evidence::checkpoint`].
     pub(crate) async fn prove(&self, event: RecordedEvent) -> anyhow::Result<EventProof> {
-        let covering = self.last().filter(|last| last.checkpoint.size >= event.position);
+        let origin = self.origin();
+        let covering = self
+            .last()
+            .filter(|last| last.checkpoint.size >= event.position && last.checkpoint.origin == origin);
         let signed = match covering {
             Some(signed) => signed,
             None => self.checkpoint().await?,
@@ -110,4 +137,8 @@ impl Evidence {
         let path = StoredTree::new(&*self.store).inclusion_path(index, signed.checkpoint.size).await?;
         Ok(EventProof::new(event, previous, path, signed.note))
     }
+}
+
+fn origin_of(log: &str, epoch: LogEpoch) -> String {
+    if epoch == LogEpoch::FIRST { log.to_owned() } else { format!("{log}/{epoch}") }
 }

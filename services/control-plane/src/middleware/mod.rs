@@ -8,6 +8,7 @@
 //! | [`deadline`] | everything | ends a unary call at its deadline |
 //! | [`refusals`] | the services of the contract | notes what those behind it refuse |
 //! | [`identity`] | the services of the contract | finds out who calls |
+//! | [`log_state`] | the services of the contract | marks replies while the log is set back |
 //! | [`load_shed`] | the services of the contract | bounds the work in progress, each user's too, inactivations last |
 //! | [`rate_limit`] | the services of the contract | counts calls by user, and tells users where they stand |
 //! | [`request_body`] | the services of the contract | ends a request whose message does not arrive |
@@ -21,6 +22,7 @@ pub(crate) mod deadline;
 pub(crate) mod identity;
 pub(crate) mod in_flight;
 pub(crate) mod load_shed;
+pub(crate) mod log_state;
 pub(crate) mod rate_limit;
 pub(crate) mod refusals;
 pub(crate) mod request_body;

@@ -33,6 +33,7 @@ pub(super) async fn handle(
     };
     // Must not tell that the event exists in another instance.
     let event = found.filter(|event| event.instance_id == id).ok_or(ApiError::EventNotFound)?;
+    api.ground.check()?;
     let proof = api.evidence.prove(event.clone()).await;
     let proof = proof.map_err(|error| ApiError::Internal(format!("no proof could be made: {error:#}")))?;
     Ok(v1::ProveEventResponse {

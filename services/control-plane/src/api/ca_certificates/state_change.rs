@@ -47,7 +47,7 @@ impl StateChange {
         let policy_version = api.admit(call, &self.instance_id, action).await?;
         let command = command(self.sn, self.reason);
         let reply = api.submit(call, self.instance_id.clone(), command, &policy_version).await?;
-        let propagation = api.wait(call, &self.instance_id, reply.revision, self.wait).await;
+        let propagation = api.wait(call, &self.instance_id, reply.revision, self.wait).await?;
         Ok((reply, propagation))
     }
 }

@@ -80,7 +80,9 @@ impl PropagationWatcher {
                 None => std::future::pending().await,
             }
         };
+        let ground = self.api.ground.clone();
         let outcome = tokio::select! {
+            error = ground.lost() => Err(error),
             () = draining.cancelled() => Err(ApiError::Draining),
             () = expired => Err(ApiError::DeadlineExceeded),
             found = self.changed_or_lost() => found,

@@ -62,6 +62,8 @@ async fn signed_bundle(
     };
     let Some(bundle) = api.store.load_bundle(id, at).await? else { return Ok(None) };
     let mut message = message::trust_bundle(api.store.log_id(), &bundle, issued_at);
+    // After it was read: what is not known to be the log is not signed.
+    api.ground.check()?;
     message.sign(api.keys.active()).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(Some(message))
 }

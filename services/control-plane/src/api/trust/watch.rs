@@ -57,6 +57,7 @@ pub(super) async fn handle(
     call.broker_id = broker;
 
     api.admit(call, &id, Action::WatchTrust).await?;
+    api.ground.check()?;
     let share = api.take_stream(call)?;
     if let Some(head) = &request.newest_head {
         let broker = call.broker_id.as_ref().map_or("without a name", |id| id.as_str());
@@ -114,7 +115,7 @@ impl Watcher {
         deadline: Option<Instant>,
         mut standing: Standing,
     ) -> ApiError {
-        let draining = self.api.draining.clone();
+        let (draining, ground) = (self.api.draining.clone(), self.api.ground.clone());
         let expired = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -123,6 +124,7 @@ impl Watcher {
         };
         tokio::select! {
             () = draining.cancelled() => ApiError::Draining,
+            error = ground.lost() => error,
             () = expired => ApiError::DeadlineExceeded,
             error = standing.lost() => error,
             outcome = self.follow(live, after_revision) => outcome.err().unwrap_or(ApiError::Cancelled),

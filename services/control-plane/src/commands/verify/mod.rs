@@ -65,7 +65,7 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
         false => None,
     };
     let signed = signed_before(&arguments, &config)?;
-    let store = database::open_existing(&config).await?;
+    let store = database::open_existing(&config, evidence::notary(&config, &arguments.database)).await?;
     let started = Instant::now();
     let log = store.verify().await?;
     let stream = match stream {

@@ -1,0 +1,4 @@
+//! The database set back behind what was acknowledged.
+
+mod set_back;
+mod stage;

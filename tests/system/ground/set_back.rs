@@ -95,7 +95,7 @@ async fn a_log_that_has_its_end_again_takes_changes_again() -> anyhow::Result<()
         }
         eventually(RECOVERY, "changes are taken again", async || instance.inactivate(&stage.kept.sn).await)
             .await?;
-        instance.bundle().await?;
+        eventually(RECOVERY, "bundles are signed again", async || instance.bundle().await).await?;
         assert_eq!(stage.log_state(&replica.owner()?).await?, None);
     }
     let status = stage.deployment.command(&["epoch", "status"]).await?.success()?;

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoint_file::CheckpointFile;
-use super::{Contradiction, Evidence};
+use super::{CheckpointContradiction, Evidence};
 use crate::ground::LogGround;
 
 pub(crate) struct Checkpointer {
@@ -71,7 +71,7 @@ impl Checkpointer {
             let signed = match self.evidence.checkpoint().await {
                 Ok(signed) => signed,
                 Err(error) => {
-                    let contradiction = error.downcast_ref::<Contradiction>().is_some();
+                    let contradiction = error.downcast_ref::<CheckpointContradiction>().is_some();
                     self.failed(if contradiction { "contradiction" } else { "unavailable" });
                     if contradiction {
                         tracing::error!("{error}");

@@ -31,7 +31,7 @@ pub(crate) struct Evidence {
     "the log of {now} events does not go on from the checkpoint of {before} events that was signed before: \
      it was cut off or changed; run `catrust-server verify` with the checkpoints"
 )]
-pub(crate) struct Contradiction {
+pub(crate) struct CheckpointContradiction {
     /// Size of the earlier checkpoint.
     pub(crate) before: u64,
     /// Size of the log now.
@@ -85,7 +85,7 @@ impl Evidence {
     /// one where nothing has happened since.
     ///
     /// # Errors
-    /// The store does not answer; or [`Contradiction`].
+    /// The store does not answer; or [`CheckpointContradiction`].
     pub(crate) async fn checkpoint(&self) -> anyhow::Result<SignedCheckpoint> {
         StoredTree::new(&*self.store).extend().await?;
         self.sign_head().await
@@ -103,7 +103,7 @@ impl Evidence {
         if let Some(last) = self.last().filter(|last| last.checkpoint.origin == origin) {
             let before = last.checkpoint.size;
             if size < before || tree.root(before).await? != last.checkpoint.root {
-                return Err(Contradiction { before, now: size }.into());
+                return Err(CheckpointContradiction { before, now: size }.into());
             }
             if size == before {
                 return Ok(last);

@@ -264,14 +264,15 @@ mod tests {
         let instance = log.register_instance("set-back");
         log.register_certificate(&instance);
         let mut reader = feed.subscribe(&instance).await.unwrap();
-        feed.publish(&log.messages(&key)).await.unwrap();
+        let messages = log.messages(&key);
+        feed.publish(&messages).await.unwrap();
         assert!(matches!(reader.next().await, Some(FeedItem::Change(_))));
         let head = LogHead { position: 1, hash: log.events()[0].hash, ..LogHead::EMPTY };
         feed.go_on_after(log.log_id(), &head);
         assert_eq!(reader.next().await, Some(FeedItem::Gap(GapReason::Interrupted)));
         assert_eq!(feed.tail().await.unwrap().sequence, 1);
         let mut late = feed.subscribe(&instance).await.unwrap();
-        feed.publish(&log.messages(&key)[1..]).await.unwrap();
+        feed.publish(&messages[1..]).await.unwrap();
         assert!(matches!(late.next().await, Some(FeedItem::Change(_))), "the row after the head, once");
         assert!(matches!(reader.next().await, Some(FeedItem::Change(_))));
     }

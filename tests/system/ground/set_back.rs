@@ -73,8 +73,12 @@ async fn a_log_set_back_under_running_replicas_takes_no_change_and_says_so() -> 
     // Ground rule 5: verified messages of the stream are a source, also for servers that remember
     // nothing.
     stage.replicas.clear();
-    let restarted = stage.deployment.replica("c").await?;
-    stage.halts(&restarted).await?;
+    // Ground rule 7: what was found is stored, signed: no replica goes on acknowledging.
+    for name in ["c", "d"] {
+        let restarted = stage.deployment.replica(name).await?;
+        stage.halts(&restarted).await?;
+        stage.replicas.push(restarted);
+    }
     Ok(())
 }
 
@@ -129,5 +133,7 @@ async fn a_checkpoint_file_tells_a_start_that_the_log_was_set_back() -> anyhow::
     instance.bundle().await?;
 
     let told = stage.deployment.replica_with("told", &settings).await?;
-    stage.halts(&told).await
+    stage.halts(&told).await?;
+    // And now every replica knows.
+    stage.halts(&blind).await
 }

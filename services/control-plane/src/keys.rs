@@ -112,6 +112,15 @@ impl ServerKeys {
         keys
     }
 
+    /// The keys of [`ServerKeys::on_record`], and those that are revoked.
+    fn on_file(&self) -> TrustKeys {
+        let mut keys = self.on_record();
+        if let Some(set) = self.set.borrow().as_ref() {
+            set.keys().for_each(|(_, key)| keys.extend(key.public_key.clone()));
+        }
+        keys
+    }
+
     /// Follows the set in force.
     #[must_use]
     pub(crate) fn follow(&self) -> watch::Receiver<Option<Arc<KeySet>>> {
@@ -144,6 +153,11 @@ impl ServerKeys {
 }
 
 impl Notary for ServerKeys {
+    fn key_id(&self) -> Option<String> {
+        let key_id = self.key_id();
+        self.on_record().contains(key_id).then(|| key_id.to_owned())
+    }
+
     /// By the key that signs the messages, unless it is revoked meanwhile.
     fn seal(&self, statement: &[u8]) -> Option<Seal> {
         let key_id = self.key_id();
@@ -153,6 +167,11 @@ impl Notary for ServerKeys {
 
     fn check(&self, statement: &[u8], seal: &Seal) -> Result<(), String> {
         let checked = self.on_record().check(&seal.key_id, statement, &seal.value);
+        checked.map_err(|error| error_chain(&error))
+    }
+
+    fn check_past(&self, statement: &[u8], seal: &Seal) -> Result<(), String> {
+        let checked = self.on_file().check(&seal.key_id, statement, &seal.value);
         checked.map_err(|error| error_chain(&error))
     }
 }

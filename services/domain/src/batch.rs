@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::ca_certificate::{self, CaCertificate};
-use crate::command::{Command, CommandEnvelope, Reply, ReplyBody, RequestKey, StoredReply};
+use crate::command::{Command, CommandContext, CommandEnvelope, Reply, ReplyBody, RequestKey, StoredReply};
 use crate::digest::Sha256;
 use crate::event::Event;
 use crate::event_log::{LogEntry, LogHead, RecordedEvent};
@@ -178,7 +178,7 @@ impl WorkingSet {
         };
         let changed = event.is_some();
         if let Some(event) = event {
-            self.record(envelope, event)?;
+            self.record(&envelope.instance_id, &envelope.context, event)?;
         }
         let reply = self.reply(envelope, changed);
         if let (Some(key), Some(fingerprint)) = (key, envelope.context.fingerprint) {
@@ -282,9 +282,16 @@ impl WorkingSet {
         Ok(())
     }
 
-    fn record(&mut self, envelope: &CommandEnvelope, event: Event) -> Result<(), InconsistentEvent> {
-        let id = &envelope.instance_id;
-        let context = &envelope.context;
+    /// Records an event that no command asked for.
+    ///
+    /// # Errors
+    /// The event cannot follow the state: the batch MUST be rolled back.
+    pub fn record(
+        &mut self,
+        id: &InstanceId,
+        context: &CommandContext,
+        event: Event,
+    ) -> Result<(), InconsistentEvent> {
         let stream_id = event.stream_id(id);
         let stream_version = self.stream_version(id, &event, &stream_id) + 1;
         let position = self.head.position + 1;
@@ -300,8 +307,8 @@ impl WorkingSet {
         self.dirty_instances.insert(id.clone());
         if let Some(effect) = event.trust_effect() {
             self.dirty_certificates.insert((id.clone(), effect.certificate.sn.clone()));
-            self.stream_versions.insert(stream_id.clone(), stream_version);
         }
+        self.stream_versions.insert(stream_id.clone(), stream_version);
         if let Event::CaCertificateRegistered(payload) = &event {
             self.writes.spent_register_codes.push((id.clone(), payload.register_code.clone(), position));
         }
@@ -334,15 +341,15 @@ impl WorkingSet {
     }
 
     /// Version of the stream before `event`: of the aggregate where it lives, of
-    /// the log where its certificate was deleted.
+    /// the log where its certificate was deleted, or where it is of the log itself.
     fn stream_version(&self, id: &InstanceId, event: &Event, stream_id: &str) -> u64 {
-        match event.trust_effect() {
-            None => self.model.instance(id).map_or(0, |instance| instance.stream_version),
-            Some(effect) => self.model.certificate(id, &effect.certificate.sn).map_or_else(
-                || self.stream_versions.get(stream_id).copied().unwrap_or(0),
-                |certificate| certificate.stream_version,
-            ),
-        }
+        let living = match event.trust_effect() {
+            None => self.model.instance(id).map(|instance| instance.stream_version),
+            Some(effect) => {
+                self.model.certificate(id, &effect.certificate.sn).map(|living| living.stream_version)
+            }
+        };
+        living.or_else(|| self.stream_versions.get(stream_id).copied()).unwrap_or(0)
     }
 
     fn reply(&self, envelope: &CommandEnvelope, changed: bool) -> Reply {

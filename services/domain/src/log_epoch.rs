@@ -14,7 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Sha256;
 use crate::timestamp::Timestamp;
 
-pub use began::{EndBefore, LogEpochBegan, LostChange, LostFate, MAX_LOST_TOLD};
+pub use began::{BeginPlace, EndBefore, LogEpochBegan, LostChange, LostFate, MAX_LOST_TOLD};
+
+/// Actor of the rows by which a new epoch puts lost inactivations into force again.
+pub const MADE_AGAIN_BY: &str = "catrust:epoch";
+
+/// How far the number of an epoch may be ahead of the clock of the database, in seconds. Brokers
+/// refuse what is ahead of their clocks, so that one far in the future would stop them all.
+pub const MAX_EPOCH_AHEAD: u32 = 60;
 
 /// Number of bits of a revision that hold the count.
 const COUNT_BITS: u32 = 32;
@@ -32,6 +39,9 @@ pub struct LogEpoch(pub u32);
 impl LogEpoch {
     /// The epoch in which every log starts.
     pub const FIRST: Self = Self(0);
+
+    /// The last number: revisions of a later one would not fit the databases' numbers.
+    pub const LAST: Self = Self(i32::MAX as u32);
 
     /// The epoch that a revision belongs to.
     #[must_use]
@@ -56,9 +66,20 @@ impl LogEpoch {
     /// stays there: the caller MUST NOT begin an epoch that is not above the one before.
     #[must_use]
     pub fn next(self, now: Timestamp) -> Self {
+        Self(self.0.saturating_add(1).max(Self::by_clock(now)))
+    }
+
+    /// Whether no epoch with this number can have begun by `now`, the present of the database:
+    /// it is further ahead than clocks may differ. Epochs that follow each other within seconds
+    /// are ahead by their number.
+    #[must_use]
+    pub fn is_ahead_of(self, now: Timestamp) -> bool {
+        self.0 > Self::by_clock(now).saturating_add(MAX_EPOCH_AHEAD)
+    }
+
+    fn by_clock(now: Timestamp) -> u32 {
         let seconds = now.micros().div_euclid(1_000_000).saturating_sub(EPOCH_NUMBERS_START);
-        let by_clock = u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
-        Self(self.0.saturating_add(1).max(by_clock))
+        u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
     }
 }
 
@@ -156,6 +177,22 @@ mod tests {
         }
         assert_eq!(LogEpoch::FIRST.next(Timestamp::LAST), LogEpoch(u32::MAX));
         assert_eq!(LogEpoch::FIRST.next(Timestamp::FIRST), LogEpoch(1));
+    }
+
+    // A forged epoch far in the future would make every broker refuse everything.
+    #[test]
+    fn a_number_may_be_ahead_of_the_clock_by_a_minute() {
+        let now = LogEpoch::FIRST.next(Timestamp::from_micros(1_767_225_600_000_000));
+        for (ahead, refused) in [(0, false), (60, false), (61, true)] {
+            let epoch = LogEpoch(now.0 + ahead);
+            assert_eq!(
+                epoch.is_ahead_of(Timestamp::from_micros(1_767_225_600_000_000)),
+                refused,
+                "{ahead} s"
+            );
+        }
+        assert!(LogEpoch::LAST.revision(u64::from(u32::MAX)) <= i64::MAX as u64);
+        assert!(LogEpoch(LogEpoch::LAST.0 + 1).revision(0) > i64::MAX as u64);
     }
 
     #[test]

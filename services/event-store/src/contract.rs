@@ -6,6 +6,7 @@
 pub mod appending;
 pub mod checking;
 pub mod commands;
+pub mod epochs;
 pub mod ground;
 pub mod reading;
 pub mod receipts;
@@ -157,6 +158,11 @@ macro_rules! contract_suite {
             ground::evidence_that_the_log_bears_out_is_not_stored,
             ground::evidence_of_a_later_epoch_halts,
             ground::batches_in_memory_are_forgotten_with_the_log,
+            epochs::an_epoch_begins_with_what_was_lost_in_force_again,
+            epochs::a_begin_is_refused_where_the_ground_has_moved,
+            epochs::a_begin_that_fails_leaves_nothing,
+            epochs::numbers_of_epochs_rise_above_all_that_is_known,
+            epochs::a_begin_is_believed_by_its_signature_place_and_number,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

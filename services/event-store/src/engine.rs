@@ -21,7 +21,7 @@ use crate::rebuild::Repair;
 use crate::receipts::FleetChanges;
 use crate::rows::Rows;
 use crate::{
-    BundleAt, CertificateView, CommandResults, CommandStore, EventLog, EvidenceStore, FleetStore,
+    BundleAt, CertificateView, Clock, CommandResults, CommandStore, EventLog, EvidenceStore, FleetStore,
     FreshnessLease, Maintenance, Page, PrimaryInUse, PublisherLease, ReadModelStore, RebuildReport,
     RefusalFilter, RefusalStore, RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch,
     VerifyReport, bundle, reads, rebuild, refusals, search, tree, verify,
@@ -44,6 +44,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
 
     fn known(&self) -> &KnownLog;
     fn growth(&self) -> watch::Receiver<u64>;
+    /// Raises the highest position known, see [`EventLog::appended`].
+    fn raise(&self, position: u64);
+    /// By which clock events are dated where it is not the database's.
+    fn clock(&self) -> Option<&Clock>;
     fn fleet(&self) -> &FleetChanges;
     /// See [`EventLog::primary`].
     fn server_in_use(&self) -> watch::Receiver<PrimaryInUse>;

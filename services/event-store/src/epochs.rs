@@ -7,10 +7,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use catrust_domain::event::{EventType, LogEpochBegan};
-use catrust_domain::{EpochInForce, Event, Instance, LogEpoch, Notary, RecordedEvent, Seal, Sha256};
+use catrust_domain::log_epoch::BeginPlace;
+use catrust_domain::{
+    EpochInForce, Event, Instance, LogEpoch, Notary, RecordedEvent, Seal, Sha256, Timestamp,
+};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::row::{Row as _, StoredRow as _, corrupt};
 use crate::rows::Rows;
 use crate::{StoreError, queries, reads};
 
@@ -20,8 +24,24 @@ pub(crate) struct Epochs {
     log_id: Uuid,
     /// `None`: no key is known, so that no begin is believed, and none is told.
     notary: Option<Arc<dyn Notary>>,
-    begins: Mutex<Vec<Begin>>,
+    begins: Mutex<Begins>,
     in_force: watch::Sender<EpochInForce>,
+}
+
+/// The rows that begin an epoch, or claim to, ascending.
+#[derive(Debug)]
+struct Begins {
+    rows: Vec<Begin>,
+    /// When they were read, by the clock of the database.
+    read_at: Timestamp,
+    /// Whether one may be believed later: its number is ahead of that clock.
+    unsettled: bool,
+}
+
+impl Default for Begins {
+    fn default() -> Self {
+        Self { rows: Vec::new(), read_at: Timestamp::FIRST, unsettled: false }
+    }
 }
 
 /// A row that begins an epoch, or claims to.
@@ -29,6 +49,9 @@ pub(crate) struct Epochs {
 struct Begin {
     position: u64,
     hash: Sha256,
+    /// Hash of the row before it.
+    previous: Sha256,
+    actor: String,
     /// What it begins; the reason where it begins nothing.
     began: Result<EpochInForce, String>,
     payload: Result<LogEpochBegan, String>,
@@ -44,7 +67,7 @@ impl Epochs {
     pub(crate) fn set_notary(&mut self, notary: Arc<dyn Notary>) {
         self.notary = Some(notary);
         let begins = std::mem::take(&mut *self.begins.lock().unwrap_or_else(PoisonError::into_inner));
-        self.replace(begins);
+        self.replace(begins.rows, begins.read_at);
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<EpochInForce> {
@@ -63,16 +86,27 @@ impl Epochs {
         db: &mut impl Rows,
         newest: Option<Sha256>,
     ) -> Result<bool, StoreError> {
-        if self.newest() == newest {
-            return Ok(false);
+        {
+            let begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
+            if begins.rows.last().map(|begin| begin.hash) == newest && !begins.unsettled {
+                return Ok(false);
+            }
         }
         self.load(db).await
     }
 
     /// Reads the list anew. Gives whether another epoch is in force than before.
     pub(crate) async fn load(&self, db: &mut impl Rows) -> Result<bool, StoreError> {
-        let rows = reads::events(db, &queries::EPOCH_BEGINS, &[]).await?;
-        Ok(self.replace(rows.iter().map(Begin::of).collect()))
+        let rows = db.rows(&queries::EPOCH_BEGINS, &[]).await?;
+        let present = if rows.is_empty() { Timestamp::FIRST } else { reads::present(db).await? };
+        let begins = rows.iter().map(|row| {
+            let event = RecordedEvent::read(row, 0)?;
+            let previous: Option<Sha256> = row
+                .get(RecordedEvent::WIDTH)
+                .map_err(|reason| corrupt("events", &[Ok(event.position.to_string())], reason))?;
+            Ok(Begin::of(&event, previous.unwrap_or(Sha256::ZERO)))
+        });
+        Ok(self.replace(begins.collect::<Result<_, StoreError>>()?, present))
     }
 
     /// Whose signatures are believed; `None` where no key is known.
@@ -83,7 +117,7 @@ impl Epochs {
     /// Positions of the rows that claim to begin an epoch and are not believed.
     pub(crate) fn unbelieved(&self) -> Vec<u64> {
         let begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
-        begins.iter().filter(|begin| begin.began.is_err()).map(|begin| begin.position).collect()
+        begins.rows.iter().filter(|begin| begin.began.is_err()).map(|begin| begin.position).collect()
     }
 
     /// Gives each row the epoch that it belongs to. The list MUST have been brought up to
@@ -93,26 +127,28 @@ impl Epochs {
         for row in rows {
             row.epoch = match row.revision {
                 Some(revision) => LogEpoch::of_revision(revision),
-                None => in_force_at(&begins, row.position).epoch,
+                None => in_force_at(&begins.rows, row.position).epoch,
             };
         }
     }
 
-    fn newest(&self) -> Option<Sha256> {
-        self.begins.lock().unwrap_or_else(PoisonError::into_inner).last().map(|begin| begin.hash)
-    }
-
-    fn replace(&self, mut begins: Vec<Begin>) -> bool {
+    fn replace(&self, mut rows: Vec<Begin>, read_at: Timestamp) -> bool {
         let mut before = EpochInForce::FIRST;
-        for begin in &mut begins {
+        let mut unsettled = false;
+        for begin in &mut rows {
             begin.began = self.judge(begin, before);
+            if begin.is_ahead_of(read_at) {
+                unsettled |= begin.began.is_ok();
+                begin.began =
+                    begin.began.clone().and(Err("its number is ahead of the clock of the database".into()));
+            }
             before = *begin.began.as_ref().unwrap_or(&before);
         }
         let mut known = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
         if self.notary.is_some() {
-            tell_unbelieved(&begins, &known);
+            tell_unbelieved(&rows, &known.rows);
         }
-        *known = begins;
+        *known = Begins { rows, read_at, unsettled };
         self.in_force.send_if_modified(|in_force| std::mem::replace(in_force, before) != before)
     }
 
@@ -128,20 +164,32 @@ impl Epochs {
         let value = decode_hex(&began.signature).ok_or("its signature is not hexadecimal")?;
         let seal = Seal { key_id: began.key_id.clone(), value };
         let notary = self.notary.as_ref().ok_or("no key is known")?;
-        notary.check(&began.statement(self.log_id, begin.position), &seal)?;
+        let Begin { position, previous, actor, .. } = begin;
+        let place = BeginPlace { position: *position, previous, actor };
+        notary.check_past(&began.statement(self.log_id, &place), &seal)?;
         Ok(EpochInForce { epoch: began.epoch, position: begin.position, hash: begin.hash })
     }
 }
 
 impl Begin {
-    fn of(row: &RecordedEvent) -> Self {
+    fn of(row: &RecordedEvent, previous: Sha256) -> Self {
         let payload = match row.decode() {
             Ok(Event::LogEpochBegan(began)) if row.instance_id.is_reserved() => Ok(began),
             Ok(_) => Err("it is not of the log itself".to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        let (position, hash) = (row.position, row.hash);
-        Self { position, hash, began: Err("it has not been looked at".to_owned()), payload }
+        Self {
+            position: row.position,
+            hash: row.hash,
+            previous,
+            actor: row.actor.clone(),
+            began: Err("it has not been looked at".to_owned()),
+            payload,
+        }
+    }
+
+    fn is_ahead_of(&self, present: Timestamp) -> bool {
+        self.payload.as_ref().is_ok_and(|began| began.epoch.is_ahead_of(present))
     }
 }
 

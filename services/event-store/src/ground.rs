@@ -72,6 +72,15 @@ impl LogMemory {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = row(end, epoch);
     }
 
+    /// Remembers the end of a log in which `epoch` has begun; not where an append has come
+    /// further since.
+    pub(crate) fn begun(&self, end: &LogHead, epoch: LogEpoch) {
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.as_ref().is_none_or(|memory| memory.epoch < epoch) {
+            *memory = row(end, epoch);
+        }
+    }
+
     /// Forgets what belongs to an epoch before `epoch`.
     fn forget_before(&self, epoch: LogEpoch) {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +230,7 @@ fn marked(row: &impl Row) -> Result<MarkedRow, String> {
 }
 
 /// Where the log stands, and which stored evidence is believed.
-async fn stand(
+pub(crate) async fn stand(
     db: &mut impl Rows,
     known: &KnownLog,
 ) -> Result<(EpochInForce, LogHead, Vec<LogEvidence>), StoreError> {

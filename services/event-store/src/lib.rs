@@ -4,6 +4,7 @@
 //! [`sqlite`], and both run the suite in `contract` (a feature, for tests). The rules are not here: a store loads rows,
 //! hands them to [`catrust_domain::batch`], and writes what comes back.
 
+mod begin;
 mod bundle;
 mod comparison;
 mod engine;
@@ -47,14 +48,15 @@ use std::sync::Arc;
 
 use catrust_domain::{CaCertificate, Rejection, Reply, SerialNumber, Timestamp};
 
+pub use begin::{BegunEpoch, EpochPlan, LogStand, LostTrust, MadeAgain, NothingLost};
 pub use error::StoreError;
 pub use freshness::{BootTime, FreshnessLease};
 pub use refusals::{RefusalFilter, RefusedCall};
 pub use report::{MigrationReport, RebuildReport, VerifyReport};
 pub use search::{SearchScope, TrustChangePage, TrustChangeSearch};
 pub use store::{
-    CommandStore, EventLog, EventStore, EvidenceStore, FleetStore, Ground, GroundReport, Maintenance,
-    PrimaryInUse, PublisherLease, ReadModelStore, RefusalStore,
+    CommandStore, EpochStore, EventLog, EventStore, EvidenceStore, FleetStore, Ground, GroundReport,
+    Maintenance, PrimaryInUse, PublisherLease, ReadModelStore, RefusalStore,
 };
 
 /// Reads the wall clock. The store calls it once per batch, under the append lock.

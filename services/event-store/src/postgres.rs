@@ -69,6 +69,8 @@ queries! { LIST:
     /// $1 time, $2 how many.
     PRUNE_REPLIES = "DELETE FROM replies \
          WHERE ctid = ANY(ARRAY(SELECT ctid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2))";
+
+    PRESENT = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)";
 }
 
 /// The event log in a Postgres database.
@@ -182,6 +184,14 @@ impl Engine for PgEventStore {
 
     fn growth(&self) -> watch::Receiver<u64> {
         self.hint.subscribe()
+    }
+
+    fn raise(&self, position: u64) {
+        self.hint.raise(position);
+    }
+
+    fn clock(&self) -> Option<&Clock> {
+        self.clock.as_ref()
     }
 
     async fn tasks_ended(&self) {

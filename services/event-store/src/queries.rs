@@ -53,7 +53,13 @@ queries! { LIST:
     /// $1 position, $2 limit. Behind each row the newest begin of an epoch.
     LOG_AFTER = select_log("position > $1 ORDER BY position LIMIT $2");
 
-    EPOCH_BEGINS = select_events(&format!("{} ORDER BY position", epochs::begins()));
+    /// Behind each row the hash of the one before it.
+    EPOCH_BEGINS = format!(
+        "SELECT {}, (SELECT before.hash FROM events AS before WHERE before.position = e.position - 1) \
+         FROM events AS e WHERE {} ORDER BY e.position",
+        names_of::<RecordedEvent>("e."),
+        epochs::begins(),
+    );
 
     NEWEST_BEGIN = format!("SELECT {}", epochs::newest_begin());
 
@@ -91,6 +97,20 @@ queries! { LIST:
         epochs::newest_begin(),
         names_of::<Instance>(""),
     );
+
+    /// $1 instance.
+    CERTIFICATES_OF_INSTANCE =
+        format!("SELECT {} FROM ca_certificates WHERE instance_id = $1", names_of::<CaCertificate>(""));
+
+    /// $1 instance.
+    SPENT_CODES_OF_INSTANCE = format!(
+        "SELECT {} FROM {} WHERE instance_id = $1",
+        names_of::<SpentRegisterCode>(""),
+        SpentRegisterCode::TABLE,
+    );
+
+    /// $1 stream.
+    STREAM_END = "SELECT coalesce(max(stream_version), 0) FROM events WHERE stream_id = $1";
 
     /// $1 instance, $2 serial number.
     CERTIFICATE = format!(

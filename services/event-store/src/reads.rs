@@ -6,7 +6,7 @@
 use catrust_domain::set_hash::SetHash;
 use catrust_domain::{
     BrokerId, BrokerState, CaCertificate, FleetMember, Instance, InstanceId, LogHead, RecordedEvent, Reply,
-    RequestKey, SerialNumber, Sha256,
+    RequestKey, SerialNumber, Sha256, Timestamp,
 };
 use uuid::Uuid;
 
@@ -79,6 +79,14 @@ pub(crate) async fn newest_begin_of_log(db: &mut impl Rows) -> Result<Option<Sha
 /// Hash of the newest row that begins an epoch, in the column `at`.
 pub(crate) fn newest_begin(row: &impl Row, at: usize) -> Result<Option<Sha256>, StoreError> {
     row.get(at).map_err(|reason| corrupt("events", &[], reason))
+}
+
+/// The time by the clock of the database.
+pub(crate) async fn present<D: Rows>(db: &mut D) -> Result<Timestamp, StoreError> {
+    let missing = || StoreError::Internal("the database tells no time".into());
+    let row = db.row(D::present(), &[]).await?.ok_or_else(missing)?;
+    let micros = row.number(0).map_err(|reason| StoreError::Internal(reason.into()))?;
+    Ok(Timestamp::from_micros(micros))
 }
 
 pub(crate) async fn find_instance(

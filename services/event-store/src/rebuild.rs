@@ -8,8 +8,9 @@
 
 use std::collections::HashSet;
 
+use catrust_domain::batch::Writes;
 use catrust_domain::read_model::ReadModel;
-use catrust_domain::{CaCertificate, Instance};
+use catrust_domain::{CaCertificate, Instance, LogHead, Timestamp};
 
 use crate::comparison::Differing;
 use crate::row::{StoredRow, corrupt};
@@ -44,6 +45,14 @@ pub(crate) trait Repair: Rows {
     fn delete<R: StoredRow>(
         &mut self,
         keys: &[Vec<Value<'_>>],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Writes what a batch came to that began after `before` and ends at `after`.
+    fn write(
+        &mut self,
+        writes: &Writes,
+        before: &LogHead,
+        after: &LogHead,
+        now: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Commits a rebuild, so that servers forget the rows which they remember.
     fn commit(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;

@@ -26,6 +26,9 @@ pub(crate) trait Rows: Send {
         async move { Ok(self.rows(query, binds).await?.into_iter().next()) }
     }
 
+    /// The statement that tells the database's time, in microseconds since 1970.
+    fn present() -> &'static Query;
+
     /// Runs one statement that writes; gives the number of rows.
     fn execute(
         &mut self,

@@ -55,6 +55,9 @@ queries! { LIST:
     /// $1 time, $2 how many.
     PRUNE_REPLIES = "DELETE FROM replies \
          WHERE rowid IN (SELECT rowid FROM replies WHERE created_at < $1 ORDER BY created_at LIMIT $2)";
+
+    /// SQLite asks the machine.
+    PRESENT = "SELECT unixepoch() * 1000000";
 }
 
 /// The event log in a SQLite file.
@@ -196,6 +199,14 @@ impl Engine for SqliteEventStore {
 
     fn growth(&self) -> watch::Receiver<u64> {
         self.hint.subscribe()
+    }
+
+    fn raise(&self, position: u64) {
+        self.raise(position);
+    }
+
+    fn clock(&self) -> Option<&Clock> {
+        Some(&self.clock)
     }
 
     async fn tasks_ended(&self) {

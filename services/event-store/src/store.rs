@@ -13,8 +13,9 @@ use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
 use crate::{
-    BundleAt, CertificateView, CommandResults, FreshnessLease, Page, RebuildReport, RefusalFilter,
-    RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch, VerifyReport,
+    BegunEpoch, BundleAt, CertificateView, CommandResults, EpochPlan, FreshnessLease, LogStand, Page,
+    RebuildReport, RefusalFilter, RefusedCall, StateFilter, StoreError, TrustChangePage, TrustChangeSearch,
+    VerifyReport,
 };
 
 /// The right to be the one that publishes, held until dropped.
@@ -137,6 +138,22 @@ pub struct GroundReport {
     pub evidence: Vec<(LogEvidence, Verdict)>,
     /// Positions of rows that claim to begin an epoch and are not believed.
     pub unbelieved_begins: Vec<u64>,
+}
+
+/// Log epochs.
+#[async_trait]
+pub trait EpochStore: Send + Sync + 'static {
+    /// Where the log stands now, for an [`EpochPlan`].
+    async fn stand(&self) -> Result<LogStand, StoreError>;
+
+    /// Begins a log epoch: [`catrust_domain::event::LogEpochBegan`] right behind the end of the
+    /// log, signed, and what is made again, in one transaction under the append lock, on a server
+    /// that takes writes. Nothing is recorded unless it is [`BegunEpoch::Begun`].
+    ///
+    /// # Errors
+    /// [`StoreError::Ambiguous`]: it may have begun; [`EpochStore::stand`] tells.
+    /// [`StoreError::Corrupt`]: the read model of an instance that lost something is damaged; rebuild it first.
+    async fn begin_epoch(&self, plan: &EpochPlan) -> Result<BegunEpoch, StoreError>;
 }
 
 /// Commands, and the replies that are kept for their repeats.
@@ -310,11 +327,18 @@ pub trait Maintenance: Send + Sync + 'static {
 
 /// All that a store does.
 pub trait EventStore:
-    CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance + Ground
+    CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance + Ground + EpochStore
 {
 }
 
-impl<S: CommandStore + ReadModelStore + EvidenceStore + FleetStore + RefusalStore + Maintenance + Ground>
-    EventStore for S
+impl<S> EventStore for S where
+    S: CommandStore
+        + ReadModelStore
+        + EvidenceStore
+        + FleetStore
+        + RefusalStore
+        + Maintenance
+        + Ground
+        + EpochStore
 {
 }

@@ -147,3 +147,24 @@ fn a_set_that_cannot_be_used_leaves_the_last_good_one_in_force() {
     desk.put(3, vec![named(&desk.key)]);
     assert_eq!(look(&keys, at(2_000)), Ok(Adoption::Known));
 }
+
+#[test]
+fn what_a_revoked_key_signed_counts_in_the_log_and_nowhere_else() {
+    let desk = Desk::new();
+    let (revoked, _) = new_key();
+    let (stranger, _) = new_key();
+    desk.put(1, vec![named(&desk.key), proto::EventKey { revoked: true, ..named(&revoked) }]);
+    let keys = ServerKeys::load(&desk.config(), at(50)).unwrap();
+    let sealed =
+        |key: &SigningKey| Seal { key_id: key.key_id().to_owned(), value: key.seal(b"an epoch begins") };
+    for (key, counts, counts_in_the_log) in
+        [(&desk.key, true, true), (&revoked, false, true), (&stranger, false, false)]
+    {
+        let seal = sealed(key);
+        assert_eq!(keys.check(b"an epoch begins", &seal).is_ok(), counts);
+        assert_eq!(keys.check_past(b"an epoch begins", &seal).is_ok(), counts_in_the_log);
+        assert!(keys.check_past(b"another one begins", &seal).is_err());
+    }
+    let seal = keys.seal(b"an epoch begins").unwrap();
+    assert_eq!(Notary::key_id(&keys), Some(seal.key_id));
+}

@@ -38,6 +38,8 @@ pub struct LogEpochBegan {
     pub lost: Vec<LostChange>,
     /// Number of lost changes beyond those in `lost`.
     pub lost_untold: u64,
+    /// Number of rows right behind this one that were written with it: what was made again.
+    pub made_again: u64,
     /// Why the operator, or the setting, began it.
     pub reason: String,
     /// Name of the server key that signed.
@@ -88,10 +90,21 @@ pub enum LostFate {
     Unknown,
 }
 
+/// Where a [`LogEpochBegan`] stands, and who began it.
+#[derive(Clone, Copy, Debug)]
+pub struct BeginPlace<'a> {
+    /// Its position.
+    pub position: u64,
+    /// Hash of the row before it, and so all that the log has before it.
+    pub previous: &'a Sha256,
+    /// Principal that its row names.
+    pub actor: &'a str,
+}
+
 impl LogEpochBegan {
     /// The bytes that are signed: all of it but the signature, bound to its place.
     #[must_use]
-    pub fn statement(&self, log_id: Uuid, position: u64) -> Vec<u8> {
+    pub fn statement(&self, log_id: Uuid, place: &BeginPlace<'_>) -> Vec<u8> {
         // Without `..`, so that a new field cannot be left unsigned.
         let Self {
             epoch,
@@ -101,6 +114,7 @@ impl LogEpochBegan {
             checkpoints,
             lost,
             lost_untold,
+            made_again,
             reason,
             key_id,
             signature: _,
@@ -110,7 +124,9 @@ impl LogEpochBegan {
         let number = |out: &mut Vec<u8>, number: u64| put_netstring(out, number.to_string().as_bytes());
         text(&mut statement, CONTEXT);
         text(&mut statement, &log_id.to_string());
-        number(&mut statement, position);
+        number(&mut statement, place.position);
+        text(&mut statement, &place.previous.to_string());
+        text(&mut statement, place.actor);
         number(&mut statement, epoch.0.into());
         number(&mut statement, *fork_position);
         text(&mut statement, &fork_hash.to_string());
@@ -130,6 +146,7 @@ impl LogEpochBegan {
             text(&mut statement, &change.text);
         }
         number(&mut statement, *lost_untold);
+        number(&mut statement, *made_again);
         text(&mut statement, reason);
         text(&mut statement, key_id);
         statement
@@ -168,6 +185,7 @@ mod tests {
                 text: "inactive again".into(),
             }],
             lost_untold: 2,
+            made_again: 1,
             reason: "failover".into(),
             key_id: "key".into(),
             signature: String::new(),
@@ -179,13 +197,14 @@ mod tests {
     #[test]
     fn every_field_and_the_place_are_signed() {
         let (log, other_log) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let signed = began().statement(log, 11);
+        let place = BeginPlace { position: 11, previous: &Sha256([10; 32]), actor: "root@host" };
+        let signed = began().statement(log, &place);
         let with = |change: Change| {
             let mut changed = began();
             change(&mut changed);
-            changed.statement(log, 11)
+            changed.statement(log, &place)
         };
-        let changes: [(&str, Change); 18] = [
+        let changes: [(&str, Change); 19] = [
             ("epoch", |b| b.epoch = LogEpoch(8)),
             ("fork_position", |b| b.fork_position = 3),
             ("fork_hash", |b| b.fork_hash = Sha256::ZERO),
@@ -202,14 +221,21 @@ mod tests {
             ("lost.fate", |b| b.lost[0].fate = LostFate::Looser),
             ("lost.text", |b| b.lost[0].text = String::new()),
             ("lost_untold", |b| b.lost_untold = 0),
+            ("made_again", |b| b.made_again = 0),
             ("reason", |b| b.reason = String::new()),
             ("key_id", |b| b.key_id = String::new()),
         ];
         for (field, change) in changes {
             assert_ne!(with(change), signed, "{field}");
         }
-        assert_ne!(began().statement(other_log, 11), signed);
-        assert_ne!(began().statement(log, 12), signed);
+        assert_ne!(began().statement(other_log, &place), signed);
+        for other in [
+            BeginPlace { position: 12, ..place },
+            BeginPlace { previous: &Sha256([11; 32]), ..place },
+            BeginPlace { actor: "mallory@host", ..place },
+        ] {
+            assert_ne!(began().statement(log, &other), signed, "{other:?}");
+        }
         assert_eq!(with(|b| b.signature = "ab".into()), signed);
     }
 }

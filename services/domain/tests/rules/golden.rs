@@ -51,6 +51,7 @@ fn epoch_began() -> LogEpochBegan {
             lost(46, None, "", LostFate::Unknown, "no message of it is left"),
         ],
         lost_untold: 3,
+        made_again: 5,
         reason: "failover without the last second".to_owned(),
         key_id: "f6f7".to_owned(),
         signature: "a8a9".to_owned(),

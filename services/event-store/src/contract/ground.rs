@@ -49,13 +49,20 @@ pub async fn a_read_from_a_row_proves_that_the_row_is_there<F: Fixture>(fixture:
 pub struct TestNotary {
     key: &'static str,
     believed: Vec<&'static str>,
+    revoked: Vec<&'static str>,
 }
 
 impl TestNotary {
     /// Signs with `key` and believes it alone.
     #[must_use]
     pub fn new(key: &'static str) -> Arc<Self> {
-        Arc::new(Self { key, believed: vec![key] })
+        Arc::new(Self { key, believed: vec![key], revoked: Vec::new() })
+    }
+
+    /// Signs with `key`, and knows that `revoked` once was a key.
+    #[must_use]
+    pub fn after(key: &'static str, revoked: &'static str) -> Arc<Self> {
+        Arc::new(Self { key, believed: vec![key], revoked: vec![revoked] })
     }
 
     fn sign(key: &str, statement: &[u8]) -> Vec<u8> {
@@ -64,6 +71,10 @@ impl TestNotary {
 }
 
 impl Notary for TestNotary {
+    fn key_id(&self) -> Option<String> {
+        Some(self.key.to_owned())
+    }
+
     fn seal(&self, statement: &[u8]) -> Option<Seal> {
         Some(Seal { key_id: self.key.to_owned(), value: Self::sign(self.key, statement) })
     }
@@ -73,10 +84,16 @@ impl Notary for TestNotary {
             && seal.value == Self::sign(&seal.key_id, statement);
         if signed { Ok(()) } else { Err("nobody who is believed signed it".to_owned()) }
     }
+
+    fn check_past(&self, statement: &[u8], seal: &Seal) -> Result<(), String> {
+        let signed = seal.value == Self::sign(&seal.key_id, statement);
+        let known = self.revoked.contains(&seal.key_id.as_str());
+        if signed && known { Ok(()) } else { self.check(statement, seal) }
+    }
 }
 
 /// Takes rows away as a restore does, read model included.
-async fn set_back<F: Fixture>(fixture: &F, to: u64) {
+pub(super) async fn set_back<F: Fixture>(fixture: &F, to: u64) {
     fixture.tamper(&format!("DELETE FROM events WHERE position > {to}")).await;
     let store = fixture.open().await;
     store.rebuild().await.expect("the rebuild");

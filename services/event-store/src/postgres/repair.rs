@@ -1,12 +1,14 @@
 //! Writes rows of the read model for a rebuild.
 
+use catrust_domain::batch::Writes;
+use catrust_domain::{LogHead, Timestamp};
 use sqlx::PgConnection;
 use sqlx::postgres::PgRow;
 
 use super::error::store_error;
 use super::servers::DatabaseServers;
 use super::statement::StatementBuilder;
-use super::{append, session};
+use super::{append, session, write};
 use crate::StoreError;
 use crate::queries::Query;
 use crate::rebuild::Repair;
@@ -25,6 +27,10 @@ impl Repairer {
 
 impl Rows for Repairer {
     type Row = PgRow;
+
+    fn present() -> &'static Query {
+        PgConnection::present()
+    }
 
     async fn rows(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<Vec<PgRow>, StoreError> {
         self.0.rows(query, binds).await
@@ -55,6 +61,16 @@ impl Repair for Repairer {
 
     async fn delete<R: StoredRow>(&mut self, keys: &[Vec<Value<'_>>]) -> Result<(), StoreError> {
         deletion::<R>(keys).fetch(&mut self.0).await.map(drop)
+    }
+
+    async fn write(
+        &mut self,
+        writes: &Writes,
+        before: &LogHead,
+        after: &LogHead,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        write::write(&mut self.0, writes, before, after, now).await.map(drop)
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ use sqlx::{Arguments as _, Decode, Encode, PgConnection, Postgres, Row as _, Typ
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::PRESENT;
 use super::error::store_error;
 use crate::StoreError;
 use crate::queries::Query;
@@ -81,6 +82,10 @@ impl Row for PgRow {
 
 impl Rows for PgConnection {
     type Row = PgRow;
+
+    fn present() -> &'static Query {
+        &PRESENT
+    }
 
     async fn rows(&mut self, query: &'static Query, binds: &[Value<'_>]) -> Result<Vec<PgRow>, StoreError> {
         let query = sqlx::query_with(query.text(), arguments(binds)?);

@@ -1,5 +1,7 @@
 //! Writes rows of the read model for a rebuild.
 
+use catrust_domain::batch::Writes;
+use catrust_domain::{LogHead, Timestamp};
 use sqlx::SqliteConnection;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 
@@ -23,6 +25,10 @@ impl Repairer {
 
 impl Rows for Repairer {
     type Row = SqliteRow;
+
+    fn present() -> &'static Query {
+        SqliteConnection::present()
+    }
 
     async fn rows(
         &mut self,
@@ -60,6 +66,16 @@ impl Repair for Repairer {
             write::delete::<R>(&mut self.0, key).await?;
         }
         Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        writes: &Writes,
+        _before: &LogHead,
+        _after: &LogHead,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        write::write(&mut self.0, writes, now).await
     }
 
     async fn commit(&mut self) -> Result<(), StoreError> {

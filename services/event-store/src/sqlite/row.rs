@@ -5,6 +5,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments as _, Decode, Row as _, Sqlite, Type, ValueRef as _};
 use uuid::Uuid;
 
+use super::PRESENT;
 use super::error::store_error;
 use crate::StoreError;
 use crate::queries::Query;
@@ -49,6 +50,10 @@ impl Row for SqliteRow {
 
 impl Rows for SqliteConnection {
     type Row = SqliteRow;
+
+    fn present() -> &'static Query {
+        &PRESENT
+    }
 
     async fn rows(
         &mut self,

@@ -6,6 +6,7 @@
 //! later epoch is above every one of an earlier epoch.
 
 mod began;
+mod made_again;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use crate::digest::Sha256;
 use crate::timestamp::Timestamp;
 
 pub use began::{BeginPlace, EndBefore, LogEpochBegan, LostChange, LostFate, MAX_LOST_TOLD};
+pub use made_again::{LostEvent, LostTrustChange, made_again};
 
 /// Actor of the rows by which a new epoch puts lost inactivations into force again.
 pub const MADE_AGAIN_BY: &str = "catrust:epoch";

@@ -7,6 +7,7 @@ mod given;
 mod golden;
 mod inconsistent_events;
 mod instances;
+mod made_again;
 mod memory_store;
 mod properties;
 mod random;

@@ -28,6 +28,7 @@ mod listener;
 mod middleware;
 mod per_user;
 mod publishing;
+mod recovery;
 mod refusals;
 mod reload;
 mod telemetry;

@@ -168,6 +168,11 @@ async fn begin<E: Engine>(engine: &E, plan: &EpochPlan) -> Result<BegunEpoch, St
     let known = engine.known();
     let refused = |reason: String| Ok(BegunEpoch::Refused { reason });
     let Some(notary) = known.epochs.notary() else { return refused(NO_KEY.to_owned()) };
+    if let Some(rivals) = engine.rivals().await? {
+        return refused(format!(
+            "several of the configured database servers take writes ({rivals}): stop all but the one that stays"
+        ));
+    }
     let mut db = engine.repairer().await?;
     // A server that was superseded may answer, but it cannot commit.
     db.confirm().await?;

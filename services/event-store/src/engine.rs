@@ -64,6 +64,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn writer(&self) -> impl Future<Output = Result<Self::Writer, StoreError>> + Send;
     /// A connection of its own whose transaction sees one snapshot.
     fn snapshot(&self) -> impl Future<Output = Result<Self::Connection, StoreError>> + Send;
+    /// Says where several servers take writes: nothing that all of them must know can be begun.
+    fn rivals(&self) -> impl Future<Output = Result<Option<String>, StoreError>> + Send;
     fn repairer(&self) -> impl Future<Output = Result<Self::Repairer, StoreError>> + Send;
 
     /// See [`CommandStore::append`].

@@ -232,6 +232,10 @@ impl Engine for PgEventStore {
         self.own_reader().await
     }
 
+    async fn rivals(&self) -> Result<Option<String>, StoreError> {
+        self.servers.rivals().await
+    }
+
     async fn repairer(&self) -> Result<Repairer, StoreError> {
         Repairer::open(&self.servers).await
     }

@@ -245,6 +245,10 @@ impl Engine for SqliteEventStore {
         session::open(&self.options).await.map(Box::new)
     }
 
+    async fn rivals(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     async fn repairer(&self) -> Result<Repairer, StoreError> {
         Repairer::open(&self.options).await
     }

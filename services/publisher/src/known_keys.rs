@@ -29,6 +29,29 @@ pub struct SignedRow {
     pub epoch: u32,
 }
 
+/// A message that a server signed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SignedMessage {
+    /// A trust change.
+    Change(Box<TrustChange>),
+    /// Any other event.
+    Event(Box<LogEvent>),
+}
+
+impl SignedMessage {
+    /// The row that it was made of; `None` where it names none.
+    #[must_use]
+    pub fn row(&self) -> Option<SignedRow> {
+        match self {
+            Self::Change(change) => {
+                let epoch = u32::try_from(change.revision >> 32).ok()?;
+                row(&change.log_id, change.position, &change.event_hash, epoch)
+            }
+            Self::Event(event) => row(&event.log_id, event.position, &event.event_hash, event.epoch),
+        }
+    }
+}
+
 impl SignedRow {
     /// Whether `other` is further: of a later epoch, or of the same at a higher position.
     pub(crate) fn is_before(&self, other: &Self) -> bool {
@@ -46,17 +69,23 @@ impl KnownKeys {
     /// What a message says of its row, where one of the keys signed it; `None` for anything else.
     #[must_use]
     pub fn signed_row(&self, json: &[u8]) -> Option<SignedRow> {
+        self.signed_message(json)?.row()
+    }
+
+    /// A message, where one of the keys signed it; `None` for anything else. Of what it says
+    /// nothing else counts: a message may have been given fields that its kind does not have.
+    #[must_use]
+    pub fn signed_message(&self, json: &[u8]) -> Option<SignedMessage> {
         // Fields of a newer version are passed over, so that either kind can be read as the other: the
         // signature tells which it is.
         if let Ok(change) = serde_json::from_slice::<TrustChange>(json)
             && self.believed(&change, change.signature.as_ref().map(|signature| &*signature.key_id)).is_some()
         {
-            let epoch = u32::try_from(change.revision >> 32).ok()?;
-            return row(&change.log_id, change.position, &change.event_hash, epoch);
+            return Some(SignedMessage::Change(Box::new(change)));
         }
         let event: LogEvent = serde_json::from_slice(json).ok()?;
         self.believed(&event, event.signature.as_ref().map(|signature| &*signature.key_id))?;
-        row(&event.log_id, event.position, &event.event_hash, event.epoch)
+        Some(SignedMessage::Event(Box::new(event)))
     }
 
     /// The set is asked first: it may revoke this server's own key.
@@ -120,6 +149,28 @@ mod tests {
         let revoked = KnownKeys::new(&own, Some(set([(&own, true), (&other, true)])));
         assert_eq!(revoked.signed_row(&by(&own)), None, "its own key, too");
         assert_eq!(revoked.signed_row(&by(&other)), None);
+    }
+
+    // Whoever can write into a stream must not be able to make an inactivation, or a deletion, of
+    // what a server signed about something else.
+    #[test]
+    fn a_message_is_of_the_kind_that_was_signed() {
+        let own = key();
+        let mut log = SampleLog::new();
+        log.grow(30);
+        let keys = KnownKeys::new(&own, None);
+        let (mut changes, mut events) = (0, 0);
+        for message in log.messages(&own) {
+            let mut fields: serde_json::Value = serde_json::from_slice(&message.json).unwrap();
+            let is_event = fields.get("entry").is_none();
+            fields["deleted"] = fields.get("deleted").cloned().unwrap_or(true.into());
+            match keys.signed_message(fields.to_string().as_bytes()).unwrap() {
+                SignedMessage::Change(_) if !is_event => changes += 1,
+                SignedMessage::Event(_) if is_event => events += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(changes > 0 && events > 0, "{changes} {events}");
     }
 
     #[test]

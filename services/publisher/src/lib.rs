@@ -52,7 +52,7 @@ use alignment::{Alignment, Seen, align};
 pub use failure::PublishError;
 use failure::Trouble;
 pub use heads::HeadSource;
-pub use known_keys::{KnownKeys, SignedRow};
+pub use known_keys::{KnownKeys, SignedMessage, SignedRow};
 pub use read_ground::ReadGround;
 use role::Role;
 pub use status::{PublisherHooks, PublisherStatus};

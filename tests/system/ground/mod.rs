@@ -2,3 +2,4 @@
 
 mod set_back;
 mod stage;
+mod way_out;

@@ -107,7 +107,7 @@ impl Stage {
 }
 
 /// Waits until a replica says in a metric that it has come to `position`.
-async fn reaches(replica: &Replica, metric: &str, position: u64) -> anyhow::Result<()> {
+pub async fn reaches(replica: &Replica, metric: &str, position: u64) -> anyhow::Result<()> {
     eventually(RECOVERY, metric, async || {
         let (_, metrics) = http::get(&replica.admin, "/metrics").await.map_err(|error| error.to_string())?;
         let mut lines = metrics.lines().filter(|line| line.starts_with(metric));

@@ -36,7 +36,7 @@ enum ServerCommand {
     /// Check the whole log, compare its fold with the read model, and the log with what left the database.
     /// Names the place where something is wrong, and exits with 1 then.
     Verify(verify::VerifyArguments),
-    /// Where the log ends, and whether it was set back.
+    /// Where the log ends, whether it was set back, and the way out of that.
     #[command(subcommand)]
     Epoch(epoch::EpochCommand),
     /// Sign a checkpoint of the log now, print it, and append it to the checkpoint file.
@@ -105,6 +105,7 @@ pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
         ServerCommand::Migrate(arguments) => database::migrate(arguments).await,
         ServerCommand::Verify(arguments) => verify::run(arguments).await,
         ServerCommand::Epoch(epoch::EpochCommand::Status(arguments)) => epoch::status(arguments).await,
+        ServerCommand::Epoch(epoch::EpochCommand::Begin(arguments)) => epoch::begin(arguments).await,
         ServerCommand::Checkpoint(arguments) => evidence::checkpoint(arguments).await,
         ServerCommand::Export(arguments) => evidence::export(arguments).await,
         ServerCommand::Rebuild(arguments) => database::rebuild(arguments).await,

@@ -6,18 +6,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use catrust_trust_feed::nats::stream_name;
-use catrust_trust_feed::{FeedError, NatsFeed, StreamOutline, StreamUse};
+use catrust_trust_feed::{NatsFeed, StreamOutline, StreamUse};
 use clap::{Args, Subcommand};
-use tokio::time::{Instant, sleep};
 
 use super::{load, serve};
-
-/// How long the connection to NATS may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+use crate::recovery::answer;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StreamCommand {
@@ -80,19 +76,6 @@ async fn connect(arguments: &NatsArguments) -> anyhow::Result<(NatsFeed, Vec<Str
     let feed = serve::feed(&config).await?.context("nats.url is not set")?;
     let streams = answer(&feed).await.context("the streams cannot be listed")?;
     Ok((feed, streams))
-}
-
-/// Every stream, once the connection is there.
-pub(super) async fn answer(feed: &NatsFeed) -> Result<Vec<StreamOutline>, FeedError> {
-    let deadline = Instant::now() + CONNECT_LIMIT;
-    loop {
-        match feed.outlines().await {
-            Err(FeedError::Unavailable(_)) if Instant::now() < deadline => {
-                sleep(Duration::from_millis(50)).await;
-            }
-            answer => return answer,
-        }
-    }
 }
 
 fn line(stream: &StreamOutline) -> String {

@@ -64,7 +64,8 @@ struct LastSeen<'a> {
 #[must_use]
 pub fn made_again(lost: &[LostEvent], restored: &ReadModel) -> (Vec<(InstanceId, Event)>, Vec<LostChange>) {
     let mut lost: Vec<&LostEvent> = lost.iter().collect();
-    lost.sort_by_key(|event| event.position);
+    // Of two epochs that were lost the later one went on where the earlier had been set back.
+    lost.sort_by_key(|event| (event.epoch, event.position));
     let mut last: BTreeMap<(&InstanceId, Sha256), LastSeen<'_>> = BTreeMap::new();
     for event in &lost {
         let Some(change) = &event.trust else { continue };
@@ -75,7 +76,7 @@ pub fn made_again(lost: &[LostEvent], restored: &ReadModel) -> (Vec<(InstanceId,
         last.insert(key, LastSeen { event, change, deleted_as });
     }
     let mut in_order: Vec<&LastSeen<'_>> = last.values().collect();
-    in_order.sort_by_key(|seen| seen.event.position);
+    in_order.sort_by_key(|seen| (seen.event.epoch, seen.event.position));
     let mut events = Vec::new();
     let mut fates: BTreeMap<(&InstanceId, Sha256), (u64, LostFate, String)> = BTreeMap::new();
     let mut taken: BTreeSet<(&InstanceId, &SerialNumber)> = BTreeSet::new();

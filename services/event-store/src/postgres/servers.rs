@@ -135,10 +135,44 @@ impl DatabaseServers {
         self.addresses.len() > 1
     }
 
+    /// Says where several servers take writes; `None` where it is one at most. One that does not
+    /// answer is not known to.
+    pub(super) async fn rivals(&self) -> Result<Option<String>, StoreError> {
+        if !self.are_several() {
+            return Ok(None);
+        }
+        let (found, _) = self.reach_all().await?;
+        let mut runs: Vec<ServerRun> = Vec::new();
+        for (_, run) in found {
+            // Two addresses may lead to one server.
+            if !runs.iter().any(|known| (&known.system, &known.started) == (&run.system, &run.started)) {
+                runs.push(run);
+            }
+        }
+        if runs.len() < 2 {
+            return Ok(None);
+        }
+        let told = |run: &ServerRun| {
+            let address = &self.addresses[run.address];
+            format!("{}:{} on timeline {}", address.get_host(), address.get_port(), run.timeline)
+        };
+        Ok(Some(runs.iter().map(told).collect::<Vec<_>>().join(", ")))
+    }
+
     /// Asks all at once, and takes the best that takes writes.
     async fn ask_all(&self) -> Result<(PgConnection, u64), StoreError> {
         // Before they are asked: a doubt that comes up meanwhile stays.
         self.in_doubt.store(false, Ordering::Relaxed);
+        let (found, refusals) = self.reach_all().await?;
+        let best = found.into_iter().max_by_key(|(_, run)| (run.timeline, Reverse(run.address)));
+        match best {
+            Some((connection, run)) => Ok((connection, self.take(run)?)),
+            None => Err(none_of(refusals)),
+        }
+    }
+
+    /// Asks all at once: connections to those that take writes, and what the others said.
+    async fn reach_all(&self) -> Result<(Vec<(PgConnection, ServerRun)>, Vec<StoreError>), StoreError> {
         let mut asked = JoinSet::new();
         for address in 0..self.addresses.len() {
             asked.spawn(reach(self.addresses[address].clone(), address, self.known().log_id));
@@ -150,11 +184,7 @@ impl DatabaseServers {
                 Err(error) => refusals.push(error),
             }
         }
-        let best = found.into_iter().max_by_key(|(_, run)| (run.timeline, Reverse(run.address)));
-        match best {
-            Some((connection, run)) => Ok((connection, self.take(run)?)),
-            None => Err(none_of(refusals)),
-        }
+        Ok((found, refusals))
     }
 
     /// Takes a server into use, where it is not.

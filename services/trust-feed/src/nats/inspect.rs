@@ -17,6 +17,15 @@ impl NatsFeed {
         self.streams.outlines(&self.jetstream).await
     }
 
+    /// Refuses where there may be no stream beside those that there are. Makes none.
+    ///
+    /// # Errors
+    /// [`FeedError::NoFurtherStream`], [`FeedError::Unavailable`].
+    pub async fn check_further_stream(&self) -> Result<(), FeedError> {
+        self.check_connected()?;
+        self.streams.check_further(&self.jetstream, super::now()).await
+    }
+
     /// The first message that stream `number` has kept after `sequence`.
     ///
     /// # Errors

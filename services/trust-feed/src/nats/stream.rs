@@ -174,6 +174,14 @@ impl Streams {
         self.ensure(jetstream, now).await.map(drop)
     }
 
+    /// Refuses where there may be no further stream at `now`.
+    ///
+    /// # Errors
+    /// [`FeedError::NoFurtherStream`], [`FeedError::Unavailable`].
+    pub async fn check_further(&self, jetstream: &Context, now: Timestamp) -> Result<(), FeedError> {
+        next_number(&self.outlines(jetstream).await?, self.max_streams, now).map(drop)
+    }
+
     /// Every stream that has one of the names, by number.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use catrust_trust_feed::nats::stream_name;
 use catrust_trust_feed::{KeptMessage, NatsFeed, StreamOutline, StreamUse};
 use serde_json::{Value, json};
 
-use crate::commands::stream::answer;
+use crate::recovery::answer;
 
 /// Most pieces of damage that are told.
 const MAX_DAMAGE: usize = 100;

@@ -230,15 +230,18 @@ fn marked(row: &impl Row) -> Result<MarkedRow, String> {
 }
 
 /// Where the log stands, and which stored evidence is believed.
+///
+/// In this order, so that without the append lock a log that grows meanwhile contradicts
+/// nothing: the evidence before the end that it is held against, and the epoch last.
 pub(crate) async fn stand(
     db: &mut impl Rows,
     known: &KnownLog,
 ) -> Result<(EpochInForce, LogHead, Vec<LogEvidence>), StoreError> {
+    let state = evidence_state_of(db).await?;
+    let believed = known.stored.believed(db, known, state).await?;
     let end = reads::head(db).await?;
     let newest = reads::newest_begin_of_log(db).await?;
     let epoch = known.epoch(db, newest).await?;
-    let state = evidence_state_of(db).await?;
-    let believed = known.stored.believed(db, known, state).await?;
     Ok((epoch, end, believed))
 }
 
@@ -361,9 +364,11 @@ impl<E: Engine> Ground for E {
 
     async fn ground(&self) -> Result<GroundReport, StoreError> {
         let known = self.known();
+        // Before the end of the log is read: an append of this process may come between.
+        let memory = known.memory.recall();
         let mut db = self.own_reader().await?;
         let (epoch, end, mut believed) = stand(&mut *db, known).await?;
-        believed.extend(known.memory.recall());
+        believed.extend(memory);
         let mut evidence = Vec::with_capacity(believed.len());
         for piece in believed {
             let verdict = judge_at(&mut *db, &piece, epoch, end).await?;

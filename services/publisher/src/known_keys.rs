@@ -163,7 +163,11 @@ mod tests {
         for message in log.messages(&own) {
             let mut fields: serde_json::Value = serde_json::from_slice(&message.json).unwrap();
             let is_event = fields.get("entry").is_none();
-            fields["deleted"] = fields.get("deleted").cloned().unwrap_or(true.into());
+            if is_event {
+                // What a deletion has, and an event has not.
+                fields["deleted"] = true.into();
+                fields["entry"] = serde_json::json!({ "sn": "7A" });
+            }
             match keys.signed_message(fields.to_string().as_bytes()).unwrap() {
                 SignedMessage::Change(_) if !is_event => changes += 1,
                 SignedMessage::Event(_) if is_event => events += 1,

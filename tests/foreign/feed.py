@@ -25,6 +25,8 @@ CONTEXTS = {
     "Head": "catrust/head/v1",
     "LogEvent": "catrust/log-event/v1",
 }
+# Fields that came later: left out where they are empty, and with them another context.
+LATER = {("Head", "nonce"): "catrust/head/v2", ("LogEvent", "epoch"): "catrust/log-event/v2"}
 WORDS = 1024
 
 
@@ -36,9 +38,9 @@ def fields(message):
     """Every field but the signature, in the order of field numbers."""
     out = b""
     for field in sorted(message.DESCRIPTOR.fields, key=lambda field: field.number):
-        if field.name == "signature":
-            continue
         value = getattr(message, field.name)
+        if field.name == "signature" or ((message.DESCRIPTOR.name, field.name) in LATER and not value):
+            continue
         values = value if field.is_repeated else [value]
         out += b"".join(netstring(encoded(field, value)) for value in values)
     return out
@@ -65,7 +67,9 @@ class Reader:
 
     def check(self, message):
         """Raises unless the signature is right, and unless each change of a field breaks it."""
-        context = CONTEXTS[message.DESCRIPTOR.name]
+        name = message.DESCRIPTOR.name
+        later = [LATER[name, field.name] for field, _ in message.ListFields() if (name, field.name) in LATER]
+        context = later[0] if later else CONTEXTS[name]
         signed = netstring(context.encode()) + fields(message)
         assert message.signature.key_id == self.key_id
         self.key.verify(message.signature.value, signed)

@@ -91,6 +91,7 @@ async fn nats_keeps_its_port_and_forgets_when_wiped() -> anyhow::Result<()> {
     context
         .create_stream(async_nats::jetstream::stream::Config {
             name: "CATRUST".to_owned(),
+            subjects: vec!["catrust.v1.trust.>".to_owned()],
             ..Default::default()
         })
         .await?;

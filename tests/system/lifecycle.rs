@@ -181,7 +181,8 @@ async fn a_database_with_data_survives_its_migration() -> anyhow::Result<()> {
     let mut owner = deployment.database().await?;
     let back = "DROP TABLE broker_receipts; DROP TABLE tree_nodes; DROP TABLE refusals; DROP INDEX events_by_serial_number; DROP INDEX replies_by_age; DROP INDEX instances_by_owner; \
                 DROP TYPE new_event, instance_change, ca_certificate_change, new_reply; \
-                ALTER TABLE log_identity DROP COLUMN read_model_generation; \
+                DROP TABLE log_evidence; DROP INDEX events_epoch_begins; \
+                ALTER TABLE log_identity DROP COLUMN read_model_generation, DROP COLUMN oldest_schema_version; \
                 DELETE FROM _sqlx_migrations WHERE version > 1";
     sqlx::raw_sql(back).execute(&mut owner).await?;
     assert!(refuses_to_serve(&deployment).await?.contains("catrust-server migrate"));

@@ -3,7 +3,7 @@
 # nothing else.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick bench faults fuzz fmt lint deny tools
+.PHONY: help demo test quick bench faults mutants fuzz fmt lint deny tools
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -27,6 +27,10 @@ bench: ## first readings next to pgbench and the floors of this machine
 faults: ## seeded faults against real servers, callers and devices; SEED=, LENGTH= (seconds), FAULTS=
 	@tests/bin/tools build openssl postgres nats mosquitto
 	@tests/bin/faults
+
+mutants: ## known bugs, put back one at a time into a copy of the tree: each must be found; MUTANTS=, LIMIT= (seconds)
+	@tests/bin/tools build openssl postgres nats mosquitto
+	@tests/bin/mutants
 
 fuzz: ## a million hostile inputs for each reader; INPUTS= and SEED= to change that
 	@tests/bin/tools build

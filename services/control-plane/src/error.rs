@@ -115,6 +115,7 @@ impl ApiError {
                 (Code::Unavailable, "SystemOverFlow")
             }
             Self::Store(StoreError::SetBack { .. }) => (Code::FailedPrecondition, "LogSetBack"),
+            Self::Store(StoreError::EpochEnded { .. }) => (Code::OutOfRange, "RevisionNotFound"),
             Self::Store(_) | Self::Internal(_) => (Code::Internal, "InternalError"),
         }
     }
@@ -168,6 +169,10 @@ impl ApiError {
                 "the event log was set back, so that nothing is changed or signed: {reason}; look at \
                  `catrust-server epoch status`, then restore the log or begin an epoch"
             ),
+            Self::Store(StoreError::EpochEnded { ended, fork_position, next }) => format!(
+                "log epoch {ended} ended, and what it had beyond position {fork_position} may be lost; ask for a \
+                 revision of epoch {next}, or for a time from its begin on"
+            ),
             Self::Store(_) | Self::Internal(_) => {
                 "an internal error; the request id finds it in the server's log".to_owned()
             }
@@ -188,7 +193,9 @@ impl ApiError {
     /// A set-back log is told once, when it is found, and not with every call that meets it.
     fn is_fault_of_server(&self) -> bool {
         match self {
-            Self::Store(error) => !matches!(error, StoreError::SetBack { .. }),
+            Self::Store(error) => {
+                !matches!(error, StoreError::SetBack { .. } | StoreError::EpochEnded { .. })
+            }
             error => matches!(error, Self::Internal(_)),
         }
     }
@@ -384,6 +391,17 @@ mod tests {
         let status = to_status(&error, Uuid::nil());
         assert_eq!(status.code(), Code::Internal);
         assert!(!format!("{status:?}").contains("password"));
+    }
+
+    #[test]
+    fn what_was_lost_with_an_epoch_is_a_revision_that_is_not_there() {
+        let (ended, next) = (catrust_domain::LogEpoch::FIRST, catrust_domain::LogEpoch(9));
+        let error = ApiError::Store(StoreError::EpochEnded { ended, fork_position: 4, next });
+        let status = to_status(&error, Uuid::nil());
+        assert_eq!((status.code(), error.codes().1), (Code::OutOfRange, "RevisionNotFound"));
+        for named in ["epoch 0 ended", "position 4", "epoch 9"] {
+            assert!(status.message().contains(named), "{}", status.message());
+        }
     }
 
     #[test]

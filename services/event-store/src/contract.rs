@@ -163,6 +163,8 @@ macro_rules! contract_suite {
             epochs::a_begin_that_fails_leaves_nothing,
             epochs::numbers_of_epochs_rise_above_all_that_is_known,
             epochs::a_begin_is_believed_by_its_signature_place_and_number,
+            epochs::three_epochs_are_one_log,
+            epochs::what_was_lost_with_an_epoch_is_not_told,
             checking::a_healthy_log_verifies_clean,
             checking::a_changed_payload_is_named_by_its_position,
             checking::a_removed_row_is_named_by_its_position,

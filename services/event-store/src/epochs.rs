@@ -44,6 +44,17 @@ impl Default for Begins {
     }
 }
 
+/// The end of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EpochEnd {
+    /// Last position that later epochs keep of it.
+    pub(crate) fork_position: u64,
+    /// The epoch that kept no more.
+    pub(crate) next: LogEpoch,
+    /// When that one began.
+    pub(crate) next_began_at: Timestamp,
+}
+
 /// A row that begins an epoch, or claims to.
 #[derive(Clone, Debug)]
 struct Begin {
@@ -52,6 +63,7 @@ struct Begin {
     /// Hash of the row before it.
     previous: Sha256,
     actor: String,
+    occurred_at: Timestamp,
     /// What it begins; the reason where it begins nothing.
     began: Result<EpochInForce, String>,
     payload: Result<LogEpochBegan, String>,
@@ -132,6 +144,51 @@ impl Epochs {
         }
     }
 
+    /// Whether the log has this epoch.
+    pub(crate) fn has(&self, epoch: LogEpoch) -> bool {
+        epoch == LogEpoch::FIRST || self.believed().iter().any(|(began, _, _)| began.epoch == epoch)
+    }
+
+    /// The epochs of the log from `epoch` back to the first.
+    pub(crate) fn up_to(&self, epoch: LogEpoch) -> Vec<LogEpoch> {
+        let begun = self.believed().into_iter().rev().map(|(began, _, _)| began.epoch);
+        begun.filter(|begun| *begun <= epoch).chain([LogEpoch::FIRST]).collect()
+    }
+
+    /// Where an epoch ended; `None` for the one in force.
+    pub(crate) fn end_of(&self, epoch: LogEpoch) -> Option<EpochEnd> {
+        let later = self.believed().into_iter().filter(|(began, _, _)| began.epoch > epoch);
+        later.map(|(_, end, _)| end).min_by_key(|end| end.fork_position)
+    }
+
+    /// The epoch that was in force at a time.
+    pub(crate) fn at_time(&self, time: Timestamp) -> LogEpoch {
+        let begun = self.believed().into_iter().rev().find(|(_, end, _)| end.next_began_at <= time);
+        begun.map_or(LogEpoch::FIRST, |(began, _, _)| began.epoch)
+    }
+
+    /// The ends of epochs, that were not yet ended at a time, beyond which something was lost.
+    pub(crate) fn losses_after(&self, time: Timestamp) -> Vec<EpochEnd> {
+        let losses = self.believed().into_iter().filter(|(_, end, lossy)| *lossy && end.next_began_at > time);
+        losses.map(|(_, end, _)| end).collect()
+    }
+
+    /// The epochs that have begun, each with the end of the one before, and whether something of
+    /// that was lost.
+    fn believed(&self) -> Vec<(EpochInForce, EpochEnd, bool)> {
+        let begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
+        let believed = begins.rows.iter().filter_map(|begin| {
+            let (began, payload) = (*begin.began.as_ref().ok()?, begin.payload.as_ref().ok()?);
+            let fork_position = payload.fork_position;
+            let end = EpochEnd { fork_position, next: began.epoch, next_began_at: begin.occurred_at };
+            let lossy = !payload.lost.is_empty()
+                || payload.end_before.position > fork_position
+                || began.position > fork_position + 1;
+            Some((began, end, lossy))
+        });
+        believed.collect()
+    }
+
     fn replace(&self, mut rows: Vec<Begin>, read_at: Timestamp) -> bool {
         let mut before = EpochInForce::FIRST;
         let mut unsettled = false;
@@ -183,6 +240,7 @@ impl Begin {
             hash: row.hash,
             previous,
             actor: row.actor.clone(),
+            occurred_at: row.occurred_at,
             began: Err("it has not been looked at".to_owned()),
             payload,
         }

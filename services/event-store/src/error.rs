@@ -1,5 +1,7 @@
 //! What can go wrong in a store, by what the caller should do about it.
 
+use catrust_domain::LogEpoch;
+
 /// A failure of the store. No driver type leaves this crate: the chain goes to
 /// the log, through `source`, and never to a caller.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +45,20 @@ pub enum StoreError {
     SetBack {
         /// What was seen, by whom, and what the log says instead.
         reason: String,
+    },
+    /// What is asked for was lost with the end of its log epoch, or may have been: the log cannot
+    /// say what it was.
+    #[error(
+        "log epoch {ended} ended: of it the log has what came up to position {fork_position}, where epoch {next} \
+         goes on"
+    )]
+    EpochEnded {
+        /// The epoch that is asked about.
+        ended: LogEpoch,
+        /// Last position that was kept.
+        fork_position: u64,
+        /// The epoch that kept it.
+        next: LogEpoch,
     },
     /// Anything else, a defect of this program among them.
     #[error("the event store failed")]

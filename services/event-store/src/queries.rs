@@ -143,11 +143,15 @@ queries! { LIST:
     /// $1 time.
     POSITION_AT_TIME = bisection("position", "e.position > 0", "occurred_at <= $1");
 
-    /// $1 instance.
-    LAST_REVISION = "SELECT coalesce(max(revision), 0) FROM events WHERE instance_id = $1";
+    /// $1 instance, $2 revision.
+    POSITION_OF_REVISION = "SELECT position FROM events WHERE instance_id = $1 AND revision = $2";
 
-    /// $1 instance.
-    REGISTERED_AT = "SELECT registered_at FROM instances WHERE instance_id = $1";
+    /// $1 position.
+    TIME_AT_POSITION = "SELECT occurred_at FROM events WHERE position = $1";
+
+    /// $1 instance. Behind it the newest begin of an epoch.
+    REGISTERED_AT =
+        format!("SELECT registered_at, {} FROM instances WHERE instance_id = $1", epochs::newest_begin());
 
     /// $1 instance. One row at least where the instance exists; one statement, hence
     /// one snapshot.

@@ -8,16 +8,18 @@ use catrust_domain::log_epoch::{BeginPlace, EndBefore, LostChange, LostFate, MAD
 use catrust_domain::read_model::ReadModel;
 use catrust_domain::{
     CaState, EpochInForce, Event, InactivationScope, InstanceId, LogEpoch, LogEvidence, LogHead, LogMark,
-    Notary as _, RecordedEvent, SerialNumber, Sha256,
+    Notary as _, RecordedEvent, SerialNumber, Sha256, Timestamp,
 };
 
 use super::Fixture;
 use super::appending::read_all;
 use super::commands::{ACCOUNT, activate, append_all, inactivate, instance, populate, unique_id};
 use super::ground::{TestNotary, set_back};
+use super::receipts::applied;
 use crate::{
     BegunEpoch, BundleAt, CommandStore as _, EpochPlan, EpochStore as _, EventLog as _, EventStore,
-    Ground as _, LostTrust, MadeAgain, Maintenance as _, NothingLost, ReadModelStore as _, StoreError,
+    FleetStore as _, Ground as _, LostTrust, MadeAgain, Maintenance as _, NothingLost, ReadModelStore as _,
+    StoreError,
 };
 
 /// Inactivations of one instance that were lost: made again where the CA is active here.
@@ -292,4 +294,141 @@ pub async fn a_begin_is_believed_by_its_signature_place_and_number<F: Fixture>(f
         assert_eq!(reader.epoch().borrow().epoch, in_force, "{refused:?}");
     }
     assert_eq!(revision_count(rows[4].revision.expect("a revision")), 2);
+}
+
+/// What is read, checked and rebuilt is right over three epochs, at a process that was there
+/// before them too.
+pub async fn three_epochs_are_one_log<F: Fixture>(fixture: &F) {
+    let store = fixture.open_with(TestNotary::new("k")).await;
+    let id = instance("three");
+    let sns = populate(&store, &id, &["a", "b"]).await;
+    append_all(&store, &[inactivate(&id, &sns[0])]).await;
+    let other = fixture.open_with(TestNotary::new("k")).await;
+    append_all(&other, &[inactivate(&id, &sns[1])]).await;
+    let kept = other.recent(6);
+    assert!(kept.is_some_and(|batch| batch[0].row.position == 7));
+
+    let (first, _) = begin(&store, Arc::new(NothingLost)).await;
+    append_all(&store, &[activate(&id, &sns[0])]).await;
+    let (second, _) = begin(&store, Arc::new(NothingLost)).await;
+    let lifted = second.epoch.revision(5);
+    for store in [&store, &other] {
+        let found = store.find_instance(&id).await.expect("a read").expect("the instance");
+        let listed = store.list_instances(0, 10).await.expect("a page").items;
+        assert_eq!((found.revision, listed[0].revision), (lifted, lifted));
+        let bundle = store.load_bundle(&id, BundleAt::Now).await.expect("a read").expect("the bundle");
+        assert_eq!((bundle.revision, bundle.position), (lifted, 9));
+        assert_eq!(*store.epoch().borrow(), second);
+        let again = store.load_bundle(&id, BundleAt::Revision(lifted)).await.expect("a read");
+        assert_eq!(again.as_ref(), Some(&bundle));
+    }
+    assert!(other.recent(6).is_none(), "what was kept of an epoch that has ended");
+    // With rows in memory that are of the epoch before.
+    append_all(&other, &[activate(&id, &sns[1])]).await;
+    let rows = read_all(&other).await;
+    let revisions: Vec<u64> = rows.iter().filter_map(|row| row.revision).collect();
+    let expected = [1, 2, 3, 4, first.epoch.revision(5), second.epoch.revision(6)];
+    assert_eq!(revisions, expected);
+    let epochs: Vec<u32> = rows[6..].iter().map(|row| row.epoch.0).collect();
+    assert_eq!(epochs, [0, first.epoch.0, first.epoch.0, second.epoch.0, second.epoch.0]);
+
+    // A broker has what it got under the number that it had then, or that it was called later.
+    let digest_of = |revision: u64| {
+        rows.iter().find(|row| row.revision == Some(revision)).and_then(|row| row.bundle_digest)
+    };
+    let enforced = [
+        ("b1", first.epoch.revision(4), digest_of(4)),
+        ("b2", lifted, digest_of(first.epoch.revision(5))),
+        ("b3", second.epoch.revision(6), digest_of(second.epoch.revision(6))),
+        ("b4", second.epoch.revision(7), None),
+    ];
+    for (broker, revision, _) in &enforced {
+        let receipt = applied(&id, broker, *revision, Sha256::ZERO, 0);
+        store.record_receipts(&[receipt]).await.expect("the receipt");
+    }
+    for (member, (broker, _, digest)) in store.list_brokers(&id).await.expect("a list").iter().zip(&enforced)
+    {
+        assert_eq!((member.broker.broker_id.as_str(), member.log_digest), (*broker, *digest));
+    }
+
+    for (after, expected) in [(0, &expected[..]), (4, &expected[4..]), (lifted, &expected[5..])] {
+        let changes = store.read_trust_changes(&id, after, 10).await.expect("the changes");
+        assert_eq!(changes.iter().filter_map(|row| row.revision).collect::<Vec<_>>(), expected);
+    }
+    for row in rows.iter().filter(|row| row.revision.is_some()) {
+        let at = BundleAt::Time(row.occurred_at);
+        let bundle = store.load_bundle(&id, at).await.expect("a read").expect("the bundle");
+        assert_eq!((Some(bundle.digest), Some(bundle.revision)), (row.bundle_digest, row.revision));
+    }
+    let at_begin = store.load_bundle(&id, BundleAt::Time(rows[9].occurred_at)).await.expect("a read");
+    assert_eq!(at_begin.map(|bundle| bundle.revision), Some(lifted));
+
+    let without_keys = fixture.open().await;
+    assert!(without_keys.verify().await.expect("the report").is_clean());
+    fixture.tamper("UPDATE instances SET revision = 4; DELETE FROM ca_certificates").await;
+    let report = store.verify().await.expect("the report");
+    assert_eq!(report.damage.len(), 3, "{report:?}");
+    store.rebuild().await.expect("the rebuild");
+    assert!(store.verify().await.expect("the report").is_clean());
+    let bundle = store.load_bundle(&id, BundleAt::Now).await.expect("a read").expect("the bundle");
+    assert_eq!(bundle.revision, second.epoch.revision(6));
+
+    // A trust change of an epoch that has ended, and one of an epoch that never began.
+    append_all(&store, &[inactivate(&id, &sns[0])]).await;
+    for wrong in [first.epoch.revision(7), LogEpoch(second.epoch.0 + 1).revision(7)] {
+        fixture.tamper(&format!("UPDATE events SET revision = {wrong} WHERE position = 12")).await;
+        let report = store.verify().await.expect("the report");
+        let told = |text: &str| report.damage.iter().any(|damage| damage.description.contains(text));
+        assert!(told("of an epoch that is not in force there"), "{report:?}");
+    }
+}
+
+/// The log says nothing of what it lost: a revision beyond the fork of an ended epoch, and a
+/// time between fork and begin, are refused with the epoch that ended.
+pub async fn what_was_lost_with_an_epoch_is_not_told<F: Fixture>(fixture: &F) {
+    let store = fixture.open_with(TestNotary::new("k")).await;
+    let id = instance("unknown");
+    let sns = populate(&store, &id, &["a"]).await;
+    append_all(&store, &[inactivate(&id, &sns[0])]).await;
+    append_all(&store, &[activate(&id, &sns[0])]).await;
+    set_back(fixture, 4).await;
+    // Somebody goes on that does not know of the loss: another change of the same number.
+    let other = fixture.open_with(TestNotary::new("k")).await;
+    append_all(&other, &[activate(&id, &sns[0])]).await;
+    let rows = read_all(&other).await;
+    let mut plan = plan_now(&other, Arc::new(NothingLost)).await;
+    (plan.fork_position, plan.fork_hash) = (4, rows[3].hash);
+    let begun = other.begin_epoch(&plan).await.expect("the begin");
+    let BegunEpoch::Begun { epoch: EpochInForce { epoch, .. }, .. } = begun else { panic!("{begun:?}") };
+    let rows = read_all(&other).await;
+
+    let load = async |at| store.load_bundle(&id, at).await;
+    let last = revision_count(rows.iter().rev().find_map(|row| row.revision).expect("a revision"));
+    for (revision, position) in
+        [(0, 0), (1, 3), (2, 4), (epoch.revision(0), 0), (epoch.revision(1), 3), (epoch.revision(last), 5)]
+    {
+        let bundle = load(BundleAt::Revision(revision)).await.expect("a read").expect("the bundle");
+        assert_eq!((bundle.revision, bundle.position), (revision, position));
+    }
+    for absent in [epoch.revision(last + 1), LogEpoch(epoch.0 + 1).revision(1), LogEpoch(3).revision(1)] {
+        assert_eq!(load(BundleAt::Revision(absent)).await.expect("a read"), None);
+    }
+    let is_lost = |loaded: &Result<_, StoreError>| {
+        matches!(loaded, Err(StoreError::EpochEnded { ended: LogEpoch::FIRST, fork_position: 4, next })
+            if *next == epoch)
+    };
+    for lost in [3, 4, 900] {
+        let loaded = load(BundleAt::Revision(lost)).await;
+        assert!(is_lost(&loaded), "{loaded:?}");
+    }
+    let begun_at = rows[5].occurred_at;
+    let just_before = Timestamp::from_micros(begun_at.micros() - 1);
+    for time in [rows[3].occurred_at, rows[4].occurred_at, just_before] {
+        let loaded = load(BundleAt::Time(time)).await;
+        assert!(is_lost(&loaded), "{loaded:?}");
+    }
+    let before = load(BundleAt::Time(rows[2].occurred_at)).await.expect("a read").expect("the bundle");
+    assert_eq!(before.revision, 1);
+    let after = load(BundleAt::Time(begun_at)).await.expect("a read").expect("the bundle");
+    assert_eq!(after.revision, epoch.revision(last));
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A success of broker `name` at `revision`, heard at `second`.
-fn applied(id: &InstanceId, name: &str, revision: u64, digest: Sha256, second: i64) -> Receipt {
+pub(super) fn applied(id: &InstanceId, name: &str, revision: u64, digest: Sha256, second: i64) -> Receipt {
     Receipt {
         instance_id: id.clone(),
         broker_id: name.parse().expect("a name"),

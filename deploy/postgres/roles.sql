@@ -56,9 +56,12 @@ GRANT UPDATE (read_model_generation) ON log_identity TO catrust_rebuild;
 GRANT SELECT ON tree_nodes TO catrust_app, catrust_audit;
 GRANT INSERT ON tree_nodes TO catrust_app;
 
--- What shows that the log was set back: added once, never changed.
+-- What shows that the log was set back: added once, never changed. All but the number, by which
+-- the newest rows are found.
 GRANT SELECT ON log_evidence TO catrust_app, catrust_audit;
-GRANT INSERT ON log_evidence TO catrust_app;
+REVOKE INSERT ON log_evidence FROM catrust_app;
+GRANT INSERT (log_epoch, mark, instance_id, position, revision, digest, witness, seen_at, key_id, seal)
+    ON log_evidence TO catrust_app;
 
 -- Refused calls: bounded, the oldest forgotten.
 GRANT SELECT, INSERT, DELETE ON refusals TO catrust_app;

@@ -157,6 +157,7 @@ macro_rules! contract_suite {
             ground::evidence_that_nobody_signed_halts_nothing,
             ground::evidence_that_the_log_bears_out_is_not_stored,
             ground::evidence_of_a_later_epoch_halts,
+            ground::a_flood_of_forged_evidence_slows_nothing_and_hides_nothing,
             ground::batches_in_memory_are_forgotten_with_the_log,
             epochs::an_epoch_begins_with_what_was_lost_in_force_again,
             epochs::a_begin_is_refused_where_the_ground_has_moved,

@@ -1,6 +1,7 @@
 //! Whether the log is the one that was acknowledged: evidence in the memory of this
 //! process, and evidence that a server stored for all of them.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -19,12 +20,17 @@ use crate::row::{Row, corrupt};
 use crate::rows::Rows;
 use crate::{Ground, GroundReport, StoreError, reads};
 
+/// Rows of evidence that one look reads, and whose signatures it checks, at most twice: some
+/// 30 ms. A login that may add rows must not be able to make every append slow.
+const EVIDENCE_PER_LOOK: usize = 256;
+
 /// Who shows what is in memory.
 const THIS_PROCESS: &str = "this server";
 
 queries! { LIST_OF_EVIDENCE:
-    EVIDENCE = "SELECT log_epoch, mark, instance_id, position, revision, digest, witness, seen_at, key_id, seal \
-         FROM log_evidence ORDER BY number";
+    /// $1 number, $2 limit: rows below it, the newest first.
+    EVIDENCE = "SELECT log_epoch, mark, instance_id, position, revision, digest, witness, seen_at, key_id, seal, \
+         number FROM log_evidence WHERE number < $1 ORDER BY number DESC LIMIT $2";
 
     /// Another value than before means that rows were added, or that the database was set back.
     EVIDENCE_STATE = format!("SELECT {}", evidence_state());
@@ -36,10 +42,12 @@ queries! { LIST_OF_EVIDENCE:
     MARKED_ROW = "SELECT hash, instance_id, revision, bundle_digest FROM events WHERE position = $1";
 }
 
-/// SQL of what changes with every row of evidence. Not the last number alone, which a login
-/// that may add rows can choose.
+/// SQL of what changes with every row of evidence: number, maximum and sum of the newest
+/// numbers. Of those alone, since a login that may add rows can add any number of them.
 pub(crate) fn evidence_state() -> String {
-    "(SELECT CAST(count(*) AS text) || '/' || CAST(coalesce(max(number), 0) AS text) FROM log_evidence)"
+    "(SELECT CAST(count(*) AS text) || '/' || CAST(coalesce(max(number), 0) AS text) || '/' \
+     || CAST(coalesce(sum(number), 0) AS text) \
+     FROM (SELECT number FROM log_evidence ORDER BY number DESC LIMIT 256) AS newest)"
         .to_owned()
 }
 
@@ -121,41 +129,159 @@ fn row(end: &LogHead, epoch: LogEpoch) -> Option<LogEvidence> {
 }
 
 /// Evidence that was stored, as far as its signature is believed.
+///
+/// Each row is checked once. What a look has no time for, because very many rows were added at
+/// once, the next ones check: nothing stays hidden behind rows that nobody signed.
 #[derive(Debug, Default)]
-pub(crate) struct StoredEvidence(Mutex<(String, Vec<LogEvidence>)>);
+pub(crate) struct StoredEvidence(Mutex<CheckedEvidence>);
+
+/// A row by its number and its seal: numbers come again where the database is set back.
+type RowKey = (u64, Vec<u8>);
+
+#[derive(Clone, Debug, Default)]
+struct CheckedEvidence {
+    /// That of the last look.
+    state: String,
+    /// The newest rows, and those before them that are believed.
+    rows: HashMap<RowKey, Option<LogEvidence>>,
+    /// Highest number that was seen.
+    newest: u64,
+    /// Numbers between which no row was checked yet, both exclusive.
+    unchecked: Vec<(u64, u64)>,
+    /// The evidence that is believed, each piece once.
+    believed: Vec<LogEvidence>,
+}
 
 impl StoredEvidence {
     /// Forgets what is believed: other keys are.
     pub(crate) fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = CheckedEvidence::default();
     }
 
-    /// The evidence that is believed, read anew where `state` is not that of the last time.
+    /// The evidence that is believed; looks for more where `state` is not that of the last
+    /// time, or where that had not come to an end.
     async fn believed(
         &self,
         db: &mut impl Rows,
         known: &KnownLog,
         state: String,
     ) -> Result<Vec<LogEvidence>, StoreError> {
-        {
-            let stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if stored.0 == state {
-                return Ok(stored.1.clone());
+        let mut checked = {
+            let checked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if checked.state == state && checked.unchecked.is_empty() {
+                return Ok(checked.believed.clone());
             }
+            checked.clone()
+        };
+        let mut refused = Refused::default();
+        if checked.state != state {
+            checked.look_at_newest(db, known, &mut refused).await?;
+            checked.state = state;
         }
-        let mut believed = Vec::new();
-        if !state.starts_with("0/") {
-            for row in db.rows(&EVIDENCE, &[]).await? {
-                match read_evidence(&row, known) {
-                    Ok(evidence) => believed.push(evidence),
-                    Err(reason) => {
-                        tracing::error!(reason, "stored evidence of a set-back is not believed, and ignored");
-                    }
-                }
-            }
-        }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (state, believed.clone());
+        checked.look_further_back(db, known, &mut refused).await?;
+        refused.tell();
+        let believed = checked.believed.clone();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = checked;
         Ok(believed)
+    }
+}
+
+impl CheckedEvidence {
+    async fn look_at_newest(
+        &mut self,
+        db: &mut impl Rows,
+        known: &KnownLog,
+        refused: &mut Refused,
+    ) -> Result<(), StoreError> {
+        let rows = evidence_below(db, i64::MAX as u64).await?;
+        let newest = rows.first().map_or(0, |(key, _)| key.0);
+        if newest < self.newest {
+            // Rows are gone: the table was set back with the database.
+            *self = Self::default();
+        }
+        let oldest = rows.last().map_or(0, |(key, _)| key.0);
+        let is_whole = rows.len() < EVIDENCE_PER_LOOK;
+        if !is_whole && oldest > self.newest + 1 {
+            self.unchecked.push((self.newest, oldest));
+        }
+        let seen: HashSet<RowKey> = rows.iter().map(|(key, _)| key.clone()).collect();
+        self.rows.retain(|key, evidence| seen.contains(key) || (!is_whole && evidence.is_some()));
+        for (key, row) in rows {
+            self.rows.entry(key).or_insert_with(|| refused.check(&row, known));
+        }
+        self.newest = newest;
+        self.count_believed();
+        Ok(())
+    }
+
+    async fn look_further_back(
+        &mut self,
+        db: &mut impl Rows,
+        known: &KnownLog,
+        refused: &mut Refused,
+    ) -> Result<(), StoreError> {
+        let Some((after, before)) = self.unchecked.pop() else { return Ok(()) };
+        let rows = evidence_below(db, before).await?;
+        let oldest = rows.last().map_or(0, |(key, _)| key.0);
+        if rows.len() == EVIDENCE_PER_LOOK && oldest > after + 1 {
+            self.unchecked.push((after, oldest));
+        }
+        for (key, row) in rows {
+            if key.0 > after
+                && let Some(evidence) = refused.check(&row, known)
+            {
+                self.rows.insert(key, Some(evidence));
+            }
+        }
+        self.count_believed();
+        Ok(())
+    }
+
+    /// The same piece may stand in many rows: anybody who may add rows can copy one.
+    fn count_believed(&mut self) {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(key, _)| key.0);
+        let mut seen = HashSet::new();
+        let believed = rows.into_iter().filter_map(|(_, evidence)| evidence.as_ref());
+        self.believed =
+            believed.filter(|evidence| seen.insert(evidence.statement(Uuid::nil()))).cloned().collect();
+    }
+}
+
+/// Rows of evidence with numbers below `number`, the newest first.
+async fn evidence_below<D: Rows>(db: &mut D, number: u64) -> Result<Vec<(RowKey, D::Row)>, StoreError> {
+    let rows = db.rows(&EVIDENCE, &[number.into(), (EVIDENCE_PER_LOOK as u64).into()]).await?;
+    let keyed = rows.into_iter().map(|row| {
+        let key = || Ok((row.get(10)?, row.bytes(9)?.to_vec()));
+        let key = key().map_err(|reason: String| corrupt("log_evidence", &[], reason))?;
+        Ok((key, row))
+    });
+    keyed.collect()
+}
+
+/// Rows whose signatures are not believed.
+#[derive(Default)]
+struct Refused {
+    rows: usize,
+    last: String,
+}
+
+impl Refused {
+    fn check(&mut self, row: &impl Row, known: &KnownLog) -> Option<LogEvidence> {
+        let read = read_evidence(row, known);
+        read.map_err(|reason| {
+            self.rows += 1;
+            self.last = reason;
+        })
+        .ok()
+    }
+
+    /// Once for all of a look: anybody who may add rows can add very many.
+    fn tell(self) {
+        if self.rows > 0 {
+            let Self { rows, last: reason } = self;
+            tracing::error!(rows, reason, "stored evidence of a set-back is not believed, and ignored");
+        }
     }
 }
 
@@ -218,6 +344,9 @@ async fn judge_at(
     epoch: EpochInForce,
     end: LogHead,
 ) -> Result<Verdict, StoreError> {
+    if evidence.epoch < epoch.epoch {
+        return Ok(Verdict::Ended);
+    }
     let position = evidence.mark.position();
     let row = db.row(&MARKED_ROW, &[position.into()]).await?;
     let row = row.map(|row| marked(&row)).transpose();

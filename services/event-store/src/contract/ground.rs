@@ -1,6 +1,7 @@
 //! Promises of a log whose database was set back.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use catrust_domain::{
     CommandEnvelope, EpochInForce, LogEpoch, LogEvidence, LogHead, LogMark, Notary, RecordedEvent, Seal,
@@ -264,4 +265,58 @@ pub async fn batches_in_memory_are_forgotten_with_the_log<F: Fixture>(fixture: &
     set_back(fixture, 3).await;
     refused(&store, activate(&id, &sns[0])).await;
     assert!(store.recent(3).is_none());
+}
+
+/// A login that may add rows can add very many: an append stays about as fast, and what a server
+/// signed is found among them, also where it came first.
+pub async fn a_flood_of_forged_evidence_slows_nothing_and_hides_nothing<F: Fixture>(fixture: &F) {
+    let store = fixture.open_with(TestNotary::new("k")).await;
+    let id = instance("flood");
+    let sns = populate(&store, &id, &["a", "b"]).await;
+    let forge = async |rows: u32| {
+        let forged = format!(
+            "INSERT INTO log_evidence (log_epoch, mark, instance_id, position, revision, digest, witness, seen_at, \
+             key_id, seal) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) \
+             SELECT 7, 'ROW', '', 9000 + n.i, 0, e.hash, 'nobody', e.occurred_at, 'k', e.hash \
+             FROM n JOIN events AS e ON e.position = 1"
+        );
+        fixture.execute(&forged).await.expect("the insertion");
+    };
+    let appends = async |store: &F::Store| {
+        let mut longest = Duration::ZERO;
+        for _ in 0..10 {
+            for command in [inactivate(&id, &sns[0]), activate(&id, &sns[0])] {
+                let began = Instant::now();
+                append_all(store, &[command]).await;
+                longest = longest.max(began.elapsed());
+            }
+        }
+        longest
+    };
+    forge(100_000).await;
+    let longest = appends(&store).await;
+    println!("longest append beside 100,000 forged rows: {longest:?}");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    forge(1).await;
+    let longest = appends(&store).await;
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+
+    // Evidence of a server, and a flood behind it.
+    let end = store.head().await.expect("the head");
+    let beyond = LogHead { position: 9_000, ..end };
+    let running = fixture.open_with(TestNotary::new("k")).await;
+    append_all(&running, &[]).await;
+    assert!(store.accuse(&row_evidence(&beyond, LogEpoch::FIRST)).await.expect("a verdict").halts());
+    forge(2_000).await;
+    for other in [fixture.open_with(TestNotary::new("k")).await, running] {
+        let looks = 16;
+        let mut halted = false;
+        for _ in 0..looks {
+            let report = other.ground().await.expect("the ground");
+            halted |= report.evidence.iter().any(|(_, verdict)| verdict.halts());
+        }
+        assert!(halted, "the evidence was not found in {looks} looks");
+        let reason = refused(&other, inactivate(&id, &sns[1])).await;
+        assert!(reason.contains("position 9000"), "{reason}");
+    }
 }

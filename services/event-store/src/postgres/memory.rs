@@ -26,7 +26,8 @@ pub(super) const PREPARE_LOG_END: &str = "PREPARE log_end(bigint) AS \
      SELECT e.position::text, encode(e.hash, 'hex'), g.read_model_generation::text, \
      encode((SELECT hash FROM events WHERE event_type = 'LogEpochBegan' ORDER BY position DESC LIMIT 1), 'hex'), \
      encode((SELECT hash FROM events WHERE position = $1), 'hex'), \
-     (SELECT count(*)::text || '/' || coalesce(max(number), 0)::text FROM log_evidence), \
+     (SELECT count(*)::text || '/' || coalesce(max(number), 0)::text || '/' || coalesce(sum(number), 0)::text \
+     FROM (SELECT number FROM log_evidence ORDER BY number DESC LIMIT 256) AS newest), \
      (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text \
      FROM log_identity AS g \
      LEFT JOIN (SELECT position, hash FROM events ORDER BY position DESC LIMIT 1) AS e ON true";

@@ -226,6 +226,7 @@ const fn rejection_codes(rejection: &Rejection) -> (Code, &'static str) {
         Rejection::TooManyCertificates(_) => (Code::FailedPrecondition, "CaNumExceed"),
         Rejection::KeyHeldByActive(_) => (Code::FailedPrecondition, "CaKeyInUse"),
         Rejection::RequestIdReused => (Code::InvalidArgument, "RequestIdReused"),
+        Rejection::StoredRowDamaged => (Code::Internal, "InternalError"),
     }
 }
 
@@ -270,6 +271,10 @@ fn rejection_message(rejection: &Rejection) -> String {
         }
         Rejection::RequestIdReused => {
             "this request_id was used for another request; use a new one for each request".to_owned()
+        }
+        Rejection::StoredRowDamaged => {
+            "a stored row that this needs is damaged, and nothing was done; the server's log names it"
+                .to_owned()
         }
     }
 }

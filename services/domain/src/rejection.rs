@@ -6,8 +6,8 @@ use crate::serial_number::SerialNumber;
 
 /// A command that the rules refuse. Nothing was recorded.
 ///
-/// Callers can mend all of them but [`Rejection::NotOwner`] and
-/// [`Rejection::EditionNotSupported`]; none is worth an unchanged retry.
+/// Callers can mend all of them but [`Rejection::NotOwner`], [`Rejection::EditionNotSupported`]
+/// and [`Rejection::StoredRowDamaged`]; none is worth an unchanged retry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Rejection {
     /// No such instance.
@@ -44,4 +44,7 @@ pub enum Rejection {
     /// The request id belongs to another request of the account.
     #[error("the request id was used for another request")]
     RequestIdReused,
+    /// A stored row that the command needs does not fit the others. Callers cannot mend it.
+    #[error("a stored row that the command needs is damaged")]
+    StoredRowDamaged,
 }

@@ -125,6 +125,7 @@ macro_rules! contract_suite {
             appending::time_never_runs_backwards_along_the_log,
             appending::a_deleted_certificate_can_be_registered_anew,
             appending::own_appends_are_hinted_at,
+            appending::a_damaged_row_fails_its_own_command_alone,
             reading::bundles_are_found_now_by_revision_and_by_time,
             reading::a_bundle_that_contradicts_its_digest_is_corrupt,
             reading::pages_stay_stable_while_rows_change,

@@ -6,6 +6,7 @@ use catrust_domain::{EpochInForce, Notary, Sha256};
 use uuid::Uuid;
 
 use crate::StoreError;
+use crate::damage::ToldDamage;
 use crate::epochs::Epochs;
 use crate::ground::{LogMemory, StoredEvidence};
 use crate::recent::Recent;
@@ -19,6 +20,7 @@ pub(crate) struct KnownLog {
     pub(crate) recent: Recent,
     pub(crate) memory: LogMemory,
     pub(crate) stored: StoredEvidence,
+    pub(crate) damage: ToldDamage,
 }
 
 impl KnownLog {
@@ -32,6 +34,7 @@ impl KnownLog {
             recent: Recent::default(),
             memory: LogMemory::default(),
             stored: StoredEvidence::default(),
+            damage: ToldDamage::default(),
         })
     }
 

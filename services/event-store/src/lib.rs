@@ -7,6 +7,7 @@
 mod begin;
 mod bundle;
 mod comparison;
+mod damage;
 mod engine;
 mod epochs;
 pub mod error;

@@ -19,6 +19,9 @@ use crate::rows::Rows;
 use crate::value::Value;
 use crate::{CertificateView, Page, StateFilter, StoreError};
 
+/// Where the registration position stands among the columns of an instance.
+const REGISTERED_POSITION: usize = 3;
+
 pub(crate) async fn log_id(db: &mut impl Rows) -> Result<Uuid, StoreError> {
     let missing = || corrupt("log_identity", &[], "the one row is missing".into());
     let row = db.row(&queries::LOG_ID, &[]).await?.ok_or_else(missing)?;
@@ -107,14 +110,37 @@ pub(crate) async fn list_instances(
     after: u64,
     limit: u32,
 ) -> Result<Page<Instance>, StoreError> {
-    let rows = db.rows(&queries::INSTANCES_PAGE, &[after.into(), limit.into()]).await?;
-    let mut page = page(&rows, Instance::TABLE, |row| Instance::read(row, 1))?;
-    if let Some(first) = rows.first() {
-        let newest = newest_begin(first, 1 + Instance::WIDTH)?;
-        let in_force = known.epoch(db, newest).await?;
-        page.items.iter_mut().for_each(|instance| epochs::lift(instance, in_force));
+    let mut whole = Page { items: Vec::new(), total: 0 };
+    let mut after = after;
+    loop {
+        let missing = limit - u32::try_from(whole.items.len()).unwrap_or(limit).min(limit);
+        let rows = db.rows(&queries::INSTANCES_PAGE, &[after.into(), missing.into()]).await?;
+        let page = page(&rows, Instance::TABLE, |row| Ok(Instance::read(row, 1)))?;
+        if let Some(first) = rows.first() {
+            let newest = newest_begin(first, 1 + Instance::WIDTH)?;
+            known.epoch(db, newest).await?;
+        }
+        let found = page.items.len();
+        whole.total = page.total;
+        let readable = page.items.into_iter().filter_map(|row| {
+            // One that is damaged must not keep the others from being served.
+            row.inspect_err(|error| {
+                known.damage.tell(error);
+            })
+            .ok()
+        });
+        let before = whole.items.len();
+        whole.items.extend(readable);
+        if whole.items.len() - before == found {
+            break;
+        }
+        // The places of those that were left out are taken by the ones behind.
+        let Some(last) = rows.last() else { break };
+        after = last.get(1 + REGISTERED_POSITION).map_err(|reason| corrupt(Instance::TABLE, &[], reason))?;
     }
-    Ok(page)
+    let in_force = known.epochs.in_force();
+    whole.items.iter_mut().for_each(|instance| epochs::lift(instance, in_force));
+    Ok(whole)
 }
 
 pub(crate) async fn find_certificate(

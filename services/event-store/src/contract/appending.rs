@@ -13,7 +13,10 @@ use super::commands::{
     register_instance, unique_id, with_request_id,
 };
 use super::{CommitStep, Fixture, PATIENCE};
-use crate::{CommandStore as _, EventLog as _, EventStore, MAX_BATCH, ReadModelStore as _, StoreError};
+use crate::{
+    CommandStore as _, EventLog as _, EventStore, MAX_BATCH, Maintenance as _, ReadModelStore as _,
+    StoreError,
+};
 
 /// Writers of the race, half of them on each connection.
 const WRITERS: usize = 8;
@@ -400,4 +403,52 @@ pub(super) async fn assert_clean(store: &impl EventStore) {
     let report = store.verify().await.expect("verification runs");
     assert!(report.is_clean(), "{:#?}", report.damage);
     assert_eq!(report.events, store.head().await.expect("the head").position);
+}
+
+/// A row that does not fit fails the commands that need it, and none that came in the same
+/// batch; reads of other instances go on.
+pub async fn a_damaged_row_fails_its_own_command_alone<F: Fixture>(fixture: &F) {
+    let store = fixture.open().await;
+    let names = ["before", "damaged", "behind", "after"];
+    let mut sns = Vec::new();
+    for name in names {
+        let id = instance(name);
+        let of_instance = populate(&store, &id, &["a", "b"]).await;
+        append_all(&store, &[inactivate(&id, &of_instance[0])]).await;
+        sns.push(of_instance);
+    }
+    fixture
+        .execute("UPDATE instances SET region_id = 'no region!' WHERE instance_id = 'damaged'")
+        .await
+        .expect("an update");
+    // The next version of this certificate is taken.
+    let behind =
+        "UPDATE ca_certificates SET stream_version = 1 WHERE instance_id = 'behind' AND state = 'INACTIVE'";
+    fixture.execute(behind).await.expect("an update");
+    let store = fixture.open().await;
+    let batch: Vec<_> = names
+        .iter()
+        .zip(&sns)
+        .flat_map(|(name, sns)| [activate(&instance(name), &sns[0]), inactivate(&instance(name), &sns[1])])
+        .collect();
+    let results = store.append(&batch).await.expect("the batch");
+    let refused: Vec<_> = results.iter().map(|result| result.as_ref().err().cloned()).collect();
+    let damaged = Some(Rejection::StoredRowDamaged);
+    let expected = [None, None, damaged.clone(), damaged.clone(), damaged.clone(), None, None, None];
+    assert_eq!(refused, expected);
+    let again = store.append(&batch[2..3]).await.expect("the batch");
+    assert_eq!(again, [Err(Rejection::StoredRowDamaged)]);
+
+    for (name, found) in [("before", true), ("damaged", false), ("behind", true), ("after", true)] {
+        assert_eq!(store.find_instance(&instance(name)).await.is_ok(), found, "{name}");
+        store.load_bundle(&instance(name), crate::BundleAt::Now).await.expect("the bundle");
+    }
+    let listed = store.list_instances(0, 2).await.expect("a page").items;
+    let listed: Vec<_> = listed.iter().map(|instance| instance.instance_id.as_str()).collect();
+    assert_eq!(listed, ["before", "behind"]);
+
+    store.rebuild().await.expect("the rebuild");
+    let mended = store.append(&batch[2..5]).await.expect("the batch");
+    assert!(mended.iter().all(Result::is_ok), "{mended:?}");
+    assert_clean(&store).await;
 }

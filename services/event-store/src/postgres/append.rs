@@ -27,6 +27,7 @@ use super::servers::DatabaseServers;
 use super::settle::{self, CommitOutcome, Evidence};
 use super::write::{WRITE_TIMEOUT, WriteOutcome, write};
 use super::{PgEventStore, session};
+use crate::damage::{self, AppendPart};
 use crate::faults::{CommitStep, Crash};
 use crate::ground::{self, Look};
 use crate::row::corrupt;
@@ -101,6 +102,18 @@ impl Appender {
     }
 }
 
+/// The one that appends, and its connection.
+struct Appending<'a> {
+    store: &'a PgEventStore,
+    slot: &'a mut Option<Appender>,
+}
+
+impl AppendPart for Appending<'_> {
+    async fn append_part(&mut self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
+        self.store.append_part(self.slot, commands).await
+    }
+}
+
 impl PgEventStore {
     pub(super) async fn append_batch(
         &self,
@@ -113,7 +126,16 @@ impl PgEventStore {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let mut slot = self.appender.lock().await;
+        let slot = &mut *self.appender.lock().await;
+        let mut appending = Appending { store: self, slot };
+        damage::append_beside_damage(&mut appending, &self.known.damage, commands).await
+    }
+
+    async fn append_part(
+        &self,
+        slot: &mut Option<Appender>,
+        commands: &[CommandEnvelope],
+    ) -> Result<CommandResults, StoreError> {
         let mut last = None;
         for _ in 0..ATTEMPTS {
             // The connection is taken out, and comes back only from a finished

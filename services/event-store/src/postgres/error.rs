@@ -4,6 +4,7 @@
 use sqlx::Error;
 
 use crate::StoreError;
+use crate::damage::TAKEN;
 
 /// Class of lock_not_available: the append lock was not got within `lock_timeout`.
 const LOCK_TIMEOUT: &str = "55P03";
@@ -21,7 +22,14 @@ pub(super) fn store_error(error: Error) -> StoreError {
         Error::Database(database) => {
             let code = database.code().unwrap_or_default().into_owned();
             let message = database.message().to_owned();
-            database_error(error, &code, message)
+            match database.constraint() {
+                // A version or a revision that is taken: the read model is behind the log. But
+                // for a position that is, since somebody appended without the lock.
+                Some(taken) if code == "23505" && taken != "events_pkey" => {
+                    StoreError::Corrupt { table: TAKEN, row: taken.to_owned(), reason: message }
+                }
+                _ => database_error(error, &code, message),
+            }
         }
         _ => StoreError::Internal(error.into()),
     }
@@ -38,7 +46,7 @@ fn database_error(error: Error, code: &str, message: String) -> StoreError {
         // read_only_sql_transaction: a standby, in the middle of a failover.
         // 25P03, 25P04: this session was too slow, and its transaction is gone.
         "25006" | "25P03" | "25P04" | LOCK_TIMEOUT => StoreError::Unavailable(error.into()),
-        // A position or a version that is taken: somebody appended without the lock.
+        // A position that is taken: somebody appended without the lock.
         // Nothing was recorded, and the next try sees it.
         "23505" => StoreError::Unavailable(error.into()),
         "3D000" | "3F000" | "42501" => StoreError::Unsuitable(message),

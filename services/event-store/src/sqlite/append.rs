@@ -1,6 +1,8 @@
 //! The append transaction: BEGIN IMMEDIATE takes the file's write lock, so that
 //! what is loaded is what is written on. Other processes wait their turn.
 
+use std::time::Instant;
+
 use catrust_domain::batch::Needs;
 use catrust_domain::{CommandEnvelope, LogEntry, LogHead, RequestKey, Sha256};
 use sqlx::SqliteConnection;
@@ -9,6 +11,7 @@ use super::error::store_error;
 use super::load::load;
 use super::write::write;
 use super::{SqliteEventStore, session};
+use crate::damage::{self, AppendPart};
 use crate::faults::{CommitStep, Crash};
 use crate::ground::{self, Look};
 use crate::row::corrupt;
@@ -16,6 +19,18 @@ use crate::{CommandResults, MAX_BATCH, StoreError, reads};
 
 /// An attempt that came to its end, and the connection to use again.
 type FinishedBatch = (SqliteConnection, CommandResults, LogHead, Vec<LogEntry>);
+
+/// The one that appends, and its connection.
+struct Appending<'a> {
+    store: &'a SqliteEventStore,
+    slot: &'a mut Option<(SqliteConnection, Instant)>,
+}
+
+impl AppendPart for Appending<'_> {
+    async fn append_part(&mut self, commands: &[CommandEnvelope]) -> Result<CommandResults, StoreError> {
+        self.store.append_part(self.slot, commands).await
+    }
+}
 
 impl SqliteEventStore {
     pub(super) async fn append_batch(
@@ -29,10 +44,19 @@ impl SqliteEventStore {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let mut slot = self.writer.lock().await;
+        let slot = &mut *self.writer.lock().await;
+        let mut appending = Appending { store: self, slot };
+        damage::append_beside_damage(&mut appending, &self.known.damage, commands).await
+    }
+
+    async fn append_part(
+        &self,
+        slot: &mut Option<(SqliteConnection, Instant)>,
+        commands: &[CommandEnvelope],
+    ) -> Result<CommandResults, StoreError> {
         // The connection is taken out, and comes back only from a finished batch: one
         // that fails, or whose caller goes away, is closed, and SQLite rolls back.
-        let (connection, opened) = self.take_writer(&mut slot).await?;
+        let (connection, opened) = self.take_writer(slot).await?;
         let (connection, results, head, events) = match self.attempt(connection, commands).await {
             Err(error @ StoreError::SetBack { .. }) => {
                 ground::accuse_from_memory(self).await;

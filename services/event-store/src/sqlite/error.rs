@@ -3,6 +3,7 @@
 use sqlx::Error;
 
 use crate::StoreError;
+use crate::damage::TAKEN;
 
 /// Says what an error of the driver means.
 pub(super) fn store_error(error: Error) -> StoreError {
@@ -18,6 +19,11 @@ pub(super) fn store_error(error: Error) -> StoreError {
                 // BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL: another process holds
                 // the file for long, or the machine has run out of something.
                 5 | 6 | 7 | 9 | 10 | 13 => StoreError::Unavailable(error.into()),
+                // CONSTRAINT: a version or a revision that is taken, since the read model is
+                // behind the log; but for a position.
+                19 if message.starts_with("UNIQUE") && !message.ends_with("events.position") => {
+                    StoreError::Corrupt { table: TAKEN, row: code.to_string(), reason: message }
+                }
                 // PERM, READONLY, CANTOPEN, AUTH.
                 3 | 8 | 14 | 23 => StoreError::Unsuitable(message),
                 // CORRUPT, NOTADB.

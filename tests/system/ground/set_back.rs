@@ -95,7 +95,10 @@ async fn a_log_that_has_its_end_again_takes_changes_again() -> anyhow::Result<()
     for replica in &stage.replicas {
         let instance = stage.at(replica)?;
         for ca in &stage.lost {
-            assert_eq!(instance.get(&ca.sn).await?.state(), CaCertificateState::Inactive);
+            // The database has just been started again.
+            let found =
+                eventually(RECOVERY, "the database is read again", async || instance.get(&ca.sn).await);
+            assert_eq!(found.await?.state(), CaCertificateState::Inactive);
         }
         eventually(RECOVERY, "changes are taken again", async || instance.inactivate(&stage.kept.sn).await)
             .await?;

@@ -173,13 +173,13 @@ impl StoredEvidence {
             }
             checked.clone()
         };
-        let mut refused = Refused::default();
+        let mut unbelieved = UnbelievedRows::default();
         if checked.state != state {
-            checked.look_at_newest(db, known, &mut refused).await?;
+            checked.look_at_newest(db, known, &mut unbelieved).await?;
             checked.state = state;
         }
-        checked.look_further_back(db, known, &mut refused).await?;
-        refused.tell();
+        checked.look_further_back(db, known, &mut unbelieved).await?;
+        unbelieved.tell();
         let believed = checked.believed.clone();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = checked;
         Ok(believed)
@@ -191,7 +191,7 @@ impl CheckedEvidence {
         &mut self,
         db: &mut impl Rows,
         known: &KnownLog,
-        refused: &mut Refused,
+        unbelieved: &mut UnbelievedRows,
     ) -> Result<(), StoreError> {
         let rows = evidence_below(db, i64::MAX as u64).await?;
         let newest = rows.first().map_or(0, |(key, _)| key.0);
@@ -207,7 +207,7 @@ impl CheckedEvidence {
         let seen: HashSet<RowKey> = rows.iter().map(|(key, _)| key.clone()).collect();
         self.rows.retain(|key, evidence| seen.contains(key) || (!is_whole && evidence.is_some()));
         for (key, row) in rows {
-            self.rows.entry(key).or_insert_with(|| refused.check(&row, known));
+            self.rows.entry(key).or_insert_with(|| unbelieved.check(&row, known));
         }
         self.newest = newest;
         self.count_believed();
@@ -218,7 +218,7 @@ impl CheckedEvidence {
         &mut self,
         db: &mut impl Rows,
         known: &KnownLog,
-        refused: &mut Refused,
+        unbelieved: &mut UnbelievedRows,
     ) -> Result<(), StoreError> {
         let Some((after, before)) = self.unchecked.pop() else { return Ok(()) };
         let rows = evidence_below(db, before).await?;
@@ -228,7 +228,7 @@ impl CheckedEvidence {
         }
         for (key, row) in rows {
             if key.0 > after
-                && let Some(evidence) = refused.check(&row, known)
+                && let Some(evidence) = unbelieved.check(&row, known)
             {
                 self.rows.insert(key, Some(evidence));
             }
@@ -261,12 +261,12 @@ async fn evidence_below<D: Rows>(db: &mut D, number: u64) -> Result<Vec<(RowKey,
 
 /// Rows whose signatures are not believed.
 #[derive(Default)]
-struct Refused {
+struct UnbelievedRows {
     rows: usize,
     last: String,
 }
 
-impl Refused {
+impl UnbelievedRows {
     fn check(&mut self, row: &impl Row, known: &KnownLog) -> Option<LogEvidence> {
         let read = read_evidence(row, known);
         read.map_err(|reason| {

@@ -154,6 +154,7 @@ macro_rules! contract_suite {
             ground::nothing_is_appended_to_a_log_that_this_process_knows_further,
             ground::nothing_is_appended_to_another_log_of_the_same_length,
             ground::what_was_read_by_another_process_is_remembered,
+            ground::a_look_beside_appends_finds_nothing_lost,
             ground::stored_evidence_halts_every_process_for_as_long_as_it_contradicts,
             ground::evidence_that_nobody_signed_halts_nothing,
             ground::evidence_that_the_log_bears_out_is_not_stored,

@@ -160,6 +160,30 @@ pub async fn what_was_read_by_another_process_is_remembered<F: Fixture>(fixture:
     assert!(reason.contains("this server has seen position 6"), "{reason}");
 }
 
+/// A log that grows during a look has lost nothing: what was acknowledged after its end was read
+/// is not held against that end.
+pub async fn a_look_beside_appends_finds_nothing_lost<F: Fixture>(fixture: &F) {
+    let store = fixture.open().await;
+    let id = instance("busy");
+    let sns = populate(&store, &id, &["a"]).await;
+    let appends = async {
+        for _ in 0..150 {
+            append_all(&store, &[inactivate(&id, &sns[0])]).await;
+            append_all(&store, &[activate(&id, &sns[0])]).await;
+        }
+    };
+    let looks = async {
+        loop {
+            let report = store.ground().await.expect("the ground");
+            assert!(!report.evidence.iter().any(|(_, verdict)| verdict.halts()), "{report:?}");
+        }
+    };
+    tokio::select! {
+        () = appends => {}
+        () = looks => {}
+    }
+}
+
 /// Ground rule 7: the finder stores the evidence, signed, in a table that every look under the
 /// append lock reads: no other replica goes on acknowledging. It is a verdict, not a latch.
 pub async fn stored_evidence_halts_every_process_for_as_long_as_it_contradicts<F: Fixture>(fixture: &F) {

@@ -168,8 +168,13 @@ impl Directory {
             return None;
         }
         let lease = self.leases.borrow().clone().filter(FreshnessLease::is_valid)?;
+        self.came_through(&lease.end).then_some(lease.issued_at)
+    }
+
+    /// Whether the directory was exactly as the log had it at that end, not long ago.
+    pub(crate) fn came_through(&self, end: &LogHead) -> bool {
         let ends = self.ends.read().unwrap_or_else(PoisonError::into_inner);
-        ends.contains(&(lease.end.position, lease.end.hash)).then_some(lease.issued_at)
+        ends.contains(&(end.position, end.hash))
     }
 
     /// The clock of the database, one for all replicas: as the last lease showed it, and the

@@ -8,13 +8,16 @@
 //!
 //! Each read proves that the log still has the row that was read last. Where it has not, the
 //! database was set back, or a log epoch has begun: then everything known is read anew.
+//! Nothing is read from a database server before a commit has confirmed it: a superseded one
+//! would show what the log never had. Rows that were merely read show no set-back either, where
+//! another server has not got them; those up to the end of a freshness lease do.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catrust_domain::event::UndecodableEvent;
 use catrust_domain::{EpochInForce, Instance, LogEntry, LogEvidence, LogHead, LogMark, Verdict, error_chain};
-use catrust_event_store::{Clock, EventStore, Ground as _, StoreError};
+use catrust_event_store::{Clock, EventStore, Ground as _, PrimaryInUse, StoreError};
 use catrust_trust_feed::{FeedError, InProcessFeed, MessageCache, MessageError, TrustFeed as _};
 use opentelemetry::metrics::{Gauge, Meter};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +31,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const CHUNK: u32 = 1_000;
 /// Instances per page of the first fill.
 const FILL_PAGE: u32 = 500;
+
+/// Why everything is read anew.
+const MERELY_READ: &str = "the log lacks rows that were read, and that nothing relied on";
 
 /// Why the follower stopped.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +72,11 @@ pub(crate) struct Follower {
     seen: LogHead,
     /// Epoch of that row.
     epoch: EpochInForce,
+    /// The database server that the log was last read from, and has that row.
+    turn: u64,
+    /// The last row that was read and is more than that: commits were acknowledged after it, or it
+    /// was signed.
+    relied_on: LogHead,
 }
 
 impl Follower {
@@ -81,7 +92,7 @@ impl Follower {
         clock: Clock,
         meter: &Meter,
     ) -> Result<Self, FollowerError> {
-        let (seen, epoch, instances) = all_instances(&*store).await.map_err(FollowerError::Store)?;
+        let (seen, epoch, turn, instances) = all_instances(&*store).await.map_err(FollowerError::Store)?;
         directory.replace(&seen, &instances);
         let feed = InProcessFeed::starting_after(store.log_id(), &seen);
         let log_head = meter
@@ -89,7 +100,21 @@ impl Follower {
             .with_description("Last position of the log that this replica has seen")
             .build();
         log_head.record(seen.position, &[]);
-        Ok(Self { store, directory, feed, messages, judge, ground, clock, log_head, seen, epoch })
+        let relied_on = LogHead::EMPTY;
+        Ok(Self {
+            store,
+            directory,
+            feed,
+            messages,
+            judge,
+            ground,
+            clock,
+            log_head,
+            seen,
+            epoch,
+            turn,
+            relied_on,
+        })
     }
 
     /// The feed that the follower fills.
@@ -146,7 +171,13 @@ impl Follower {
 
     /// Reads on from the last row seen, which the log must still have; whether there is more.
     async fn look(&mut self) -> Result<bool, FollowerError> {
-        let rows = match self.store.read_from(&self.seen, CHUNK).await {
+        let primary = self.primary();
+        if !primary.confirmed {
+            return Ok(false);
+        }
+        let turned = primary.turn != self.turn;
+        let since = if turned { &self.relied_on } else { &self.seen };
+        let rows = match self.store.read_from(since, CHUNK).await {
             Ok(rows) => rows,
             Err(StoreError::SetBack { .. }) => {
                 self.found_set_back().await.map_err(FollowerError::Store)?;
@@ -154,9 +185,19 @@ impl Follower {
             }
             Err(error) => return Err(FollowerError::Store(error)),
         };
+        if self.primary() != primary {
+            // Whichever server they are from.
+            return Ok(true);
+        }
+        // The row is there: a doubt that could not be confirmed is over.
+        self.ground.regain_doubted();
+        if turned {
+            self.turn_to(primary.turn).await.map_err(FollowerError::Store)?;
+            return Ok(true);
+        }
         // Rows of another epoch are not applied onto what is known of this one.
         if *self.store.epoch().borrow() != self.epoch {
-            self.begin_anew().await.map_err(FollowerError::Store)?;
+            self.begin_epoch().await.map_err(FollowerError::Store)?;
             return Ok(true);
         }
         let whole_chunk = rows.len() == CHUNK as usize;
@@ -166,14 +207,46 @@ impl Follower {
             self.take(&LogEntry::try_from(row).map_err(undecodable)?).await?;
         }
         self.log_head.record(self.seen.position, &[]);
+        self.rely_on_lease();
         Ok(whole_chunk)
+    }
+
+    fn primary(&self) -> PrimaryInUse {
+        *self.store.primary().borrow()
+    }
+
+    /// Goes on with another database server, which has what is relied on: what was merely read
+    /// from the one before may have been there alone.
+    async fn turn_to(&mut self, turn: u64) -> Result<(), StoreError> {
+        self.messages.forget();
+        if *self.store.epoch().borrow() != self.epoch {
+            self.begin_epoch().await?;
+        } else if !is_same_row(&self.seen, &self.relied_on) {
+            self.begin_anew("another database server is in use").await?;
+        }
+        self.turn = turn;
+        Ok(())
+    }
+
+    /// What the directory came through and a commit was acknowledged after is more than read.
+    fn rely_on_lease(&mut self) {
+        let leases = self.store.freshness();
+        if let Some(lease) = &*leases.borrow()
+            && lease.end.position > self.relied_on.position
+            && self.directory.came_through(&lease.end)
+        {
+            self.relied_on = LogHead { position: lease.end.position, hash: lease.end.hash, ..LogHead::EMPTY };
+        }
     }
 
     /// The log has lost a row that was read here: what that comes to is for the store to
     /// confirm, on a connection of its own.
     async fn found_set_back(&mut self) -> Result<(), StoreError> {
         if *self.store.epoch().borrow() != self.epoch {
-            return self.begin_anew().await;
+            return self.begin_epoch().await;
+        }
+        if self.relied_on.position == 0 {
+            return self.begin_anew(MERELY_READ).await;
         }
         if self.ground.reason().is_some() {
             return Ok(());
@@ -181,39 +254,55 @@ impl Follower {
         self.ground.doubt();
         let evidence = LogEvidence {
             epoch: self.epoch.epoch,
-            mark: LogMark::Row { position: self.seen.position, hash: self.seen.hash },
+            mark: LogMark::Row { position: self.relied_on.position, hash: self.relied_on.hash },
             witness: "this server".to_owned(),
             seen_at: (self.clock)(),
         };
         match self.judge.accuse(&evidence).await? {
             // The row is there, where commits are acknowledged.
-            Verdict::Agrees => self.ground.regain(),
-            Verdict::Ended => self.begin_anew().await?,
+            Verdict::Agrees => {
+                if !is_same_row(&self.seen, &self.relied_on) {
+                    self.begin_anew(MERELY_READ).await?;
+                }
+                self.ground.regain();
+            }
+            Verdict::Ended => self.begin_epoch().await?,
             // The judge says so to whom it concerns.
             Verdict::SetBack(_) | Verdict::Superseded => {}
         }
         Ok(())
     }
 
-    /// Builds what is known anew: an epoch has begun that may lack what was read before.
-    async fn begin_anew(&mut self) -> Result<(), StoreError> {
-        let (seen, epoch, instances) = all_instances(&*self.store).await?;
+    /// Follows an epoch that has begun: what it lacks contradicts nothing any more.
+    async fn begin_epoch(&mut self) -> Result<(), StoreError> {
+        self.begin_anew("a log epoch has begun").await?;
+        self.ground.regain();
+        Ok(())
+    }
+
+    /// Builds what is known anew: the log may lack what was read before. Whether that is a
+    /// set-back is not for this to say.
+    async fn begin_anew(&mut self, reason: &str) -> Result<(), StoreError> {
+        let (seen, epoch, turn, instances) = all_instances(&*self.store).await?;
         tracing::warn!(
             epoch = epoch.epoch.0,
             position = seen.position,
-            "a log epoch has begun: what this replica knew is read anew"
+            "{reason}: what this replica knew is read anew"
         );
         self.messages.forget();
         self.directory.replace(&seen, &instances);
         self.feed.go_on_after(self.store.log_id(), &seen);
-        (self.seen, self.epoch) = (seen, epoch);
-        self.ground.regain();
+        if epoch != self.epoch {
+            self.relied_on = LogHead::EMPTY;
+        }
+        (self.seen, self.epoch, self.turn) = (seen, epoch, turn);
         Ok(())
     }
 
     /// Takes what this process committed itself: it need not be read back.
     async fn take_recent(&mut self) -> Result<(), FollowerError> {
         while self.ground.reason().is_none()
+            && self.primary() == (PrimaryInUse { turn: self.turn, confirmed: true })
             && *self.store.epoch().borrow() == self.epoch
             && let Some(batch) = self.store.recent(self.seen.position)
             && batch.first().is_some_and(|entry| entry.row.compute_hash(&self.seen.hash) == entry.row.hash)
@@ -221,6 +310,8 @@ impl Follower {
             for entry in &*batch {
                 self.take(entry).await?;
             }
+            // They were acknowledged.
+            self.relied_on = self.seen;
             self.log_head.record(self.seen.position, &[]);
         }
         Ok(())
@@ -230,7 +321,8 @@ impl Follower {
         let LogEntry { row, event } = entry;
         // Who subscribes after this look reads a bundle that has the event already:
         // readers subscribe first and load the bundle then.
-        if self.feed.is_followed(&row.instance_id) {
+        let is_signed = self.feed.is_followed(&row.instance_id);
+        if is_signed {
             let message = self.messages.message(entry).map_err(FollowerError::Message)?;
             self.feed.publish(std::slice::from_ref(&message)).await.map_err(FollowerError::Feed)?;
         } else {
@@ -238,13 +330,24 @@ impl Follower {
         }
         self.directory.apply(row, event);
         self.seen = LogHead { position: row.position, hash: row.hash, ..LogHead::EMPTY };
+        if is_signed {
+            self.relied_on = self.seen;
+        }
         Ok(())
     }
 }
 
-/// The end of the log, its epoch, and all instances as they are at that end or later.
-async fn all_instances(store: &dyn EventStore) -> Result<(LogHead, EpochInForce, Vec<Instance>), StoreError> {
+fn is_same_row(one: &LogHead, other: &LogHead) -> bool {
+    (one.position, one.hash) == (other.position, other.hash)
+}
+
+/// The end of the log, its epoch, the database server that said so, and all instances as they are
+/// at that end or later.
+async fn all_instances(
+    store: &dyn EventStore,
+) -> Result<(LogHead, EpochInForce, u64, Vec<Instance>), StoreError> {
     loop {
+        let turn = store.primary().borrow().turn;
         // The head before the list: what the list shows beyond it is applied again, which
         // changes nothing.
         let seen = store.head().await?;
@@ -257,9 +360,10 @@ async fn all_instances(store: &dyn EventStore) -> Result<(LogHead, EpochInForce,
             after = last.registered_position;
             instances.extend(page.items);
         }
-        // An epoch that began meanwhile counts revisions anew: the list would be of both.
-        if *store.epoch().borrow() == epoch {
-            return Ok((seen, epoch, instances));
+        // An epoch that began meanwhile counts revisions anew, and another server may have
+        // another log: the list would be of both.
+        if *store.epoch().borrow() == epoch && store.primary().borrow().turn == turn {
+            return Ok((seen, epoch, turn, instances));
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod attentive_log;
 mod judging;
+mod server_in_use;
 mod watching;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::attentive_log::AttentiveLog;
 pub(crate) use self::judging::GroundJudge;
+pub(crate) use self::server_in_use::ServerInUse;
 pub(crate) use self::watching::GroundWatcher;
 use crate::error::ApiError;
 
@@ -135,6 +137,13 @@ impl LogGround {
         });
     }
 
+    /// Takes in that a doubt was unfounded; what is known to be set back stays so.
+    pub(crate) fn regain_doubted(&self) {
+        if *self.state.borrow() == GroundState::Doubted {
+            self.regain();
+        }
+    }
+
     /// As [`LogGround::regain`], and lets a doubt stand: whoever has it is confirming it.
     pub(crate) fn regain_lost(&self) {
         if self.reason().is_some() {
@@ -173,5 +182,10 @@ mod tests {
         assert_eq!(ground.check().unwrap_err().codes(), (Code::Unavailable, "SystemOverFlow"));
         ground.regain_lost();
         assert!(!ground.is_sound(), "whoever doubts has to say that it was unfounded");
+        ground.regain_doubted();
+        assert!(ground.is_sound());
+        ground.lose("it ends at 2");
+        ground.regain_doubted();
+        assert!(ground.reason().is_some(), "a set-back is no doubt");
     }
 }

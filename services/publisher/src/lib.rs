@@ -23,6 +23,10 @@
 //! Nothing that a feed held is deleted: it is set aside, and another one takes its place. Where
 //! there may be no further one, heads and new changes still go out, past the feed ([`live`]).
 //!
+//! Where another database server takes over, what was read from the one before counts for nothing:
+//! the end of the feed is compared with the log again, and nothing is published before a commit has
+//! shown that the new one is in charge.
+//!
 //! Delivery is at least once, in the order of positions; a feed that was away for
 //! hours is brought up to date at the rate of JetStream, and new changes do not wait for that.
 
@@ -40,7 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catrust_domain::{LogEntry, LogHead, RecordedEvent, Timestamp, error_chain};
-use catrust_event_store::{Clock, EventLog, Ground};
+use catrust_event_store::{Clock, EventLog, Ground, PrimaryInUse};
 use catrust_signing::{KeySet, SigningKey};
 use catrust_trust_feed::{FeedError, FeedMessage, FeedTail, MessageCache, MessageError, TrustFeed};
 use tokio::sync::watch;
@@ -122,6 +126,7 @@ impl Publisher {
             owned: false,
             checked_at: Instant::now(),
             read_at: Instant::now(),
+            primary: self.primary(),
             appended: self.parts.log.appended(),
             counted_at: None,
             trouble: Trouble::default(),
@@ -129,9 +134,15 @@ impl Publisher {
         tokio::join!(work.run(&shutdown), heads::send(&self, &shutdown), live::send(&self, &shutdown));
     }
 
-    /// Whether this replica speaks to those who listen now; never for a log that is set back.
+    /// Whether this replica speaks to those who listen now; never for a log that is set back, nor for
+    /// a database server that may be a superseded one.
     fn speaks(&self) -> bool {
-        self.status.borrow().speaks()
+        self.status.borrow().speaks() && self.primary().confirmed
+    }
+
+    /// The database server in use.
+    fn primary(&self) -> PrimaryInUse {
+        *self.parts.log.primary().borrow()
     }
 
     /// Whether a feed that was never found to be ours is another installation's, rather than ours
@@ -219,6 +230,8 @@ struct Work<'a> {
     checked_at: Instant,
     /// When the log itself was read last: what this process committed comes without.
     read_at: Instant,
+    /// The database server that the cursor was compared on.
+    primary: PrimaryInUse,
     appended: watch::Receiver<u64>,
     /// When the streams were counted last.
     counted_at: Option<Instant>,
@@ -228,6 +241,7 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(mut self, shutdown: &CancellationToken) {
         let mut appended = self.publisher.parts.log.appended();
+        let mut epoch = self.publisher.parts.log.epoch();
         let mut pause = Duration::ZERO;
         loop {
             appended.borrow_and_update();
@@ -261,6 +275,8 @@ impl Work<'_> {
                 () = shutdown.cancelled() => return,
                 // The sender lives as long as the store.
                 _ = appended.changed(), if hinted => {}
+                // What stopped it may be over.
+                _ = epoch.changed() => pause = Duration::ZERO,
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -269,7 +285,7 @@ impl Work<'_> {
     /// Does what there is to do in the current role.
     async fn turn(&mut self) -> Result<Backlog, PublishError> {
         self.keep_role().await?;
-        if !self.role.publishes() {
+        if !self.role.publishes() || !self.is_confirmed() {
             return Ok(Backlog::CaughtUp);
         }
         if self.checked_at.elapsed() >= CHECK_INTERVAL {
@@ -284,6 +300,18 @@ impl Work<'_> {
             tracing::info!(away_ms = u64::try_from(away.as_millis()).unwrap_or(u64::MAX), "publishing again");
         }
         Ok(progress)
+    }
+
+    /// Whether a commit has confirmed the database server in use. Forgets what was read from another
+    /// one: it may have been there alone.
+    fn is_confirmed(&mut self) -> bool {
+        let primary = self.publisher.primary();
+        if primary.turn != self.primary.turn {
+            self.cursor = None;
+            self.publisher.parts.messages.forget();
+        }
+        self.primary = primary;
+        primary.confirmed
     }
 
     /// Publishes up to a chunk of the log after the row `since`.
@@ -303,6 +331,10 @@ impl Work<'_> {
             None => {
                 self.read_at = Instant::now();
                 let rows = publisher.parts.log.read_from(&since, CHUNK).await?;
+                if publisher.primary() != self.primary {
+                    // Whichever server they are from.
+                    return Ok(Backlog::More);
+                }
                 let head = rows.last().map_or(after, |row| row.position);
                 let (entries, stopped) = work_on(rows.len(), || decode(rows)).await;
                 (entries.into(), head, stopped)

@@ -26,7 +26,7 @@ const GRACE: Duration = Duration::from_millis(50);
 /// Sends them while this replica publishes, until `shutdown`.
 pub(super) async fn send(publisher: &Publisher, shutdown: &CancellationToken) {
     let sending = async {
-        let mut sender = LiveSender { publisher, sent: None };
+        let mut sender = LiveSender { publisher, sent: None, turn: publisher.primary().turn };
         loop {
             if let Err(error) = sender.turn().await {
                 // Told by the publishing task, which meets the same.
@@ -42,6 +42,8 @@ struct LiveSender<'a> {
     publisher: &'a Publisher,
     /// Last position that was sent or need not be; `None` while the feed keeps up.
     sent: Option<u64>,
+    /// The database server that these positions are of.
+    turn: u64,
 }
 
 impl LiveSender<'_> {
@@ -51,6 +53,10 @@ impl LiveSender<'_> {
         let mut appended = log.appended();
         let known = *appended.borrow_and_update();
         let status = self.publisher.status.borrow().clone();
+        let turn = self.publisher.primary().turn;
+        if std::mem::replace(&mut self.turn, turn) != turn {
+            self.sent = None;
+        }
         if !self.publisher.speaks() {
             self.sent = None;
         } else if status.filling || status.live_only.is_some() {
@@ -82,6 +88,9 @@ impl LiveSender<'_> {
         while after < head {
             let entries = self.entries_after(after).await?;
             let Some(last) = entries.last().map(|entry| entry.row.position) else { break };
+            if !self.publisher.speaks() || self.publisher.primary().turn != self.turn {
+                break;
+            }
             for entry in entries.iter().filter(|entry| entry.event.trust_effect().is_some()) {
                 let message = self.publisher.parts.messages.message(entry)?;
                 self.publisher.parts.feed.publish_live(&message).await?;

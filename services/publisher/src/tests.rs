@@ -332,6 +332,33 @@ async fn a_feed_of_an_epoch_that_has_ended_is_set_aside_and_the_next_one_is_fill
     assert!(raw_message(&server, "CATRUST", 60).await.is_some(), "the lost end is still there");
 }
 
+/// Ground rule 19: another server: rows merely read are dropped; one durable commit before the
+/// first signature.
+#[tokio::test]
+async fn nothing_of_another_server_is_published_before_a_commit_has_confirmed_it() {
+    let server = NatsServer::start().await.unwrap();
+    let (log, key) = (grown(20), shared_key());
+    let replica = Replica::start(log.replica(), feed_on(&server).await, &key);
+    replica.until_published(20).await;
+    let before = log.with(|log| log.clone());
+
+    log.turn_to_another_server();
+    // A superseded server shows a change that the one in charge has not.
+    log.toggle_any();
+    let mut status = replica.status.clone();
+    let published = status.wait_for(|status| status.published_position > 20);
+    let early = tokio::time::timeout(Duration::from_secs(1), published).await;
+    assert!(early.is_err(), "published from a server that nothing has confirmed");
+
+    log.turn_to_another_server();
+    log.set_to(before);
+    log.with(|log| log.grow(log.head() + 3));
+    log.confirm_server();
+    let status = replica.until_published(23).await;
+    assert_eq!((status.set_back, status.rebuilds), (None, 0));
+    assert_feed_is_the_log(&server, &log, &key).await;
+}
+
 #[tokio::test]
 async fn what_another_part_of_the_server_knows_of_a_set_back_stops_the_publisher() {
     let server = NatsServer::start().await.unwrap();

@@ -13,6 +13,8 @@ use catrust_domain::LogEpoch;
 use catrust_event_store::EvidenceStore;
 use catrust_evidence::{Checkpoint, EventProof, RecordedEvent, Sha256, SignedCheckpoint, SigningKey};
 
+use crate::ground::ServerInUse;
+
 pub(crate) use stored_tree::StoredTree;
 
 /// Makes checkpoints and proofs.
@@ -87,7 +89,9 @@ impl Evidence {
     /// # Errors
     /// The store does not answer; or [`CheckpointContradiction`].
     pub(crate) async fn checkpoint(&self) -> anyhow::Result<SignedCheckpoint> {
+        let server = ServerInUse::of(&*self.store);
         StoredTree::new(&*self.store).extend().await?;
+        server.confirmed().await?;
         self.sign_head().await
     }
 

@@ -17,6 +17,7 @@ pub struct MemoryLog {
     hint: Arc<watch::Sender<u64>>,
     leased: Arc<AtomicBool>,
     epoch: Arc<watch::Sender<EpochInForce>>,
+    primary: Arc<watch::Sender<PrimaryInUse>>,
     set_back: Arc<Mutex<Option<String>>>,
 }
 
@@ -27,6 +28,7 @@ impl MemoryLog {
             hint: Arc::new(watch::channel(0).0),
             leased: Arc::default(),
             epoch: Arc::new(watch::channel(EpochInForce::FIRST).0),
+            primary: Arc::new(watch::channel(PrimaryInUse { turn: 1, confirmed: true }).0),
             set_back: Arc::default(),
         }
     }
@@ -45,6 +47,17 @@ impl MemoryLog {
     /// Puts another history in the log's place, as a restore does.
     pub fn set_to(&self, history: SampleLog) {
         *self.log.lock().unwrap() = history;
+    }
+
+    /// Puts another server in the place of the one in use, which no commit has confirmed yet.
+    pub fn turn_to_another_server(&self) {
+        self.primary
+            .send_modify(|primary| *primary = PrimaryInUse { turn: primary.turn + 1, confirmed: false });
+    }
+
+    /// A commit has confirmed the server in use.
+    pub fn confirm_server(&self) {
+        self.primary.send_modify(|primary| primary.confirmed = true);
     }
 
     /// From now on another epoch is in force.
@@ -138,7 +151,7 @@ impl EventLog for MemoryStore {
     }
 
     fn primary(&self) -> watch::Receiver<PrimaryInUse> {
-        watch::channel(PrimaryInUse { turn: 0, confirmed: true }).1
+        self.log.primary.subscribe()
     }
 
     fn freshness(&self) -> watch::Receiver<Option<FreshnessLease>> {

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use super::call::answer;
 use crate::error::ApiError;
+use crate::ground::ServerInUse;
 
 #[derive(Clone)]
 pub(crate) struct Trust(pub(crate) Arc<Api>);
@@ -60,9 +61,11 @@ async fn signed_bundle(
         BundleAt::Now => None,
         BundleAt::Revision(_) | BundleAt::Time(_) => api.old_bundles.acquire().await.ok(),
     };
+    let server = ServerInUse::of(&*api.store);
     let Some(bundle) = api.store.load_bundle(id, at).await? else { return Ok(None) };
     let mut message = message::trust_bundle(api.store.log_id(), &bundle, issued_at);
     // After it was read: what is not known to be the log is not signed.
+    server.confirmed().await?;
     api.ground.check()?;
     message.sign(api.keys.active()).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(Some(message))

@@ -29,6 +29,7 @@ use crate::api::standing::Standing;
 use crate::api::{Api, Call, Fields};
 use crate::error::{ApiError, to_status};
 use crate::fleet::Shown;
+use crate::ground::ServerInUse;
 use crate::per_user::UserShare;
 use catrust_access::Action;
 
@@ -207,11 +208,13 @@ impl Watcher {
     /// instance has not reached `from`.
     async fn changes_after(&self, from: u64) -> Result<Option<Vec<v1::TrustChange>>, ApiError> {
         let store = &self.api.store;
+        let server = ServerInUse::of(&**store);
         let Some(instance) = store.find_instance(&self.id).await? else { return Ok(None) };
         if from > instance.revision || instance.revision - from > u64::from(MAX_CONTINUATION) {
             return Ok(None);
         }
         let rows = store.read_trust_changes(&self.id, from, MAX_CONTINUATION + 1).await?;
+        server.confirmed().await?;
         let mut changes = Vec::with_capacity(rows.len());
         for row in &rows {
             let feed_message = FeedMessage::new(store.log_id(), row, self.api.keys.active())

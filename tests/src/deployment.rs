@@ -280,6 +280,11 @@ impl Deployment {
         Ok((path, admin))
     }
 
+    /// Sets `section.key` to a TOML value, for replicas and commands to come.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.insert(key.to_owned(), value.to_owned());
+    }
+
     /// Starts a replica.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ async fn durable() -> anyhow::Result<(Deployment, Replica)> {
 
 /// Flips `sn` with one request id until it is acknowledged; gives the position and
 /// every refusal on the way.
-async fn insist(instance: &TestInstance, sn: &str, off: bool) -> anyhow::Result<(u64, Vec<Status>)> {
+pub async fn insist(instance: &TestInstance, sn: &str, off: bool) -> anyhow::Result<(u64, Vec<Status>)> {
     let (id, started) = (request_id(), Instant::now());
     let mut refusals = Vec::new();
     loop {
@@ -51,7 +51,7 @@ async fn insist(instance: &TestInstance, sn: &str, off: bool) -> anyhow::Result<
     }
 }
 
-fn all_unavailable(refusals: &[Status]) -> anyhow::Result<()> {
+pub fn all_unavailable(refusals: &[Status]) -> anyhow::Result<()> {
     for status in refusals {
         if status.code() == Code::DeadlineExceeded {
             continue;

@@ -9,6 +9,7 @@ mod crash;
 mod demo;
 mod edges;
 mod errors;
+mod failover;
 mod faults;
 mod feed;
 mod fleet;

@@ -1,0 +1,4 @@
+//! A primary that goes, and a standby that takes its place.
+
+mod pair;
+mod promotion;

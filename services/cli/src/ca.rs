@@ -7,7 +7,7 @@ use catrust_proto::v1 as proto;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::api_client::{ApiClient, new_request_id};
-use crate::ca_change::{self, ChangeArguments, InactivateArguments};
+use crate::ca_change::{self, ActivateArguments, ChangeArguments, InactivateArguments};
 use crate::failure::Failure;
 use crate::output::{Printer, fields, line, table};
 use crate::spelling;
@@ -25,7 +25,7 @@ pub(crate) enum CaCommand {
     /// Turn trust off: devices of this CA are refused and cut off.
     Inactivate(InactivateArguments),
     /// Turn trust on again.
-    Activate(ChangeArguments),
+    Activate(ActivateArguments),
     /// Forget a CA certificate; its events stay in the log.
     Delete(ChangeArguments),
     /// List what happened to one CA certificate, or to all of an instance.

@@ -46,6 +46,17 @@ pub(crate) struct InactivateArguments {
     scope: ScopeArgument,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ActivateArguments {
+    /// Those of every change.
+    #[command(flatten)]
+    change: ChangeArguments,
+    /// Revision at which the CA certificate was looked at, for example 7, or 1:7 in log epoch 1: one that was
+    /// changed since stays inactive. Needed where a new log epoch made it inactive again.
+    #[arg(long, value_name = "N", value_parser = spelling::parse_revision)]
+    expected_revision: Option<u64>,
+}
+
 /// Which brokers to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WaitArgument {
@@ -121,10 +132,11 @@ pub(crate) async fn inactivate(
 }
 
 pub(crate) async fn activate(
-    change: ChangeArguments,
+    arguments: ActivateArguments,
     api: &ApiClient,
     output: &Printer,
 ) -> Result<(), Failure> {
+    let ActivateArguments { change, expected_revision } = arguments;
     let (wait, extra, request_id) = (change.wait(), change.extra(), change.request_id());
     let message = proto::ActivateCaCertificateRequest {
         mqtt_instance_id: change.instance,
@@ -132,6 +144,7 @@ pub(crate) async fn activate(
         reason: change.reason,
         wait,
         request_id,
+        expected_revision,
     };
     let mut client = api.ca_certificates();
     let send = async |request| client.activate_ca_certificate(request).await;
@@ -204,6 +217,8 @@ fn twins(certificate: &proto::CaCertificate) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches as _;
+
     use super::*;
 
     fn change(wait: Option<WaitArgument>) -> ChangeArguments {
@@ -243,6 +258,14 @@ mod tests {
         let given = "b1946ac9-2f6b-4c8e-9d3f-0a1b2c3d4e5f";
         change.request_id = Some(given.parse().unwrap());
         assert_eq!(change.request_id(), given);
+    }
+
+    #[test]
+    fn an_activation_takes_a_revision_as_people_are_told_it() {
+        let command = ActivateArguments::augment_args(clap::Command::new("activate"));
+        let words = ["activate", "7A0F", "--instance", "fleet-a", "--expected-revision", "1:7"];
+        let given = ActivateArguments::from_arg_matches(&command.get_matches_from(words)).unwrap();
+        assert_eq!(given.expected_revision, Some((1 << 32) | 7));
     }
 
     #[test]

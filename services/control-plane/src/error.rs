@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use catrust_domain::log_epoch::spell_revision;
 use catrust_domain::{Rejection, SerialNumber, error_chain};
 use catrust_event_store::StoreError;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -225,6 +226,7 @@ const fn rejection_codes(rejection: &Rejection) -> (Code, &'static str) {
         Rejection::RegisterCodeSpent => (Code::FailedPrecondition, "RegisterCodeUsed"),
         Rejection::TooManyCertificates(_) => (Code::FailedPrecondition, "CaNumExceed"),
         Rejection::KeyHeldByActive(_) => (Code::FailedPrecondition, "CaKeyInUse"),
+        Rejection::MadeInactiveAgain { .. } => (Code::FailedPrecondition, "MadeInactiveAgain"),
         Rejection::RequestIdReused => (Code::InvalidArgument, "RequestIdReused"),
         Rejection::StoredRowDamaged => (Code::Internal, "InternalError"),
     }
@@ -269,6 +271,12 @@ fn rejection_message(rejection: &Rejection) -> String {
                 names.join(", ")
             )
         }
+        Rejection::MadeInactiveAgain { revision } => format!(
+            "the CA certificate was made inactive by a change that this call has not seen ({}); look at it with \
+             GetCaCertificate, and where it should be trusted all the same, pass its revision, {revision}, as \
+             expected_revision",
+            spell_revision(*revision)
+        ),
         Rejection::RequestIdReused => {
             "this request_id was used for another request; use a new one for each request".to_owned()
         }

@@ -237,9 +237,10 @@ impl WorkingSet {
                 let certificate = self.model.certificate(id, sn);
                 ca_certificate::decide_inactivate(certificate, *scope, *with_will, reason.clone())
             }
-            Command::ActivateCaCertificate { sn, reason } => {
+            Command::ActivateCaCertificate { sn, expected_revision, reason } => {
                 switchable_instance(instance, envelope)?;
-                ca_certificate::decide_activate(self.model.certificate(id, sn), reason.clone())
+                let certificate = self.model.certificate(id, sn);
+                ca_certificate::decide_activate(certificate, *expected_revision, reason.clone())
             }
             Command::DeleteCaCertificate { sn, with_will, reason } => {
                 owned_instance(instance, envelope)?;

@@ -15,6 +15,7 @@ use crate::event::{
     CaCertificateActivated, CaCertificateDeleted, CaCertificateInactivated, CaCertificateRegistered, Event,
 };
 use crate::identifiers::InstanceId;
+use crate::log_epoch::MADE_AGAIN_BY;
 use crate::rejection::Rejection;
 use crate::serial_number::SerialNumber;
 use crate::timestamp::Timestamp;
@@ -142,17 +143,33 @@ pub fn decide_inactivate(
 
 /// Decides an activation; no event when the certificate is active already.
 ///
+/// `expected_revision` is the newest change that the caller has seen. What a new epoch made
+/// inactive again needs it: a late retry of an activation that was lost has seen no such change,
+/// and must not let the CA in.
+///
 /// # Errors
-/// [`Rejection::CertificateNotFound`].
-pub fn decide_activate(state: Option<&CaCertificate>, reason: String) -> Result<Option<Event>, Rejection> {
+/// [`Rejection::CertificateNotFound`]; [`Rejection::MadeInactiveAgain`] where the certificate
+/// was made inactive by a change that the caller has not seen.
+pub fn decide_activate(
+    state: Option<&CaCertificate>,
+    expected_revision: Option<u64>,
+    reason: String,
+) -> Result<Option<Event>, Rejection> {
     let certificate = state.ok_or(Rejection::CertificateNotFound)?;
-    match certificate.state {
-        CaState::Active => Ok(None),
-        CaState::Inactive(_) => Ok(Some(Event::CaCertificateActivated(CaCertificateActivated {
-            certificate: Arc::clone(&certificate.facts),
-            reason,
-        }))),
+    if certificate.state.is_active() {
+        return Ok(None);
     }
+    let seen = match expected_revision {
+        Some(expected) => certificate.revision <= expected,
+        None => certificate.state_changed_by != MADE_AGAIN_BY,
+    };
+    if !seen {
+        return Err(Rejection::MadeInactiveAgain { revision: certificate.revision });
+    }
+    Ok(Some(Event::CaCertificateActivated(CaCertificateActivated {
+        certificate: Arc::clone(&certificate.facts),
+        reason,
+    })))
 }
 
 /// Decides a deletion. `active_twins` are the active CA certificates with the same key.

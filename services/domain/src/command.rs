@@ -55,6 +55,8 @@ pub enum Command {
     ActivateCaCertificate {
         /// Which certificate.
         sn: SerialNumber,
+        /// Revision of the newest change of the certificate that the caller has seen.
+        expected_revision: Option<u64>,
         /// Why; may be empty.
         reason: String,
     },

@@ -41,6 +41,13 @@ pub enum Rejection {
     /// active: deleting it would lift the distrust of the key and let them in again.
     #[error("the inactive key is still held by active CA certificates")]
     KeyHeldByActive(Vec<SerialNumber>),
+    /// The CA certificate was made inactive by a change that the caller has not seen: one
+    /// beyond the expected revision, or one of a new log epoch where none was given.
+    #[error("the CA certificate was made inactive at revision {revision}")]
+    MadeInactiveAgain {
+        /// The revision that the change made.
+        revision: u64,
+    },
     /// The request id belongs to another request of the account.
     #[error("the request id was used for another request")]
     RequestIdReused,

@@ -1,7 +1,7 @@
 //! Inactivate and activate.
 
 use anyhow::Context as _;
-use catrust_proto::v1::{CaCertificateState, InactivationScope};
+use catrust_proto::v1::{ActivateCaCertificateRequest, CaCertificateState, InactivationScope};
 use catrust_tests::client::refused;
 use tonic::Code;
 
@@ -9,6 +9,7 @@ use crate::site::{Site, on_both_sites};
 
 on_both_sites!(
     trust_is_turned_off_and_on_again,
+    an_activation_may_say_which_change_it_has_seen,
     any_common_spelling_of_a_serial_number_finds_it,
     twins_of_one_key_are_named_and_the_scope_only_widens,
 );
@@ -48,6 +49,35 @@ async fn trust_is_turned_off_and_on_again(site: &Site) -> anyhow::Result<()> {
     assert!(!instance.activate(&ca.sn).await?.changed);
     assert_eq!(instance.bundle().await?.bundle_digest, before.bundle_digest, "equal trust, equal digest");
     assert_eq!(instance.get(&bystander.sn).await?.revision, 2, "other certificates are untouched");
+    Ok(())
+}
+
+/// Ground rule 21: a late retry must not let a CA in that was turned off since.
+async fn an_activation_may_say_which_change_it_has_seen(site: &Site) -> anyhow::Result<()> {
+    let instance = site.instance().await?;
+    let ca = instance.new_ca().await?;
+    let off = instance.inactivate(&ca.sn).await?;
+    let client = &instance.caller.ca;
+    let seen_at = |revision| ActivateCaCertificateRequest {
+        expected_revision: Some(revision),
+        request_id: uuid::Uuid::new_v4().to_string(),
+        ..instance.activation(&ca.sn)
+    };
+    let late = seen_at(off.revision - 1);
+    let refusal = client.clone().activate_ca_certificate(late).await;
+    let refusal = refused(refusal, Code::FailedPrecondition, "MadeInactiveAgain")?;
+    let told = format!("pass its revision, {}, as expected_revision", off.revision);
+    assert!(refusal.message.contains("GetCaCertificate") && refusal.message.contains(&told), "{refusal:?}");
+    assert_eq!(instance.get(&ca.sn).await?.state(), CaCertificateState::Inactive);
+
+    let request = seen_at(off.revision);
+    let on = client.clone().activate_ca_certificate(request.clone()).await?.into_inner();
+    assert!(on.changed);
+    let repeat = client.clone().activate_ca_certificate(request.clone()).await?.into_inner();
+    assert_eq!(repeat, on, "the stored reply");
+    let other = ActivateCaCertificateRequest { expected_revision: Some(off.revision + 9), ..request };
+    let reused = client.clone().activate_ca_certificate(other).await;
+    refused(reused, Code::InvalidArgument, "RequestIdReused")?;
     Ok(())
 }
 

@@ -134,7 +134,16 @@ pub fn inactivate(sn: &SerialNumber, scope: InactivationScope) -> Command {
 }
 
 pub fn activate(sn: &SerialNumber) -> Command {
-    Command::ActivateCaCertificate { sn: sn.clone(), reason: REASON.to_owned() }
+    Command::ActivateCaCertificate { sn: sn.clone(), expected_revision: None, reason: REASON.to_owned() }
+}
+
+/// [`activate`] by somebody who has seen the certificate at this revision.
+pub fn activate_seen_at(sn: &SerialNumber, expected_revision: u64) -> Command {
+    Command::ActivateCaCertificate {
+        sn: sn.clone(),
+        expected_revision: Some(expected_revision),
+        reason: REASON.to_owned(),
+    }
 }
 
 pub fn delete(sn: &SerialNumber) -> Command {

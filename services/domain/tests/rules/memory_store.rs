@@ -117,11 +117,16 @@ impl MemoryStore {
 
     /// Puts a fact into the log without asking the rules.
     pub fn remember(&mut self, instance_id: &InstanceId, event: &Event) {
+        self.remember_of("history", instance_id, event);
+    }
+
+    /// The same of another actor.
+    pub fn remember_of(&mut self, actor: &str, instance_id: &InstanceId, event: &Event) {
         let stream_id = event.stream_id(instance_id);
         let position = self.head.position + 1;
         let occurred_at = self.head.occurred_at.plus_seconds(1);
         let stream_version = self.stream_version(&stream_id) + 1;
-        let actor = "history".to_owned();
+        let actor = actor.to_owned();
         let meta = EventMeta {
             position,
             stream_version,

@@ -198,14 +198,14 @@ fn random_commands_reach_every_event_and_every_rejection() {
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let mut seen = BTreeSet::new();
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         let commands = random::commands(60).new_tree(&mut runner).unwrap().current();
         let (store, results) = run_in_batches(&commands, &[5], || NOW);
         seen.extend(store.events.iter().map(|event| event.event_type.clone()));
         let rejections = results.into_iter().filter_map(Result::err);
         seen.extend(rejections.map(|rejection| {
             let name = format!("{rejection:?}");
-            name.split('(').next().unwrap_or_default().to_owned()
+            name.split(['(', ' ']).next().unwrap_or_default().to_owned()
         }));
     }
     let expected = [
@@ -220,6 +220,7 @@ fn random_commands_reach_every_event_and_every_rejection() {
         "InstanceRegistered",
         "InstanceUpdated",
         "KeyHeldByActive",
+        "MadeInactiveAgain",
         "NotOwner",
         "RegisterCodeIssued",
         "RegisterCodeSpent",

@@ -38,6 +38,7 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(facts, code, limit)| register_within(&facts, &code, limit)),
         6 => (serial_number(), scope()).prop_map(|(sn, scope)| inactivate(&sn, scope)),
         4 => serial_number().prop_map(|sn| activate(&sn)),
+        1 => (serial_number(), 0_u64..6).prop_map(|(sn, revision)| activate_seen_at(&sn, revision)),
         3 => serial_number().prop_map(|sn| delete(&sn)),
     ]
 }

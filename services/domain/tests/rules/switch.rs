@@ -1,7 +1,8 @@
 //! The switch: every command in every state of a CA certificate.
 
 use catrust_domain::InactivationScope::{Certificate, Key};
-use catrust_domain::{CaState, Edition, Event, Rejection, ReplyBody};
+use catrust_domain::log_epoch::MADE_AGAIN_BY;
+use catrust_domain::{CaState, Edition, Event, LogEpoch, Rejection, ReplyBody};
 
 use crate::fixtures::*;
 use crate::given::{Given, NOW, given};
@@ -132,6 +133,40 @@ fn an_inactive_certificate_is_turned_on_again_from_either_scope() {
         let ReplyBody::CaCertificate { certificate, .. } = reply.body else { panic!("{reply:?}") };
         assert_eq!(certificate.state, CaState::Active);
     }
+}
+
+// Ground rule 21: activating a CA that was made inactive again needs `expected_revision` at or
+// above that change: a late retry of a lost activation must not let it in.
+#[test]
+fn what_a_new_epoch_made_inactive_is_activated_by_those_who_have_seen_that() {
+    let revision = LogEpoch(1).revision(2);
+    let mut again = registered_then([]);
+    again.store.epoch = LogEpoch(1);
+    again.store.remember_of(MADE_AGAIN_BY, &fleet(), &inactivated(&root(), Key));
+    let refused = Rejection::MadeInactiveAgain { revision };
+    let sn = &root().sn;
+    again.clone().when(activate(sn)).then_refused(refused.clone());
+    for seen in [0, 2, revision - 1] {
+        again.clone().when(activate_seen_at(sn, seen)).then_refused(refused.clone());
+    }
+    for seen in [revision, revision + 1, u64::MAX] {
+        again.clone().when(activate_seen_at(sn, seen)).then([activated(&root())]);
+    }
+    // Once somebody turned it off or on, it is like any other.
+    again.store.remember(&fleet(), &activated(&root()));
+    again.store.remember(&fleet(), &inactivated(&root(), Key));
+    again.when(activate(sn)).then([activated(&root())]);
+}
+
+#[test]
+fn an_expected_revision_holds_of_every_inactive_certificate() {
+    let off = registered_then([inactivated(&root(), Certificate)]);
+    let sn = &root().sn;
+    off.clone().when(activate_seen_at(sn, 1)).then_refused(Rejection::MadeInactiveAgain { revision: 2 });
+    off.clone().when(activate_seen_at(sn, 2)).then([activated(&root())]);
+    off.when(activate(sn)).then([activated(&root())]);
+    // A repeat finds its own change, which it has not seen.
+    registered_then([]).when(activate_seen_at(sn, 0)).then_nothing();
 }
 
 #[test]

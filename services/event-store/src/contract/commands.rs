@@ -136,7 +136,10 @@ pub fn inactivate(id: &InstanceId, sn: &SerialNumber) -> CommandEnvelope {
 /// Turns trust on.
 #[must_use]
 pub fn activate(id: &InstanceId, sn: &SerialNumber) -> CommandEnvelope {
-    envelope(id, Command::ActivateCaCertificate { sn: sn.clone(), reason: String::new() })
+    envelope(
+        id,
+        Command::ActivateCaCertificate { sn: sn.clone(), expected_revision: None, reason: String::new() },
+    )
 }
 
 /// Forgets a CA certificate.

@@ -291,7 +291,7 @@ impl SampleLog {
             let scope = InactivationScope::Key;
             Command::InactivateCaCertificate { sn, scope, with_will: false, reason }
         } else {
-            Command::ActivateCaCertificate { sn, reason }
+            Command::ActivateCaCertificate { sn, expected_revision: None, reason }
         }
     }
 

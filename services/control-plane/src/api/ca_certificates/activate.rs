@@ -20,7 +20,8 @@ pub(super) async fn handle(
     let Some(change) = change else { return Err(fields.into_error()) };
     call.identify_by(change.key, "ActivateCaCertificate", &request);
 
-    let command = |sn, reason| Command::ActivateCaCertificate { sn, reason };
+    let expected_revision = request.expected_revision;
+    let command = |sn, reason| Command::ActivateCaCertificate { sn, expected_revision, reason };
     let (reply, propagation) = change.commit(api, call, Action::ActiveCaCertificate, command).await?;
     let certificate = convert::reply_certificate(&reply.body)?;
     Ok(v1::ActivateCaCertificateResponse {
